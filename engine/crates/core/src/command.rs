@@ -1,0 +1,214 @@
+//! What a shard can be told to do. Every command is answered by one [`Event::Reply`](crate::event::Event::Reply).
+
+use std::net::SocketAddr;
+
+use crate::id::{RelayId, RoomId, SinkId, TrackId, TransportId};
+
+/// Sound or picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Sound.
+    Audio,
+    /// Picture.
+    Video,
+}
+
+/// A codec that the engine forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Codec {
+    Opus,
+    Pcmu,
+    Pcma,
+    G722,
+    Vp8,
+    H264,
+    Vp9,
+    Av1,
+}
+
+/// One order to a shard.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Opens a transport from an SDP offer. Replies `Answer`.
+    CreateTransport {
+        /// Chosen by the caller.
+        transport: TransportId,
+        /// Its room.
+        room: RoomId,
+        /// SDP.
+        offer: String,
+        /// Upper limit of what is sent to the client.
+        max_egress_bps: Option<u64>,
+    },
+    /// Answers a later offer of the same transport (more m-lines, ICE restart). Replies `Answer`.
+    Negotiate {
+        /// Which.
+        transport: TransportId,
+        /// SDP.
+        offer: String,
+    },
+    /// Ends a transport, its tracks and subscriptions. Replies `Done`, also if it does not exist.
+    CloseTransport {
+        /// Which.
+        transport: TransportId,
+    },
+    /// Makes a track of an inbound m-line. Replies `Track`.
+    PublishTrack {
+        /// Chosen by the caller.
+        track: TrackId,
+        /// The publisher.
+        transport: TransportId,
+        /// Its m-line.
+        mid: String,
+    },
+    /// Ends a track of any origin. Replies `Done`, also if it does not exist.
+    UnpublishTrack {
+        /// Which.
+        track: TrackId,
+    },
+    /// A muted track is not forwarded. Replies `Done`.
+    SetTrackMuted {
+        /// Which.
+        track: TrackId,
+        /// The wanted state.
+        is_muted: bool,
+    },
+    /// Sets the whole list of tracks that a transport receives. Replies `Slots`.
+    SetSubscriptions {
+        /// The subscriber.
+        transport: TransportId,
+        /// All of it; what is not listed ends.
+        subscriptions: Vec<Subscription>,
+    },
+    /// Makes a track that is fed by `Source` frames of this process. Replies `Track`.
+    CreateSource {
+        /// Chosen by the caller.
+        track: TrackId,
+        /// Its room.
+        room: RoomId,
+        /// Its codec.
+        codec: Codec,
+    },
+    /// Packetises frames of a source track and sends them when due. Replies `Done`.
+    PushFrames {
+        /// Which source.
+        track: TrackId,
+        /// In decode order.
+        frames: Vec<SourceFrame>,
+    },
+    /// Delivers a track's frames to this process. Replies `Done`.
+    CreateSink {
+        /// Chosen by the caller.
+        sink: SinkId,
+        /// Of which track.
+        track: TrackId,
+    },
+    /// Ends a sink. Replies `Done`, also if it does not exist.
+    CloseSink {
+        /// Which.
+        sink: SinkId,
+    },
+    /// Opens (or re-keys) an association with another node. Replies `Done`.
+    OpenRelay {
+        /// The same on both nodes.
+        relay: RelayId,
+        /// The other node's relay socket.
+        remote: SocketAddr,
+        /// Key of what this node sends.
+        tx: RelayKey,
+        /// Key of what the other node sends.
+        rx: RelayKey,
+    },
+    /// Ends an association and all tracks that came over it. Replies `Done`.
+    CloseRelay {
+        /// Which.
+        relay: RelayId,
+    },
+    /// Lets a track of this node flow out. Replies `Track`.
+    ExportTrack {
+        /// Over which relay.
+        relay: RelayId,
+        /// Which track.
+        track: TrackId,
+        /// Names the track in relay packets; chosen by the receiving node.
+        handle: u32,
+    },
+    /// Stops it. Replies `Done`.
+    UnexportTrack {
+        /// Over which relay.
+        relay: RelayId,
+        /// Which track.
+        track: TrackId,
+    },
+    /// Makes a track that is fed by a relay. Replies `Track`.
+    ImportTrack {
+        /// Over which relay.
+        relay: RelayId,
+        /// Which track; the same id as on the origin node.
+        track: TrackId,
+        /// Its room.
+        room: RoomId,
+        /// As in `ExportTrack`.
+        handle: u32,
+        /// Its codec.
+        codec: Codec,
+        /// Its simulcast rids, lowest first; empty if not simulcast.
+        rids: Vec<String>,
+    },
+    /// Replies `Json` with the figures of transports and their tracks.
+    Stats {
+        /// Of these; empty: all.
+        transports: Vec<TransportId>,
+    },
+    /// Replies `Json` with a room's forwarding state.
+    DumpRoom {
+        /// Which.
+        room: RoomId,
+    },
+}
+
+/// A track that a subscriber wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Which.
+    pub track: TrackId,
+    /// Sound or picture: decides which slots can carry it.
+    pub kind: Kind,
+    /// The same picture in other codecs; the first one that the slot's negotiated codecs allow is sent.
+    pub alternatives: Vec<TrackId>,
+    /// Largest picture of use in pixels of height; the fitting layer is sent.
+    pub max_height: Option<u32>,
+    /// Largest frame rate of use; decides temporal layers.
+    pub max_fps: Option<u32>,
+    /// Keep the slot, send nothing.
+    pub is_paused: bool,
+    /// Who keeps quality when bandwidth is short; higher wins.
+    pub priority: u8,
+}
+
+/// An encoded frame that a source sends.
+#[derive(Clone, Debug)]
+pub struct SourceFrame {
+    /// Presentation time in microseconds on the source's own clock; the first frame starts it.
+    pub pts_us: u64,
+    /// Starts a decodable sequence.
+    pub is_keyframe: bool,
+    /// One access unit: Annex B for H.264, a plain frame for VP8/VP9, a packet for Opus.
+    pub data: Vec<u8>,
+}
+
+/// AES-128-GCM key and salt of one direction of a relay.
+#[derive(Clone)]
+pub struct RelayKey {
+    /// Key.
+    pub key: [u8; 16],
+    /// Salt; xored with the packet number to make the nonce.
+    pub salt: [u8; 12],
+}
+
+impl std::fmt::Debug for RelayKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RelayKey(..)")
+    }
+}
