@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs one level of the tests: unit, engine, integration or e2e.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+case "${1:?unit, engine, integration or e2e}" in
+  unit)
+    say "Python unit tests"
+    pytest -q services sdk/python deploy/embedded tests/contract -m "not integration"
+    say "web unit tests"
+    npm --prefix sdk/web test --silent
+    ;;
+  engine)
+    say "engine tests"
+    (cd engine && cargo test --workspace --exclude mrtc-python --locked --quiet)
+    ;;
+  integration)
+    say "integration tests"
+    pytest -q services sdk/python engine/python tests/interop -m integration
+    ;;
+  e2e)
+    say "end-to-end tests with real browsers"
+    pytest -q tests/e2e tests/chaos
+    ;;
+esac
