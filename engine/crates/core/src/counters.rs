@@ -1,0 +1,103 @@
+//! Monotonic counters of a shard: what came, what went, what was dropped and why.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Figures since the shard was made. Only ever grow.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Names, in the order of [`Counters::values`].
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            /// Every figure with its name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                Self::NAMES.iter().copied().zip(self.values())
+            }
+
+            /// Every figure, in the order of [`Counters::NAMES`].
+            pub fn values(&self) -> [u64; Self::NAMES.len()] {
+                [$(self.$name),*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Datagrams received, of any kind.
+    rx_datagrams,
+    /// Their bytes.
+    rx_bytes,
+    /// RTP packets that were authentic and new.
+    rx_rtp_packets,
+    /// Media packets recovered by RTX or resending.
+    rx_recovered_packets,
+    /// RTCP packets (compound counts as one) that were authentic.
+    rx_rtcp_packets,
+    /// RTP packets sent, retransmissions and padding included.
+    tx_rtp_packets,
+    /// Bytes sent, of any kind.
+    tx_bytes,
+    /// Runs handed to the outbox, each of one or more datagrams.
+    tx_runs,
+    /// Datagrams sent that are neither RTP nor relay media.
+    tx_control_datagrams,
+    /// Retransmissions sent to subscribers.
+    tx_retransmissions,
+    /// Padding packets sent to probe for bandwidth.
+    tx_padding_packets,
+    /// Relay datagrams received and authentic.
+    rx_relay_datagrams,
+    /// Relay datagrams sent.
+    tx_relay_datagrams,
+    /// Packets exchanged with other shards of the process (sent).
+    tx_shard_packets,
+    /// Frames given to sinks.
+    sink_frames,
+    /// Key-frame requests sent upstream.
+    tx_keyframe_requests,
+    /// Dropped: first byte of no protocol we speak, or too short.
+    drop_unknown_datagram,
+    /// Dropped: STUN for no transport of ours.
+    drop_unknown_stun,
+    /// Dropped: from an address of no transport.
+    drop_unknown_source,
+    /// Dropped: media before the handshake ended.
+    drop_no_keys,
+    /// Dropped: malformed RTP or RTCP.
+    drop_malformed,
+    /// Dropped: failed authentication.
+    drop_unauthentic,
+    /// Dropped: replayed or too old.
+    drop_replayed,
+    /// Dropped: RTP whose SSRC matches no m-line.
+    drop_unknown_ssrc,
+    /// Dropped: payload type not negotiated.
+    drop_unknown_payload_type,
+    /// Dropped: more SSRCs than the limit.
+    drop_ssrc_limit,
+    /// Dropped: media of an m-line that is not published, or of a muted track.
+    drop_not_published,
+    /// Dropped: padding without payload (probes of the publisher).
+    drop_padding,
+    /// Dropped: a packet that came twice, by retransmission.
+    drop_duplicate,
+    /// Dropped: more packets of a track between two flushes than the limit.
+    drop_pending_limit,
+    /// Dropped: the packet does not fit into a datagram.
+    drop_too_large,
+    /// Dropped: over a subscriber's budget.
+    drop_pacer,
+    /// Dropped: retransmissions asked for that are too old, too frequent or over the budget.
+    drop_retransmission,
+    /// Dropped: relay datagrams of no association, not authentic or malformed.
+    drop_relay,
+    /// Dropped: messages from other shards about tracks that are gone.
+    drop_shard_message,
+    /// Dropped: source frames over the queue's bound.
+    drop_source_frames,
+    /// Dropped: frames, because nobody collected a sink's frames.
+    drop_sink_frames,
+}
