@@ -1,0 +1,367 @@
+"""A room as one participant sees it: `Room.connect`, publish, receive, messages."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiortc import MediaStreamTrack
+from mrtc.common.v1 import common_pb2
+from mrtc.signaling.v1 import client_pb2 as pb
+
+from mrtc_sdk.errors import MrtcError, RequestFailed
+from mrtc_sdk.signal import SignalClient
+from mrtc_sdk.transport import Kind, Transport
+
+# Events that a slow application has not taken yet; older ones are dropped beyond it, state is kept.
+EVENT_QUEUE = 1024
+
+
+@dataclass(frozen=True)
+class RoomOptions:
+    """How to join.
+
+    Attributes:
+        audio_slots: tracks of kind audio that can be received at once without a new negotiation.
+        video_slots: the same for video.
+        video_codecs: lower-case names to offer, best first; empty: all (vp8, h264).
+        manual_subscribe: receive nothing unless asked for.
+        name: shown to people.
+        metadata: opaque data.
+    """
+
+    audio_slots: int = 4
+    video_slots: int = 4
+    video_codecs: tuple[str, ...] = ()
+    manual_subscribe: bool = False
+    name: str = ""
+    metadata: str = ""
+
+
+@dataclass
+class RemoteTrack:
+    """A track of somebody else that is mapped to a slot of ours.
+
+    Attributes:
+        id: the track.
+        publication: what it belongs to.
+        info: kind, source, mute.
+        media: frames come from `await media.recv()`.
+    """
+
+    id: str
+    publication: common_pb2.Publication
+    info: common_pb2.Track
+    media: MediaStreamTrack
+
+
+@dataclass
+class _LocalTrack:
+    media: MediaStreamTrack
+    kind: Kind
+
+
+class Room:
+    """One participant's session in one room. Made by `connect`; close with `leave` or `aclose`.
+
+    State (`participants`, `publications`, `tracks`) is always what the server last said. `events` yields
+    `(name, value)` as things happen: participant_joined, participant_updated, participant_left, publication_updated,
+    publication_removed, track_subscribed, track_unsubscribed, message, speakers, recording, media_lost,
+    media_restored, resumed, subscription_failed, codec_requested, layers_wanted, disconnected.
+    """
+
+    def __init__(self, options: RoomOptions) -> None:
+        self.options = options
+        self.participants: dict[str, common_pb2.Participant] = {}
+        self.publications: dict[str, common_pb2.Publication] = {}
+        self.tracks: dict[str, RemoteTrack] = {}
+        self.local: common_pb2.Participant = common_pb2.Participant()
+        self.session_id = ""
+        self.name = ""
+        self._events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(EVENT_QUEUE)
+        self._slots: list[pb.SlotMapping] = []
+        self._local_tracks: dict[str, _LocalTrack] = {}
+        self._cids = itertools.count(1)
+        self._transport: Transport | None = None
+        self._signal: SignalClient | None = None
+        self._negotiating = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def connect(cls, url: str, token: str, room: str = "", options: RoomOptions | None = None) -> Room:
+        """Joins. Media may flow when this returns and ICE is up.
+
+        Args:
+            url: base URL of the suite, `http(s)://host:port`.
+            token: access token (JWT).
+            room: name; empty: the token's.
+            options: how to join.
+
+        Raises:
+            RequestFailed: refused; `code` says why.
+            OSError: the server cannot be reached.
+        """
+        self = cls(options or RoomOptions())
+        self._signal = SignalClient(url, self._on_push, self._on_resumed, self._on_closed)
+        self._transport = self._new_transport()
+        try:
+            reply = await self._signal.join(
+                pb.JoinRequest(
+                    token=token,
+                    room=room,
+                    offer=await self._transport.offer(),
+                    manual_subscribe=self.options.manual_subscribe,
+                    name=self.options.name,
+                    metadata=self.options.metadata,
+                    client_info="mrtc-sdk-python/0.1.0",
+                )
+            )
+        except BaseException:
+            await self._transport.aclose()
+            raise
+        self.local = reply.participant
+        self.session_id = reply.session_id
+        self.name = reply.snapshot.room
+        await self._transport.accept(reply.answer)
+        self._take_snapshot(reply.snapshot)
+        return self
+
+    async def publish(
+        self,
+        media: MediaStreamTrack,
+        *,
+        source: common_pb2.TrackSource | None = None,
+        tag: str = "",
+        is_muted: bool = False,
+    ) -> common_pb2.Publication:
+        """Publishes one track. Raises RequestFailed."""
+        kind: Kind = "audio" if media.kind == "audio" else "video"
+        line = self._active_transport.free_line(kind)
+        if line is None:
+            self._active_transport.add_line(kind)
+            await self._negotiate()
+            line = self._active_transport.free_line(kind)
+            if line is None:
+                raise MrtcError(f"the server refused a further {kind} line")
+        line.sender.replaceTrack(media)
+        default = common_pb2.TRACK_SOURCE_MICROPHONE if kind == "audio" else common_pb2.TRACK_SOURCE_CAMERA
+        track = pb.NewTrack(kind=_kind(kind), source=source or default, mid=line.mid, is_muted=is_muted)
+        new = pb.NewPublication(tag=tag, tracks=[track], cid=f"c{next(self._cids)}")
+        try:
+            reply = await self._active_signal.request(pb.ClientFrame(publish=pb.PublishRequest(publications=[new])))
+        except RequestFailed:
+            line.sender.replaceTrack(None)
+            raise
+        publication = reply.publish.publications[0]
+        self.publications[publication.id] = publication
+        self._local_tracks[publication.tracks[0].id] = _LocalTrack(media, kind)
+        return publication
+
+    async def unpublish(self, publication_id: str) -> None:
+        """Ends an own publication. Raises RequestFailed."""
+        publication = self.publications.pop(publication_id, None)
+        for track in publication.tracks if publication else ():
+            local = self._local_tracks.pop(track.id, None)
+            if local is not None:
+                self._active_transport.clear(local.media)
+        request = pb.UnpublishRequest(publication_id=publication_id)
+        await self._active_signal.request(pb.ClientFrame(unpublish=request))
+
+    async def mute(self, track_id: str, is_muted: bool) -> None:
+        """Mutes or unmutes an own track. Raises RequestFailed."""
+        request = pb.MuteRequest(track_id=track_id, is_muted=is_muted)
+        await self._active_signal.request(pb.ClientFrame(mute=request))
+
+    async def subscribe(self, *wishes: pb.TrackWish) -> None:
+        """Asks for tracks, or changes what is wanted of them. Raises RequestFailed."""
+        reply = await self._active_signal.request(pb.ClientFrame(subscribe=pb.SubscribeRequest(wishes=wishes)))
+        self._map_slots(reply.subscribe.slots)
+
+    async def unsubscribe(self, *track_ids: str) -> None:
+        """Gives tracks up. Raises RequestFailed."""
+        await self._active_signal.request(pb.ClientFrame(unsubscribe=pb.UnsubscribeRequest(track_ids=track_ids)))
+
+    async def send_message(self, payload: bytes, *, topic: str = "", to: tuple[str, ...] = ()) -> int:
+        """Sends a text message; returns its place in the room's order. Raises RequestFailed."""
+        request = pb.SendMessageRequest(payload=payload, topic=topic, to=to)
+        reply = await self._active_signal.request(pb.ClientFrame(send_message=request))
+        return reply.send_message.message_seq
+
+    async def next_event(self) -> tuple[str, Any]:
+        """The next event, as `(name, value)`."""
+        return await self._events.get()
+
+    async def wait_for(self, condition: Callable[[Room], bool], timeout_s: float = 10.0) -> None:
+        """Waits until the state satisfies a condition. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            while not condition(self):
+                await self._changed()
+
+    async def drop_connection(self) -> None:
+        """Cuts the WebSocket as a network fault would. For tests."""
+        await self._active_signal.drop_connection()
+
+    async def leave(self) -> None:
+        """Leaves the room and closes everything."""
+        if self._signal is not None:
+            try:
+                await self._signal.request(pb.ClientFrame(leave=pb.LeaveRequest()))
+            except MrtcError:
+                pass  # it is over already, which is what was wanted
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes everything without a leave: others see a lost connection."""
+        if self._signal is not None:
+            await self._signal.aclose()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    @property
+    def transport(self) -> Transport:
+        """The peer connection, for statistics."""
+        return self._active_transport
+
+    @property
+    def _active_transport(self) -> Transport:
+        if self._transport is None:
+            raise MrtcError("not connected")
+        return self._transport
+
+    @property
+    def _active_signal(self) -> SignalClient:
+        if self._signal is None:
+            raise MrtcError("not connected")
+        return self._signal
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.options.audio_slots, self.options.video_slots, self.options.video_codecs)
+
+    async def _changed(self) -> None:
+        # Events are the application's; state is polled at the pace of a frame.
+        await asyncio.sleep(0.01)
+
+    async def _negotiate(self) -> None:
+        async with self._negotiating:
+            transport = self._active_transport
+            request = pb.NegotiateRequest(offer=await transport.offer())
+            reply = await self._active_signal.request(pb.ClientFrame(negotiate=request))
+            await transport.accept(reply.negotiate.answer)
+            self._map_slots(reply.negotiate.slots)
+
+    async def _restore_media(self) -> None:
+        """A new peer connection with the same publications, after the media node was lost."""
+        async with self._negotiating:
+            old, new = self._active_transport, self._new_transport()
+            await old.aclose()
+            counts = {kind: sum(1 for t in self._local_tracks.values() if t.kind == kind) for kind in ("audio", "video")}
+            for _ in range(counts["audio"] - 1):
+                new.add_line("audio")
+            for _ in range(counts["video"] - 1):
+                new.add_line("video")
+            offer = await new.offer()
+            for local in self._local_tracks.values():
+                line = new.free_line(local.kind)
+                if line is not None:
+                    line.sender.replaceTrack(local.media)
+            mids = {track_id: new.line_of(local.media) or "" for track_id, local in self._local_tracks.items()}
+            self._transport = new
+            request = pb.NegotiateRequest(offer=offer, new_transport=True, track_mids=mids)
+            reply = await self._active_signal.request(pb.ClientFrame(negotiate=request))
+            await new.accept(reply.negotiate.answer)
+            self.tracks.clear()
+            self._map_slots(reply.negotiate.slots)
+        self._emit("media_restored", None)
+
+    async def _on_resumed(self, reply: pb.ResumeResponse) -> None:
+        self._take_snapshot(reply.snapshot)
+        self._emit("resumed", None)
+        if not reply.has_transport:
+            self._spawn(self._restore_media())
+
+    def _on_closed(self, reason: str) -> None:
+        self._emit("disconnected", reason)
+
+    async def _on_push(self, frame: pb.ServerFrame) -> None:
+        match frame.WhichOneof("body"):
+            case "participant_joined":
+                participant = frame.participant_joined.participant
+                self.participants[participant.id] = participant
+                self._emit("participant_joined", participant)
+            case "participant_updated":
+                participant = frame.participant_updated.participant
+                self.participants[participant.id] = participant
+                self._emit("participant_updated", participant)
+            case "participant_left":
+                self.participants.pop(frame.participant_left.participant_id, None)
+                self._emit("participant_left", frame.participant_left)
+            case "publication_updated":
+                publication = frame.publication_updated.publication
+                self.publications[publication.id] = publication
+                self._emit("publication_updated", publication)
+                self._map_slots(self._slots)
+            case "publication_removed":
+                self.publications.pop(frame.publication_removed.publication_id, None)
+                self._emit("publication_removed", frame.publication_removed)
+            case "slots_changed":
+                self._map_slots(frame.slots_changed.slots)
+            case "slots_needed":
+                self._active_transport.add_slots(frame.slots_needed.audio, frame.slots_needed.video)
+                self._spawn(self._negotiate())
+            case "media_lost":
+                self._emit("media_lost", frame.media_lost.message)
+                self._spawn(self._restore_media())
+            case "message_received":
+                self._emit("message", frame.message_received)
+            case "speakers_changed":
+                self._emit("speakers", list(frame.speakers_changed.speakers))
+            case "recording_changed":
+                self._emit("recording", frame.recording_changed)
+            case "subscription_failed" | "codec_requested" | "layers_wanted" as name:
+                self._emit(name, getattr(frame, name))
+
+    def _take_snapshot(self, snapshot: pb.RoomSnapshot) -> None:
+        self.participants = {p.id: p for p in snapshot.participants}
+        self.publications = {p.id: p for p in snapshot.publications}
+        self._map_slots(snapshot.slots)
+
+    def _map_slots(self, slots: Any) -> None:
+        self._slots = list(slots)
+        wanted = {slot.track_id: slot.mid for slot in slots if slot.track_id}
+        for track_id in [t for t in self.tracks if t not in wanted]:
+            self._emit("track_unsubscribed", self.tracks.pop(track_id))
+        for track_id, mid in wanted.items():
+            media = self._active_transport.received(mid)
+            found = self._find_track(track_id)
+            if media is None or found is None:
+                continue
+            known = self.tracks.get(track_id)
+            if known is None or known.media is not media:
+                self.tracks[track_id] = RemoteTrack(track_id, *found, media)
+                self._emit("track_subscribed", self.tracks[track_id])
+
+    def _find_track(self, track_id: str) -> tuple[common_pb2.Publication, common_pb2.Track] | None:
+        for publication in self.publications.values():
+            for track in publication.tracks:
+                if track.id == track_id:
+                    return publication, track
+        return None
+
+    def _emit(self, name: str, value: Any) -> None:
+        if self._events.full():
+            self._events.get_nowait()
+        self._events.put_nowait((name, value))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _kind(kind: Kind) -> common_pb2.TrackKind:
+    return common_pb2.TRACK_KIND_AUDIO if kind == "audio" else common_pb2.TRACK_KIND_VIDEO

@@ -1,0 +1,95 @@
+"""The one peer connection of a client: publish m-lines and slots, on aiortc."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from aiortc import (
+    MediaStreamTrack,
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpTransceiver,
+    RTCSessionDescription,
+)
+from aiortc.rtcrtpsender import RTCRtpSender
+
+Kind = Literal["audio", "video"]
+
+
+class Transport:
+    """A peer connection whose m-lines are negotiated once; tracks come and go without renegotiation.
+
+    Args:
+        audio_slots: receive m-lines of kind audio.
+        video_slots: receive m-lines of kind video.
+        codecs: lower-case names of the video codecs to offer, best first; empty: all that aiortc has.
+    """
+
+    def __init__(self, audio_slots: int, video_slots: int, codecs: tuple[str, ...] = ()) -> None:
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self._codecs = codecs
+        self._outbound: dict[Kind, list[RTCRtpTransceiver]] = {"audio": [], "video": []}
+        for kind in ("audio", "video"):
+            self._outbound[kind].append(self._add(kind, "sendonly"))
+        self.add_slots(audio_slots, video_slots)
+
+    def _add(self, kind: Kind, direction: str) -> RTCRtpTransceiver:
+        transceiver = self.pc.addTransceiver(kind, direction=direction)
+        if kind == "video" and self._codecs:
+            offered = RTCRtpSender.getCapabilities("video").codecs
+            names = [*self._codecs, "rtx"]
+            chosen = [c for name in names for c in offered if c.mimeType.lower() == f"video/{name}"]
+            transceiver.setCodecPreferences(chosen)
+        return transceiver
+
+    def add_slots(self, audio: int, video: int) -> None:
+        """Adds receive m-lines; they exist after the next offer and answer."""
+        for _ in range(audio):
+            self._add("audio", "recvonly")
+        for _ in range(video):
+            self._add("video", "recvonly")
+
+    def free_line(self, kind: Kind) -> RTCRtpTransceiver | None:
+        """A negotiated publish m-line that carries nothing."""
+        return next((t for t in self._outbound[kind] if t.mid is not None and t.sender.track is None), None)
+
+    def add_line(self, kind: Kind) -> None:
+        """Adds a publish m-line; it exists after the next offer and answer."""
+        self._outbound[kind].append(self._add(kind, "sendonly"))
+
+    def line_of(self, track: MediaStreamTrack) -> str | None:
+        """The m-line that carries an own track."""
+        for transceivers in self._outbound.values():
+            for transceiver in transceivers:
+                if transceiver.sender.track is track:
+                    return str(transceiver.mid)
+        return None
+
+    def clear(self, track: MediaStreamTrack) -> None:
+        """Frees the m-line of an own track."""
+        for transceivers in self._outbound.values():
+            for transceiver in transceivers:
+                if transceiver.sender.track is track:
+                    transceiver.sender.replaceTrack(None)
+
+    def received(self, mid: str) -> MediaStreamTrack | None:
+        """What comes in on a slot."""
+        for transceiver in self.pc.getTransceivers():
+            if transceiver.mid == mid:
+                track: MediaStreamTrack = transceiver.receiver.track
+                return track
+        return None
+
+    async def offer(self) -> str:
+        """A new offer. aiortc gathers its candidates first, which takes some milliseconds without a STUN server."""
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        return str(self.pc.localDescription.sdp)
+
+    async def accept(self, answer: str) -> None:
+        """Takes the server's answer; ICE and DTLS start."""
+        await self.pc.setRemoteDescription(RTCSessionDescription(sdp=answer, type="answer"))
+
+    async def aclose(self) -> None:
+        """Closes the peer connection."""
+        await self.pc.close()
