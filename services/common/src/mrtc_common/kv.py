@@ -1,0 +1,293 @@
+"""Typed key-value tables on JetStream: protobuf values, compare-and-set, and watches that outlive every disturbance."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import nats.errors
+import nats.js.errors
+from google.protobuf.message import DecodeError, Message
+from nats.js import api
+
+from .errors import AlreadyExistsError, FailedPreconditionError, MrtcError, UnavailableError
+from .log import get_logger
+from .nats import NatsLink, nats_errors
+from .nats_schema import DELETE_MARKER_TTL_S, bucket_stream, bucket_subject
+from .ordered import ConsumerLostError, OrderedConsumer, StoredMessage
+
+_log = get_logger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+_OPERATION = "KV-Operation"
+_MARKER_REASON = "Nats-Marker-Reason"
+_EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+_WRONG_SEQUENCE_CODES = (10071, 10164)
+_QUEUE_SIZE = 1024
+_RETRY_INTERVAL_S = 0.2
+
+
+class KeyExistsError(AlreadyExistsError):
+    """`create` found the key."""
+
+
+class RevisionMismatchError(FailedPreconditionError):
+    """`update` or `delete` came with a revision that is not the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[M]):
+    """A key that exists."""
+
+    key: str
+    value: M
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[M]):
+    """A key was written, or is gone (`value` is None).
+
+    Args:
+        final: of a deleted key: the last words of whoever deleted it (for example a record with its leave reason), if
+            any. None for keys that expired or went while the watch was away.
+    """
+
+    key: str
+    value: M | None
+    revision: int
+    final: M | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDone:
+    """Everything that existed when the watch began has been told. Comes again after every time the link was away."""
+
+    is_resync: bool
+
+
+class KvTable(Generic[M]):
+    """A bucket, or the part of it that has values of one type.
+
+    Args:
+        link: may be down; then calls raise UnavailableError and watches wait.
+        bucket: one of `subjects.BUCKET_*`.
+        decode: the type of the values, or what makes a value of a key and bytes.
+    """
+
+    def __init__(self, link: NatsLink, bucket: str, decode: type[M] | Callable[[str, bytes], M]) -> None:
+        self._link = link
+        self._bucket = bucket
+        self._stream = bucket_stream(bucket)
+        self._prefix = bucket_subject(bucket, "")
+        self._decode: Callable[[str, bytes], M]
+        if isinstance(decode, type):
+            message_type: type[M] = decode
+            self._decode = lambda _key, payload: message_type.FromString(payload)
+        else:
+            self._decode = decode
+
+    async def get(self, key: str) -> Entry[M] | None:
+        """The entry, or None. Raises UnavailableError."""
+        message = await self._get_raw(key)
+        if message is None or _is_gone(message.headers or {}):
+            return None
+        return Entry(key, self._decode(key, message.data or b""), int(message.seq))
+
+    async def put(self, key: str, value: M) -> int:
+        """Writes whatever was there; returns the revision."""
+        return await self._publish(key, value.SerializeToString(), {})
+
+    async def create(self, key: str, value: M) -> int:
+        """Writes if the key does not exist (any more); returns the revision. Raises KeyExistsError."""
+        payload = value.SerializeToString()
+        try:
+            return await self._publish(key, payload, {_EXPECTED_SEQUENCE: "0"})
+        except RevisionMismatchError:
+            # The newest may be the marker of a deleted key, over which a new one may be written.
+            message = await self._get_raw(key)
+            if message is not None and not _is_gone(message.headers or {}):
+                raise KeyExistsError(f"{self._bucket}: the key exists already") from None
+        revision = int(message.seq) if message is not None and message.seq else 0
+        try:
+            return await self._publish(key, payload, {_EXPECTED_SEQUENCE: str(revision)})
+        except RevisionMismatchError:
+            raise KeyExistsError(f"{self._bucket}: the key exists already") from None
+
+    async def update(self, key: str, value: M, revision: int) -> int:
+        """Writes if `revision` is the newest; returns the new one. Raises RevisionMismatchError."""
+        return await self._publish(key, value.SerializeToString(), {_EXPECTED_SEQUENCE: str(revision)})
+
+    async def delete(self, key: str, *, revision: int | None = None, final: M | None = None) -> None:
+        """Deletes a key; no error if it does not exist. Raises RevisionMismatchError if `revision` is not the newest.
+
+        Args:
+            final: handed to watchers as `Change.final`.
+        """
+        headers = {_OPERATION: "PURGE", "Nats-Rollup": "sub", "Nats-TTL": str(DELETE_MARKER_TTL_S)}
+        if revision is not None:
+            headers[_EXPECTED_SEQUENCE] = str(revision)
+        await self._publish(key, final.SerializeToString() if final is not None else b"", headers)
+
+    async def list(self, key_filter: str = ">") -> list[Entry[M]]:
+        """All entries that match at this moment (`*` one token, `>` all further tokens). Raises UnavailableError."""
+        consumer = OrderedConsumer(self._link, self._stream, self._prefix + key_filter)
+        entries: dict[str, Entry[M]] = {}
+        try:
+            await consumer.open(api.DeliverPolicy.LAST_PER_SUBJECT)
+            received = 0
+            while received < consumer.initial_pending:
+                message = await consumer.next()
+                received += 1
+                key = message.subject.removeprefix(self._prefix)
+                entries.pop(key, None)
+                if not _is_gone(message.headers) and (value := self._try_decode(key, message.payload)) is not None:
+                    entries[key] = Entry(key, value, message.sequence)
+                if message.pending == 0:
+                    break
+        except ConsumerLostError:
+            raise UnavailableError(f"{self._bucket}: the message bus went away") from None
+        finally:
+            await consumer.aclose()
+        return list(entries.values())
+
+    def watch(self, key_filter: str = ">") -> Watch[M]:
+        """Follows all keys that match; use as `async with table.watch(f) as watch: async for item in watch`."""
+        return Watch(self._link, self._stream, self._prefix, key_filter, self._try_decode)
+
+    async def _get_raw(self, key: str) -> Any:
+        with nats_errors(self._bucket):
+            try:
+                return await self._link.jetstream.get_msg(self._stream, subject=self._prefix + key, direct=True)
+            except nats.js.errors.NotFoundError:
+                return None
+
+    async def _publish(self, key: str, payload: bytes, headers: dict[str, str]) -> int:
+        with nats_errors(self._bucket):
+            try:
+                ack = await self._link.jetstream.publish(self._prefix + key, payload, headers=headers or None)
+            except nats.js.errors.APIError as error:
+                if error.err_code in _WRONG_SEQUENCE_CODES:
+                    raise RevisionMismatchError(f"{self._bucket}: the key has changed meanwhile") from None
+                raise
+        return int(ack.seq)
+
+    def _try_decode(self, key: str, payload: bytes) -> M | None:
+        try:
+            return self._decode(key, payload)
+        except (DecodeError, MrtcError, ValueError):
+            _log.warning("a value cannot be decoded; it is ignored", bucket=self._bucket, key=key)
+            return None
+
+
+class Watch(Generic[M]):
+    """Follows keys: first what exists, then `SnapshotDone`, then every change in order.
+
+    After the link was away it compares what exists with what it told before and tells the difference, then
+    `SnapshotDone(is_resync=True)`. Values that were overwritten between two looks may be skipped; the newest never is.
+    """
+
+    def __init__(
+        self,
+        link: NatsLink,
+        stream: str,
+        prefix: str,
+        key_filter: str,
+        decode: Callable[[str, bytes], M | None],
+    ) -> None:
+        self._link = link
+        self._stream = stream
+        self._prefix = prefix
+        self._filter = key_filter
+        self._decode = decode
+        self._queue: asyncio.Queue[Change[M] | SnapshotDone] = asyncio.Queue(_QUEUE_SIZE)
+        self._task: asyncio.Task[None] | None = None
+        # Revision and hash of what was told, by key: the hash because revisions begin anew with an emptied server.
+        self._told: dict[str, tuple[int, int]] = {}
+        self._has_synced = False
+
+    async def __aenter__(self) -> Watch[M]:
+        self._task = asyncio.create_task(self._run(), name=f"watch {self._filter}")
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends it."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    def __aiter__(self) -> Watch[M]:
+        return self
+
+    async def __anext__(self) -> Change[M] | SnapshotDone:
+        return await self._queue.get()
+
+    async def _run(self) -> None:
+        while True:
+            await self._link.wait_ready()
+            consumer = OrderedConsumer(self._link, self._stream, self._prefix + self._filter)
+            try:
+                await consumer.open(api.DeliverPolicy.LAST_PER_SUBJECT)
+                await self._follow(consumer)
+            except (UnavailableError, ConsumerLostError):
+                await asyncio.sleep(_RETRY_INTERVAL_S)
+            finally:
+                await consumer.aclose()
+
+    async def _follow(self, consumer: OrderedConsumer) -> None:
+        present: set[str] = set()
+        received = 0
+        is_live = False
+        if consumer.initial_pending == 0:
+            await self._finish_snapshot(present)
+            is_live = True
+        while True:
+            message = await consumer.next()
+            received += 1
+            key = message.subject.removeprefix(self._prefix)
+            if await self._tell(key, message):
+                present.add(key)
+            else:
+                present.discard(key)
+            if not is_live and (message.pending == 0 or received >= consumer.initial_pending):
+                await self._finish_snapshot(present)
+                is_live = True
+                present.clear()
+            elif is_live:
+                present.clear()
+
+    async def _tell(self, key: str, message: StoredMessage) -> bool:
+        """Queues the change, if it is one; True if the key exists."""
+        if _is_gone(message.headers):
+            if self._told.pop(key, None) is not None:
+                final = self._decode(key, message.payload) if message.payload else None
+                await self._queue.put(Change(key, None, message.sequence, final))
+            return False
+        value = self._decode(key, message.payload)
+        if value is None:
+            return False
+        mark = (message.sequence, hash(message.payload))
+        if self._told.get(key) != mark:
+            self._told[key] = mark
+            await self._queue.put(Change(key, value, message.sequence))
+        return True
+
+    async def _finish_snapshot(self, present: set[str]) -> None:
+        for key in [key for key in self._told if key not in present]:
+            revision, _ = self._told.pop(key)
+            await self._queue.put(Change(key, None, revision))
+        await self._queue.put(SnapshotDone(is_resync=self._has_synced))
+        self._has_synced = True
+
+
+def _is_gone(headers: Any) -> bool:
+    return headers.get(_OPERATION) in ("DEL", "PURGE") or _MARKER_REASON in headers

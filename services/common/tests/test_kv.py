@@ -1,0 +1,158 @@
+"""KV tables and watches against a real nats-server."""
+
+import asyncio
+
+import pytest
+from mrtc.node.v1.master_service_pb2 import Node
+
+from mrtc_common import subjects
+from mrtc_common.kv import Change, KeyExistsError, KvTable, RevisionMismatchError, SnapshotDone, Watch
+from mrtc_common.nats import NatsLink
+from mrtc_common.testing import NatsServer, wait_until
+
+
+def _table(link: NatsLink) -> KvTable[Node]:
+    return KvTable(link, subjects.BUCKET_ROOMS, Node)
+
+
+async def _until_done(watch: Watch[Node]) -> list[Change[Node]]:
+    changes = []
+    async with asyncio.timeout(15):
+        async for item in watch:
+            if isinstance(item, SnapshotDone):
+                return changes
+            changes.append(item)
+    raise AssertionError
+
+
+async def _next_change(watch: Watch[Node]) -> Change[Node]:
+    async with asyncio.timeout(15):
+        item = await anext(watch)
+        assert isinstance(item, Change)
+        return item
+
+
+async def test_a_value_is_read_as_written(nats_link: NatsLink) -> None:
+    table = _table(nats_link)
+    assert await table.get("a") is None
+    revision = await table.put("a", Node(id="1"))
+    entry = await table.get("a")
+    assert entry is not None
+    assert (entry.value.id, entry.revision) == ("1", revision)
+
+
+async def test_create_refuses_an_existing_key_and_takes_a_deleted_one(nats_link: NatsLink) -> None:
+    table = _table(nats_link)
+    await table.create("a", Node(id="1"))
+    with pytest.raises(KeyExistsError):
+        await table.create("a", Node(id="2"))
+    await table.delete("a")
+    assert await table.get("a") is None
+    await table.create("a", Node(id="3"))
+    entry = await table.get("a")
+    assert entry is not None
+    assert entry.value.id == "3"
+
+
+async def test_only_one_of_many_creators_wins(nats_link: NatsLink) -> None:
+    table = _table(nats_link)
+    await table.create("a", Node(id="x"))
+    await table.delete("a")
+    results = await asyncio.gather(*(table.create("a", Node(id=str(n))) for n in range(8)), return_exceptions=True)
+    assert sum(isinstance(result, int) for result in results) == 1
+    assert all(isinstance(result, int | KeyExistsError) for result in results)
+
+
+async def test_update_and_delete_need_the_newest_revision(nats_link: NatsLink) -> None:
+    table = _table(nats_link)
+    first = await table.create("a", Node(id="1"))
+    second = await table.update("a", Node(id="2"), first)
+    with pytest.raises(RevisionMismatchError):
+        await table.update("a", Node(id="3"), first)
+    with pytest.raises(RevisionMismatchError):
+        await table.delete("a", revision=first)
+    await table.delete("a", revision=second)
+    assert await table.get("a") is None
+
+
+async def test_list_gives_what_matches_and_exists(nats_link: NatsLink) -> None:
+    table = _table(nats_link)
+    for key in ("r1.a", "r1.b", "r2.a"):
+        await table.put(key, Node(id=key))
+    await table.delete("r1.b")
+    assert {entry.key for entry in await table.list("r1.>")} == {"r1.a"}
+    assert {entry.key for entry in await table.list()} == {"r1.a", "r2.a"}
+    assert await table.list("r9.>") == []
+
+
+async def test_a_watch_tells_what_exists_then_what_changes(nats_link: NatsLink) -> None:
+    table = _table(nats_link)
+    await table.put("r.a", Node(id="1"))
+    await table.put("other.a", Node(id="no"))
+    async with table.watch("r.>") as watch:
+        assert [(c.key, c.value.id if c.value else None) for c in await _until_done(watch)] == [("r.a", "1")]
+        await table.put("r.b", Node(id="2"))
+        await table.delete("r.a", final=Node(id="bye"))
+        change = await _next_change(watch)
+        assert change.key == "r.b"
+        change = await _next_change(watch)
+        assert (change.key, change.value, change.final) == ("r.a", None, Node(id="bye"))
+
+
+async def test_a_watch_of_nothing_is_done_at_once(nats_link: NatsLink) -> None:
+    async with _table(nats_link).watch("none.>") as watch:
+        assert await _until_done(watch) == []
+
+
+async def test_a_watch_tells_expired_keys(nats_link: NatsLink) -> None:
+    table = KvTable(nats_link, subjects.BUCKET_NODES, Node)
+    stream = "KV_" + subjects.BUCKET_NODES
+    config = (await nats_link.jetstream.stream_info(stream)).config
+    await nats_link.jetstream.update_stream(config.evolve(max_age=2.0, duplicate_window=2.0))
+    async with table.watch() as watch:
+        await _until_done(watch)
+        await table.put("n", Node(id="n"))
+        assert (await _next_change(watch)).value is not None
+        assert (await _next_change(watch)).value is None
+
+
+@pytest.mark.parametrize("wiped", [False, True])
+async def test_a_watch_survives_a_killed_server(nats_link: NatsLink, nats_server: NatsServer, wiped: bool) -> None:
+    table = _table(nats_link)
+    await table.put("r.stays", Node(id="1"))
+    await table.put("r.goes", Node(id="2"))
+    async with table.watch("r.>") as watch:
+        assert len(await _until_done(watch)) == 2
+        nats_server.kill()
+        await wait_until(lambda: not nats_link.is_ready)
+        if wiped:
+            nats_server.wipe()
+        nats_server.start()
+        await nats_link.wait_ready(15)
+        if wiped:
+            await table.put("r.stays", Node(id="1b"))
+        else:
+            await table.delete("r.goes")
+        await table.put("r.new", Node(id="3"))
+        known = {"r.stays": "1", "r.goes": "2"}
+
+        async def follow() -> None:
+            async for item in watch:
+                if isinstance(item, Change):
+                    if item.value is None:
+                        del known[item.key]
+                    else:
+                        known[item.key] = item.value.id
+
+        task = asyncio.create_task(follow())
+        await wait_until(lambda: known == {"r.stays": "1b" if wiped else "1", "r.new": "3"}, timeout_s=20)
+        task.cancel()
+
+
+async def test_many_changes_come_in_order_and_complete(nats_link: NatsLink) -> None:
+    table = _table(nats_link)
+    async with table.watch("r.>") as watch:
+        await _until_done(watch)
+        await asyncio.gather(*(table.put(f"r.{n}", Node(id=str(n))) for n in range(3000)))
+        revisions = [(await _next_change(watch)).revision for _ in range(3000)]
+        assert revisions == sorted(revisions)
