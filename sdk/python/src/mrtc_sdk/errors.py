@@ -17,7 +17,7 @@ class RequestFailed(MrtcError):
         retry_after_ms: when a retry makes sense; None: never.
     """
 
-    def __init__(self, code: common_pb2.ErrorCode, message: str, retry_after_ms: int | None) -> None:
+    def __init__(self, code: common_pb2.ErrorCode.ValueType, message: str, retry_after_ms: int | None) -> None:
         super().__init__(f"{common_pb2.ErrorCode.Name(code).removeprefix('ERROR_CODE_').lower()}: {message}")
         self.code = code
         self.retry_after_ms = retry_after_ms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ class Room:
         self,
         media: MediaStreamTrack,
         *,
-        source: common_pb2.TrackSource | None = None,
+        source: common_pb2.TrackSource.ValueType | None = None,
         tag: str = "",
         is_muted: bool = False,
     ) -> common_pb2.Publication:
@@ -148,7 +149,7 @@ class Room:
                 raise MrtcError(f"the server refused a further {kind} line")
         line.sender.replaceTrack(media)
         default = common_pb2.TRACK_SOURCE_MICROPHONE if kind == "audio" else common_pb2.TRACK_SOURCE_CAMERA
-        track = pb.NewTrack(kind=_kind(kind), source=source or default, mid=line.mid, is_muted=is_muted)
+        track = pb.NewTrack(kind=_kind(kind), source=source or default, mid=str(line.mid), is_muted=is_muted)
         new = pb.NewPublication(tag=tag, tracks=[track], cid=f"c{next(self._cids)}")
         try:
             reply = await self._active_signal.request(pb.ClientFrame(publish=pb.PublishRequest(publications=[new])))
@@ -207,10 +208,9 @@ class Room:
     async def leave(self) -> None:
         """Leaves the room and closes everything."""
         if self._signal is not None:
-            try:
+            # It may be over already, which is what was wanted.
+            with contextlib.suppress(MrtcError):
                 await self._signal.request(pb.ClientFrame(leave=pb.LeaveRequest()))
-            except MrtcError:
-                pass  # it is over already, which is what was wanted
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -259,7 +259,9 @@ class Room:
         async with self._negotiating:
             old, new = self._active_transport, self._new_transport()
             await old.aclose()
-            counts = {kind: sum(1 for t in self._local_tracks.values() if t.kind == kind) for kind in ("audio", "video")}
+            counts = {
+                kind: sum(1 for t in self._local_tracks.values() if t.kind == kind) for kind in ("audio", "video")
+            }
             for _ in range(counts["audio"] - 1):
                 new.add_line("audio")
             for _ in range(counts["video"] - 1):
@@ -363,5 +365,5 @@ class Room:
         task.add_done_callback(self._tasks.discard)
 
 
-def _kind(kind: Kind) -> common_pb2.TrackKind:
+def _kind(kind: Kind) -> common_pb2.TrackKind.ValueType:
     return common_pb2.TRACK_KIND_AUDIO if kind == "audio" else common_pb2.TRACK_KIND_VIDEO

@@ -89,7 +89,13 @@ class SignalClient:
         return reply
 
     async def request(self, frame: pb.ClientFrame) -> pb.ServerFrame:
-        """Sends a request and waits for its reply, over reconnects. Raises RequestFailed, ConnectionLost, TimeoutError."""
+        """Sends a request and waits for its reply, over reconnects.
+
+        Raises:
+            RequestFailed: refused.
+            ConnectionLost: the session is over.
+            TimeoutError: no reply came.
+        """
         if self._is_over:
             raise ConnectionLost("the session is over")
         frame.request_id = self._next_request
