@@ -1,0 +1,221 @@
+//! Who speaks in a room, from the audio levels that senders put into RTP (RFC 6464).
+//!
+//! Levels are smoothed with a fast attack and a slow decay, so that a word is seen at once and a breath between words
+//! does not end it. The dominant speaker changes only when somebody is clearly louder for a while. One
+//! [`ActiveSpeakers`] per room; see `docs/algorithms/active-speaker.md`.
+
+use std::time::{Duration, Instant};
+
+/// Tracks of one room whose levels are followed; more are ignored (counted by the caller as it likes).
+const MAX_TRACKS: usize = 1024;
+/// Speakers that are reported.
+pub const MAX_SPEAKERS: usize = 8;
+/// Smoothed level (0..=127, 127 loudest) from which a track counts as speaking: -50 dBov, well above room noise (-60)
+/// and below quiet speech (-40).
+const START_LEVEL: f32 = 77.0;
+/// A speaker stays one until it falls below this: 6 dB of hysteresis.
+const STOP_LEVEL: f32 = 71.0;
+/// Time constants of the smoothing.
+const ATTACK: Duration = Duration::from_millis(40);
+const DECAY: Duration = Duration::from_millis(500);
+/// A challenger must be this much louder (dB) than the dominant speaker ...
+const DOMINANT_MARGIN: f32 = 3.0;
+/// ... for this long.
+const DOMINANT_HOLD: Duration = Duration::from_millis(300);
+/// A track without packets (DTX, loss) is silent after this.
+const STALE_AFTER: Duration = Duration::from_millis(400);
+/// Levels are ranked this often.
+const RANK_INTERVAL: Duration = Duration::from_millis(100);
+/// Changes are told at most this often.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, Debug)]
+struct Voice<K> {
+    key: K,
+    level: f32,
+    heard_at: Instant,
+    is_speaking: bool,
+    is_muted: bool,
+}
+
+/// The speakers of one room. `K` names a track (an index or an id).
+#[derive(Debug)]
+pub struct ActiveSpeakers<K> {
+    voices: Vec<Voice<K>>,
+    dominant: Option<K>,
+    challenger: Option<(K, Instant)>,
+    ranked: Vec<(K, u8)>,
+    reported: Vec<K>,
+    ranked_at: Option<Instant>,
+    reported_at: Option<Instant>,
+}
+
+impl<K: Copy + Eq> Default for ActiveSpeakers<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Copy + Eq> ActiveSpeakers<K> {
+    /// Silence.
+    pub fn new() -> Self {
+        Self {
+            voices: Vec::new(),
+            dominant: None,
+            challenger: None,
+            ranked: Vec::new(),
+            reported: Vec::new(),
+            ranked_at: None,
+            reported_at: None,
+        }
+    }
+
+    /// Takes the level of one packet: `dbov` as on the wire, 0 loudest to 127 silent (minus dBov). `is_voice` is the
+    /// sender's own voice-activity flag; false halves the level's weight, since many senders never set it.
+    pub fn on_level(&mut self, key: K, dbov: u8, is_voice: bool, now: Instant) {
+        let index = match self.voices.iter().position(|v| v.key == key) {
+            Some(index) => index,
+            None if self.voices.len() < MAX_TRACKS => {
+                self.voices.push(Voice { key, level: 0.0, heard_at: now, is_speaking: false, is_muted: false });
+                self.voices.len() - 1
+            }
+            None => return,
+        };
+        let loudness = f32::from(127 - dbov.min(127));
+        let voice = &mut self.voices[index];
+        voice.take(if is_voice { loudness } else { loudness - 3.0 }.max(0.0), now);
+    }
+
+    /// A muted track is silent at once, whatever still arrives of it.
+    pub fn set_muted(&mut self, key: K, is_muted: bool) {
+        if let Some(voice) = self.voices.iter_mut().find(|v| v.key == key) {
+            voice.is_muted = is_muted;
+            if is_muted {
+                voice.level = 0.0;
+            }
+        }
+    }
+
+    /// The track ended.
+    pub fn remove(&mut self, key: K) {
+        self.voices.retain(|v| v.key != key);
+    }
+
+    /// Ranks if due. `Some` when the list of speakers or their order changed, at most twice a second: the dominant
+    /// speaker first, then the others by loudness; level 0 to 127, 127 loudest.
+    pub fn poll(&mut self, now: Instant) -> Option<&[(K, u8)]> {
+        if self.ranked_at.is_none_or(|at| now >= at + RANK_INTERVAL) {
+            self.ranked_at = Some(now);
+            self.rank(now);
+        }
+        let is_changed = !self.ranked.iter().map(|(k, _)| k).eq(self.reported.iter());
+        if !is_changed || self.reported_at.is_some_and(|at| now < at + REPORT_INTERVAL) {
+            return None;
+        }
+        self.reported_at = Some(now);
+        self.reported.clear();
+        self.reported.extend(self.ranked.iter().map(|(k, _)| *k));
+        Some(&self.ranked)
+    }
+
+    /// When to poll next; `None` while no track is followed.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let at = self.ranked_at? + RANK_INTERVAL;
+        (!self.voices.is_empty() || !self.reported.is_empty()).then_some(at)
+    }
+
+    /// Who holds the floor: stays with the last speaker in silence.
+    pub fn dominant(&self) -> Option<K> {
+        self.dominant
+    }
+
+    /// True if the track was among the speakers when they were ranked last.
+    pub fn is_speaker(&self, key: K) -> bool {
+        self.ranked.iter().any(|(k, _)| *k == key)
+    }
+
+    fn rank(&mut self, now: Instant) {
+        for voice in &mut self.voices {
+            voice.age(now);
+        }
+        self.choose_dominant(now);
+        self.ranked.clear();
+        let speaking = self.voices.iter().filter(|v| v.is_speaking);
+        self.ranked.extend(speaking.map(|v| (v.key, v.level.round() as u8)));
+        let dominant = self.dominant;
+        self.ranked.sort_by_key(|(k, level)| (Some(*k) != dominant, 127 - level));
+        self.ranked.truncate(MAX_SPEAKERS);
+        self.keep_order_of_near_equals();
+    }
+
+    /// Two speakers that swap by less than the margin keep the reported order: a list that trembles helps nobody.
+    fn keep_order_of_near_equals(&mut self) {
+        let is_same_set = self.ranked.len() == self.reported.len()
+            && self.reported.iter().all(|k| self.ranked.iter().any(|(r, _)| r == k));
+        if !is_same_set || self.ranked.first().map(|(k, _)| *k) != self.reported.first().copied() {
+            return;
+        }
+        let level_of = |key: &K| self.ranked.iter().find(|(k, _)| k == key).map_or(0, |(_, level)| *level);
+        let old_order: Vec<(K, u8)> = self.reported.iter().map(|k| (*k, level_of(k))).collect();
+        let is_near = old_order.get(1..).is_some_and(|rest| {
+            rest.windows(2).all(|pair| f32::from(pair[1].1) <= f32::from(pair[0].1) + DOMINANT_MARGIN)
+        });
+        if is_near {
+            self.ranked = old_order;
+        }
+    }
+
+    fn choose_dominant(&mut self, now: Instant) {
+        let loudest = self.voices.iter().filter(|v| v.is_speaking);
+        let Some(loudest) = loudest.max_by(|a, b| a.level.total_cmp(&b.level)).copied() else {
+            self.challenger = None;
+            self.dominant = self.dominant.filter(|d| self.voices.iter().any(|v| v.key == *d));
+            return;
+        };
+        let current = self.voices.iter().find(|v| Some(v.key) == self.dominant);
+        let Some(current) = current.filter(|v| v.is_speaking) else {
+            self.dominant = Some(loudest.key);
+            self.challenger = None;
+            return;
+        };
+        if loudest.key == current.key || loudest.level < current.level + DOMINANT_MARGIN {
+            self.challenger = None;
+            return;
+        }
+        match self.challenger {
+            Some((key, since)) if key == loudest.key => {
+                if now >= since + DOMINANT_HOLD {
+                    self.dominant = Some(key);
+                    self.challenger = None;
+                }
+            }
+            _ => self.challenger = Some((loudest.key, now)),
+        }
+    }
+}
+
+impl<K> Voice<K> {
+    fn take(&mut self, loudness: f32, now: Instant) {
+        if self.is_muted {
+            return;
+        }
+        // A first packet stands for the usual 20 ms.
+        let elapsed = now.saturating_duration_since(self.heard_at).max(Duration::from_millis(20));
+        self.heard_at = now;
+        self.approach(loudness, elapsed);
+    }
+
+    fn approach(&mut self, loudness: f32, elapsed: Duration) {
+        let constant = if loudness > self.level { ATTACK } else { DECAY };
+        let weight = 1.0 - (-elapsed.as_secs_f32() / constant.as_secs_f32()).exp();
+        self.level += weight * (loudness - self.level);
+    }
+
+    fn age(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.heard_at) >= STALE_AFTER {
+            self.approach(0.0, RANK_INTERVAL);
+        }
+        let threshold = if self.is_speaking { STOP_LEVEL } else { START_LEVEL };
+        self.is_speaking = !self.is_muted && self.level >= threshold;
+    }
+}

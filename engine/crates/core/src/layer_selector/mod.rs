@@ -1,0 +1,122 @@
+//! Which packets of a track a subscriber gets: the choice between simulcast encodings, and of layers within one.
+//!
+//! A selector decides packet by packet and never by itself changes its target: that is the allocator's. It switches
+//! only where a decoder can follow.
+
+pub mod simulcast;
+pub mod svc;
+
+pub use simulcast::SimulcastSelector;
+pub use svc::SvcSelector;
+
+use mrtc_rtp::PayloadInfo;
+use mrtc_rtp::id::ExtSeq;
+
+use crate::allocator::Target;
+
+/// What a selector looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectorPacket<'a> {
+    /// Index of the simulcast encoding (0 is the lowest); 0 for a track without simulcast.
+    pub layer: u8,
+    /// Position in its encoding's sequence.
+    pub seq: ExtSeq,
+    /// RTP timestamp: tells pictures apart.
+    pub timestamp: u32,
+    /// RTP marker: end of a picture.
+    pub marker: bool,
+    /// What the payload tells.
+    pub info: &'a PayloadInfo,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it.
+    Forward {
+        /// The first packet of another encoding (or the first of all): the rewriter aligns sequence and timestamps.
+        is_switch: bool,
+        /// The marker to send: set on the last packet of a picture that the subscriber gets.
+        marker: bool,
+    },
+    /// Do not send it; the rewriter closes the gap in the sequence, since nothing was lost.
+    Drop,
+    /// Do not send it, and leave no trace: the packet is of another encoding than the one being sent.
+    Ignore,
+}
+
+impl Verdict {
+    /// True if the packet is to be sent.
+    pub fn is_forward(self) -> bool {
+        matches!(self, Self::Forward { .. })
+    }
+}
+
+/// The selector of one subscription.
+#[derive(Debug)]
+pub enum LayerSelector {
+    /// Between encodings (also of a track with only one), and temporal layers within.
+    Simulcast(SimulcastSelector),
+    /// Spatial and temporal layers of one encoding (VP9, AV1).
+    Svc(SvcSelector),
+}
+
+impl LayerSelector {
+    /// For a track of `layer_count` encodings.
+    pub fn simulcast() -> Self {
+        Self::Simulcast(SimulcastSelector::new())
+    }
+
+    /// For a track whose layers are inside one encoding.
+    pub fn svc() -> Self {
+        Self::Svc(SvcSelector::new())
+    }
+
+    /// Follows the allocator.
+    pub fn set_target(&mut self, target: Target) {
+        match self {
+            Self::Simulcast(s) => s.set_target(target),
+            Self::Svc(s) => s.set_target(target),
+        }
+    }
+
+    /// Which encodings have packets at present, bit per layer. Without this all are taken for live.
+    pub fn set_live(&mut self, mask: u8) {
+        if let Self::Simulcast(s) = self {
+            s.set_live(mask);
+        }
+    }
+
+    /// Judges a packet. Packets of one encoding come in order of arrival.
+    pub fn on_packet(&mut self, packet: &SelectorPacket<'_>) -> Verdict {
+        match self {
+            Self::Simulcast(s) => s.on_packet(packet),
+            Self::Svc(s) => s.on_packet(packet),
+        }
+    }
+
+    /// The encoding of which a key frame is needed to go on, if any.
+    pub fn wants_keyframe(&self) -> Option<u8> {
+        match self {
+            Self::Simulcast(s) => s.wants_keyframe(),
+            Self::Svc(s) => s.wants_keyframe().then_some(0),
+        }
+    }
+
+    /// The spatial layer (encoding) that is sent now; `None` while waiting for the first key frame or paused.
+    pub fn current(&self) -> Option<u8> {
+        match self {
+            Self::Simulcast(s) => s.current(),
+            Self::Svc(s) => s.current(),
+        }
+    }
+
+    /// Forgets the picture being sent: the track changed or its decoder lost the thread. The next packet sent is the
+    /// first of a key frame.
+    pub fn reset(&mut self) {
+        match self {
+            Self::Simulcast(s) => s.reset(),
+            Self::Svc(s) => s.reset(),
+        }
+    }
+}
