@@ -49,7 +49,7 @@ def read(plane: npt.NDArray[np.uint8]) -> tuple[int, int] | None:
 
 def read_frame(frame: VideoFrame) -> tuple[int, int] | None:
     """As `read`, of a decoded frame."""
-    return read(frame.to_ndarray(format="gray"))
+    return read(frame.to_ndarray(format="gray").astype(np.uint8))
 
 
 def frequency_of(samples: npt.NDArray[np.float64], sample_rate: int = SAMPLE_RATE) -> float:

@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
+from av import AudioFrame, VideoFrame
 
 from mrtc_sdk.errors import MrtcError
 from mrtc_sdk.pattern import PatternTrack, ToneTrack, frequency_of, read_frame
@@ -115,6 +116,8 @@ async def _read(track: RemoteTrack, pattern: PatternTrack, report: Report, began
 async def _read_audio(media: MediaStreamTrack, report: Report, began: float) -> None:
     while True:
         frame = await media.recv()
+        if not isinstance(frame, AudioFrame):
+            continue
         # Interleaved stereo: every second sample is one channel.
         samples = frame.to_ndarray().astype(np.float64).reshape(-1)[:: len(frame.layout.channels)] / 32_768
         if report.first_audio_ms is None and abs(frequency_of(samples) - TONE_HZ) < 60:
@@ -124,7 +127,8 @@ async def _read_audio(media: MediaStreamTrack, report: Report, began: float) -> 
 async def _read_video(media: MediaStreamTrack, pattern: PatternTrack, report: Report, began: float) -> None:
     previous: float | None = None
     while True:
-        seen = read_frame(await media.recv())
+        frame = await media.recv()
+        seen = read_frame(frame) if isinstance(frame, VideoFrame) else None
         now = time.monotonic()
         if seen is None or seen[0] != pattern.number:
             continue
