@@ -1,0 +1,1 @@
+"""What the tests above unit level share."""

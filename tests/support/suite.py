@@ -1,0 +1,114 @@
+"""The whole embedded suite for tests: real processes, driven from synchronous or asynchronous test code alike."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from mrtc_embedded.process import Process
+from mrtc_embedded.suite import Suite, SuiteOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class RunningSuite:
+    """A suite on a loop of its own in a thread, so that any kind of test can use and kill it."""
+
+    def __init__(self, options: SuiteOptions) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="suite", daemon=True)
+        self._thread.start()
+        self.options = options
+        self.suite = Suite(options)
+
+    def start(self) -> None:
+        """Starts all processes and waits until they are ready."""
+        self._run(self.suite.start(), 60)
+
+    def close(self) -> list[str]:
+        """Stops all processes; returns those that had to be killed."""
+        killed: list[str] = self._run(self.suite.stop(), 60)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+        return killed
+
+    @property
+    def url(self) -> str:
+        """Base URL of the first signaling instance."""
+        return self.suite.url
+
+    def signaling_url(self, number: int) -> str:
+        """Base URL of a signaling instance, counted from 1."""
+        return self.suite.signaling_url(number)
+
+    @property
+    def data_dir(self) -> Path:
+        """State, files and logs."""
+        return self.options.data_dir
+
+    def process(self, name: str) -> Process:
+        """A process by name."""
+        return self.suite.processes[name]
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and waits until it is gone."""
+        self._run(self.process(name).kill(), 10)
+
+    def stop(self, name: str) -> bool:
+        """SIGTERM; True if it ended by itself."""
+        clean: bool = self._run(self.process(name).stop(), 20)
+        return clean
+
+    def start_process(self, name: str) -> None:
+        """Starts a process and returns at once."""
+        self._run(self.process(name).start(), 10)
+
+    def restart(self, name: str) -> None:
+        """Starts a process that ended and waits until it is ready."""
+        self._run(self.suite.restart(name), 60)
+
+    def token(self, room: str, identity: str, **query: str) -> str:
+        """An access token of the demo app."""
+        params = {"room": room, "identity": identity, **query}
+        response = httpx.get(f"{self.url}/demo/token", params=params, timeout=10)
+        response.raise_for_status()
+        token: str = response.json()["token"]
+        return token
+
+    def readiness(self, name: str) -> tuple[int, dict[str, Any]]:
+        """Status and body of a process's /readyz."""
+        response = httpx.get(f"http://127.0.0.1:{self.suite.http_ports[name]}/readyz", timeout=5)
+        return response.status_code, response.json()
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
+
+
+@contextmanager
+def running_suite(data_dir: Path, **options: Any) -> Iterator[RunningSuite]:
+    """A suite that is up inside the block; on failure the ends of its logs are printed."""
+    static = ROOT / "sdk" / "web" / "dist-demo"
+    base = SuiteOptions(data_dir=data_dir, static_dir=static if static.is_dir() else None)
+    suite = RunningSuite(replace(base, **options))
+    try:
+        suite.start()
+        yield suite
+    except BaseException:
+        print_logs(data_dir)
+        raise
+    finally:
+        suite.close()
+
+
+def print_logs(data_dir: Path, lines: int = 40) -> None:
+    """Prints the end of every log, for a failed test's report."""
+    for path in sorted((data_dir / "log").glob("*.log")):
+        print(f"--- {path.name}")
+        print("\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
