@@ -1,0 +1,285 @@
+//! What happens on a transport before media flows: ICE-lite (RFC 8445) and DTLS (RFC 5764), until the SRTP keys are known.
+//!
+//! It is fed datagrams and the time and yields datagrams and facts. The DTLS state machine is str0m's, reached through its
+//! public provider trait, so nothing but STUN and DTLS ever leaves from here. ICE is our own answering side: a lite agent
+//! only answers checks and remembers which path the client nominated.
+
+mod certificate;
+mod dtls_link;
+mod ice_lite;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mrtc_rtp::srtp::SrtpProfile;
+
+use crate::addr::{Dest, Proto};
+
+pub use certificate::{Certificate, Fingerprint, FingerprintError, HashFunction};
+use dtls_link::{DtlsEvent, DtlsLink};
+pub use ice_lite::IceCredentials;
+use ice_lite::{IceLite, StunOutcome};
+
+/// Who opens the DTLS handshake (`a=setup`, RFC 5763 section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setup {
+    /// Either; offers only.
+    Actpass,
+    /// This side sends the ClientHello.
+    Active,
+    /// This side waits for it.
+    Passive,
+}
+
+impl Setup {
+    /// The role of the answering side.
+    pub fn answer(self) -> Self {
+        match self {
+            Self::Actpass | Self::Active => Self::Passive,
+            Self::Passive => Self::Active,
+        }
+    }
+
+    /// As in SDP.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Actpass => "actpass",
+            Self::Active => "active",
+            Self::Passive => "passive",
+        }
+    }
+}
+
+/// What a client's SDP says about its ICE and DTLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteParams {
+    /// `a=ice-ufrag`, `a=ice-pwd`.
+    pub ice: IceCredentials,
+    /// `a=fingerprint`; the peer's certificate must match one of them.
+    pub fingerprints: Vec<Fingerprint>,
+    /// `a=setup`.
+    pub setup: Setup,
+}
+
+/// What our SDP says about ICE and DTLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalParams {
+    /// `a=ice-ufrag`, `a=ice-pwd`.
+    pub ice: IceCredentials,
+    /// `a=fingerprint`.
+    pub fingerprint: Fingerprint,
+    /// `a=setup`: active or passive.
+    pub setup: Setup,
+}
+
+/// What a handshake yields.
+pub enum HandshakeOutput {
+    /// Send this datagram (STUN or DTLS). A check is answered from the address that it came to.
+    Transmit {
+        /// Where to.
+        dest: Dest,
+        /// One datagram.
+        bytes: Vec<u8>,
+    },
+    /// The SRTP keys. Comes once, before `Connected`, and only after the peer's certificate was verified.
+    Keys {
+        /// Which ciphers.
+        profile: SrtpProfile,
+        /// RFC 5764 section 4.2: client key, server key, client salt, server salt.
+        material: Vec<u8>,
+        /// True if this side was the DTLS client.
+        is_dtls_client: bool,
+    },
+    /// ICE and DTLS are up. Comes once.
+    Connected,
+    /// Send media there from now on: the client nominated this path, or it is the first one that works.
+    PathSelected(Dest),
+    /// The handshake failed for good.
+    Failed(HandshakeError),
+    /// The client closed DTLS.
+    PeerClosed,
+}
+
+impl fmt::Debug for HandshakeOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transmit { dest, bytes } => write!(f, "Transmit({dest:?}, {} bytes)", bytes.len()),
+            Self::Keys { profile, .. } => write!(f, "Keys({profile:?})"),
+            Self::Connected => f.write_str("Connected"),
+            Self::PathSelected(path) => write!(f, "PathSelected({path:?})"),
+            Self::Failed(error) => write!(f, "Failed({error})"),
+            Self::PeerClosed => f.write_str("PeerClosed"),
+        }
+    }
+}
+
+/// Why a handshake failed.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum HandshakeError {
+    /// The peer's certificate has none of the fingerprints of its SDP: somebody is in between, or the SDP is another's.
+    #[error("the certificate does not match the fingerprint of the offer")]
+    FingerprintMismatch,
+    /// The peer shares no SRTP profile with us, or the DTLS state machine gave up.
+    #[error("dtls: {0}")]
+    Dtls(String),
+}
+
+/// ICE-lite and DTLS of one transport.
+pub struct Handshake {
+    ice: IceLite,
+    dtls: DtlsLink,
+    outputs: VecDeque<HandshakeOutput>,
+    is_connected: bool,
+    is_closed: bool,
+}
+
+impl Handshake {
+    /// Begins to wait for the client's checks. Local credentials are random.
+    pub fn new(certificate: &Certificate, remote: RemoteParams, now: Instant) -> Result<Self, HandshakeError> {
+        let is_dtls_client = remote.setup.answer() == Setup::Active;
+        Ok(Self {
+            ice: IceLite::new(remote.ice.ufrag),
+            dtls: DtlsLink::new(certificate, remote.fingerprints, is_dtls_client, now)?,
+            outputs: VecDeque::new(),
+            is_connected: false,
+            is_closed: false,
+        })
+    }
+
+    /// What to write into the answer.
+    pub fn local_params(&self) -> LocalParams {
+        LocalParams {
+            ice: self.ice.local().clone(),
+            fingerprint: self.dtls.local_fingerprint().clone(),
+            setup: if self.dtls.is_client() { Setup::Active } else { Setup::Passive },
+        }
+    }
+
+    /// Takes the credentials of an offer that restarts ICE (RFC 8445 section 9) and makes new ones of our own. Media stays
+    /// on the old path until the client nominates a new one; DTLS goes on.
+    pub fn restart_ice(&mut self, remote: &IceCredentials) -> LocalParams {
+        self.ice.restart(remote.ufrag.clone());
+        self.local_params()
+    }
+
+    /// Takes a STUN or DTLS datagram. True if it is authentic: a STUN check with our credentials, or DTLS on a path that
+    /// passed one. The caller may then route other datagrams of `from` to this transport.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        proto: Proto,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &[u8],
+    ) -> bool {
+        let path = Dest { proto, local: to, remote: from };
+        match bytes.first() {
+            // RFC 7983 section 7.
+            Some(0..=3) => self.handle_stun(now, path, bytes),
+            Some(20..=63) => self.handle_dtls(now, path, bytes),
+            _ => false,
+        }
+    }
+
+    /// Drives DTLS retransmission; call when `next_timeout` is reached.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.dtls.next_timeout().is_some_and(|at| at <= now) {
+            self.dtls.handle_timeout(now);
+            self.drain_dtls();
+        }
+    }
+
+    /// When to call `handle_timeout`.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.dtls.next_timeout()
+    }
+
+    /// The next output.
+    pub fn poll(&mut self) -> Option<HandshakeOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When the last authentic check came (consent, RFC 7675); unset before the first.
+    pub fn last_check_at(&self) -> Option<Instant> {
+        self.ice.last_check_at()
+    }
+
+    /// True if no authentic check came for `timeout`, counted from `since` before the first check.
+    pub fn is_silent(&self, now: Instant, since: Instant, timeout: Duration) -> bool {
+        now.saturating_duration_since(self.last_check_at().unwrap_or(since)) >= timeout
+    }
+
+    /// The path in use.
+    pub fn path(&self) -> Option<Dest> {
+        self.ice.selected()
+    }
+
+    /// Our ufrag: what the `USERNAME` of a check for this transport begins with.
+    pub fn local_ufrag(&self) -> &str {
+        &self.ice.local().ufrag
+    }
+
+    /// True after `Connected`.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    /// Queues a DTLS close_notify, so that the client learns at once.
+    pub fn close(&mut self, now: Instant) {
+        if !self.is_closed {
+            self.is_closed = true;
+            self.dtls.close(now);
+            self.drain_dtls();
+        }
+    }
+
+    fn handle_stun(&mut self, now: Instant, path: Dest, bytes: &[u8]) -> bool {
+        match self.ice.handle(now, path, bytes) {
+            StunOutcome::Ignored => false,
+            StunOutcome::Answered { reply, selected } => {
+                self.outputs.push_back(HandshakeOutput::Transmit { dest: path, bytes: reply });
+                if let Some(path) = selected {
+                    self.outputs.push_back(HandshakeOutput::PathSelected(path));
+                    self.dtls.start(now);
+                    self.drain_dtls();
+                }
+                true
+            }
+        }
+    }
+
+    fn handle_dtls(&mut self, now: Instant, path: Dest, bytes: &[u8]) -> bool {
+        if !self.ice.is_known(&path) {
+            return false;
+        }
+        self.dtls.handle_packet(now, bytes);
+        self.drain_dtls();
+        true
+    }
+
+    fn drain_dtls(&mut self) {
+        while let Some(event) = self.dtls.poll() {
+            match event {
+                DtlsEvent::Packet(bytes) => {
+                    // Without a path nothing can be sent yet; DTLS repeats its flight.
+                    if let Some(dest) = self.ice.selected() {
+                        self.outputs.push_back(HandshakeOutput::Transmit { dest, bytes });
+                    }
+                }
+                DtlsEvent::Connected { profile, material } => {
+                    let is_dtls_client = self.dtls.is_client();
+                    self.outputs.push_back(HandshakeOutput::Keys { profile, material, is_dtls_client });
+                    self.outputs.push_back(HandshakeOutput::Connected);
+                    self.is_connected = true;
+                }
+                DtlsEvent::Failed(error) => self.outputs.push_back(HandshakeOutput::Failed(error)),
+                DtlsEvent::PeerClosed => self.outputs.push_back(HandshakeOutput::PeerClosed),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! One DTLS association, driven until it gives SRTP keys, and its end.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::time::Instant;
+
+use mrtc_rtp::srtp::SrtpProfile;
+use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion, SrtpProfile as DtlsProfile};
+
+use super::HandshakeError;
+use super::certificate::{Certificate, Fingerprint, provider};
+
+/// Records are kept below this, so that a handshake passes every path without IP fragments.
+const MTU: usize = 1200;
+/// Larger than any record that the state machine yields (2^14 and overhead).
+const BUFFER: usize = 18_000;
+
+pub(super) enum DtlsEvent {
+    Packet(Vec<u8>),
+    Connected { profile: SrtpProfile, material: Vec<u8> },
+    Failed(HandshakeError),
+    PeerClosed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Handshaking,
+    Connected,
+    /// Failed or closed; nothing more is taken.
+    Ended,
+}
+
+pub(super) struct DtlsLink {
+    instance: Box<dyn DtlsInstance>,
+    local_fingerprint: Fingerprint,
+    remote_fingerprints: Vec<Fingerprint>,
+    is_client: bool,
+    is_started: bool,
+    is_peer_verified: bool,
+    keys: Option<(SrtpProfile, Vec<u8>)>,
+    state: State,
+    next_timeout: Option<Instant>,
+    events: VecDeque<DtlsEvent>,
+}
+
+impl DtlsLink {
+    pub(super) fn new(
+        certificate: &Certificate,
+        remote_fingerprints: Vec<Fingerprint>,
+        is_client: bool,
+        now: Instant,
+    ) -> Result<Self, HandshakeError> {
+        // DTLS 1.2: the version that every WebRTC client speaks; 1.3 saves a round trip and costs larger first flights.
+        let instance = provider()
+            .dtls_provider
+            .new_dtls(certificate.cert(), now, DtlsVersion::Dtls12, Some(MTU))
+            .map_err(failed)?;
+        Ok(Self {
+            instance,
+            local_fingerprint: certificate.fingerprint().clone(),
+            remote_fingerprints,
+            is_client,
+            is_started: false,
+            is_peer_verified: false,
+            keys: None,
+            state: State::Handshaking,
+            next_timeout: None,
+            events: VecDeque::new(),
+        })
+    }
+
+    pub(super) fn is_client(&self) -> bool {
+        self.is_client
+    }
+
+    pub(super) fn local_fingerprint(&self) -> &Fingerprint {
+        &self.local_fingerprint
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.next_timeout.filter(|_| self.state != State::Ended)
+    }
+
+    pub(super) fn poll(&mut self) -> Option<DtlsEvent> {
+        self.events.pop_front()
+    }
+
+    /// Begins once there is a path; a client sends its first flight then.
+    pub(super) fn start(&mut self, now: Instant) {
+        if self.is_started {
+            return;
+        }
+        self.is_started = true;
+        self.instance.set_active(self.is_client);
+        let mut result = self.instance.handle_timeout(now);
+        if self.is_client {
+            // An empty packet makes the state machine send its ClientHello.
+            result = result.and_then(|()| self.instance.handle_packet(&[]));
+        }
+        self.note(result);
+        self.drain();
+    }
+
+    pub(super) fn handle_packet(&mut self, now: Instant, bytes: &[u8]) {
+        if self.state == State::Ended {
+            return;
+        }
+        self.start(now);
+        // The state machine wants the time before each packet.
+        let result = self.instance.handle_timeout(now).and_then(|()| self.instance.handle_packet(bytes));
+        // Once connected, a packet that makes no sense must not end the call: anybody can forge one.
+        if self.state == State::Handshaking {
+            self.note(result);
+        }
+        self.drain();
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.state == State::Ended {
+            return;
+        }
+        let result = self.instance.handle_timeout(now);
+        self.note(result);
+        self.drain();
+    }
+
+    pub(super) fn close(&mut self, now: Instant) {
+        if self.is_started && self.state != State::Ended {
+            let result = self.instance.handle_timeout(now).and_then(|()| self.instance.close());
+            if let Err(error) = result {
+                tracing::debug!(%error, "no close_notify");
+            }
+            self.drain();
+        }
+        self.state = State::Ended;
+    }
+
+    fn note(&mut self, result: Result<(), impl Display>) {
+        if let Err(error) = result {
+            self.fail(failed(error));
+        }
+    }
+
+    fn fail(&mut self, error: HandshakeError) {
+        if self.state != State::Ended {
+            self.state = State::Ended;
+            self.events.push_back(DtlsEvent::Failed(error));
+        }
+    }
+
+    fn drain(&mut self) {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match self.instance.poll_output(&mut buffer) {
+                DtlsOutput::Packet(bytes) => self.events.push_back(DtlsEvent::Packet(bytes.to_vec())),
+                DtlsOutput::PeerCert(der) => {
+                    self.is_peer_verified = self.remote_fingerprints.iter().any(|f| f.matches(der));
+                    if !self.is_peer_verified {
+                        self.fail(HandshakeError::FingerprintMismatch);
+                    }
+                }
+                DtlsOutput::KeyingMaterial(material, profile) => match srtp_profile(profile) {
+                    Some(profile) => self.keys = Some((profile, material.as_ref().to_vec())),
+                    None => self.fail(failed(format!("unknown SRTP profile {profile}"))),
+                },
+                DtlsOutput::Connected => self.establish(),
+                DtlsOutput::CloseNotify if self.state != State::Ended => {
+                    self.state = State::Ended;
+                    self.events.push_back(DtlsEvent::PeerClosed);
+                }
+                DtlsOutput::Timeout(at) => {
+                    self.next_timeout = Some(at);
+                    break;
+                }
+                DtlsOutput::BufferTooSmall { needed } => buffer.resize(needed, 0),
+                // Data channels are refused in the SDP.
+                _ => {}
+            }
+        }
+    }
+
+    /// Keys are given out only after the whole handshake with a verified peer.
+    fn establish(&mut self) {
+        if self.state != State::Handshaking {
+            return;
+        }
+        match self.keys.take() {
+            Some((profile, material)) if self.is_peer_verified => {
+                self.state = State::Connected;
+                self.events.push_back(DtlsEvent::Connected { profile, material });
+            }
+            Some(_) => self.fail(HandshakeError::FingerprintMismatch),
+            None => self.fail(failed("the peer shares no SRTP profile")),
+        }
+    }
+}
+
+fn failed(error: impl Display) -> HandshakeError {
+    HandshakeError::Dtls(error.to_string())
+}
+
+fn srtp_profile(profile: DtlsProfile) -> Option<SrtpProfile> {
+    match profile {
+        DtlsProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmHmacSha1_80),
+        DtlsProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AeadAes128Gcm),
+        DtlsProfile::AEAD_AES_256_GCM => Some(SrtpProfile::AeadAes256Gcm),
+        _ => None,
+    }
+}
