@@ -10,7 +10,9 @@ pub mod error;
 pub mod ext;
 pub mod header;
 pub mod id;
+pub mod replay;
 pub mod seq;
+pub mod srtp;
 
 pub use codec::{Codec, PayloadInfo};
 pub use error::ParseError;
