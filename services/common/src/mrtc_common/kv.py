@@ -55,12 +55,15 @@ class Change(Generic[M]):
     Args:
         final: of a deleted key: the last words of whoever deleted it (for example a record with its leave reason), if
             any. None for keys that expired or went while the watch was away.
+        is_inferred: the key was found missing after the link was away. With a bucket in memory that may only mean that
+            NATS was restarted and the owner has not written it again yet.
     """
 
     key: str
     value: M | None
     revision: int
     final: M | None = None
+    is_inferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,16 +257,13 @@ class Watch(Generic[M]):
             message = await consumer.next()
             received += 1
             key = message.subject.removeprefix(self._prefix)
-            if await self._tell(key, message):
-                present.add(key)
-            else:
-                present.discard(key)
-            if not is_live and (message.pending == 0 or received >= consumer.initial_pending):
+            exists = await self._tell(key, message)
+            if is_live:
+                continue
+            (present.add if exists else present.discard)(key)
+            if message.pending == 0 or received >= consumer.initial_pending:
                 await self._finish_snapshot(present)
                 is_live = True
-                present.clear()
-            elif is_live:
-                present.clear()
 
     async def _tell(self, key: str, message: StoredMessage) -> bool:
         """Queues the change, if it is one; True if the key exists."""
@@ -284,7 +284,7 @@ class Watch(Generic[M]):
     async def _finish_snapshot(self, present: set[str]) -> None:
         for key in [key for key in self._told if key not in present]:
             revision, _ = self._told.pop(key)
-            await self._queue.put(Change(key, None, revision))
+            await self._queue.put(Change(key, None, revision, is_inferred=True))
         await self._queue.put(SnapshotDone(is_resync=self._has_synced))
         self._has_synced = True
 

@@ -146,7 +146,7 @@ class LocalStorage:
     def _list(self, folder: Path) -> list[FileInfo]:
         files = []
         for path in sorted(folder.rglob("*")):
-            if path.is_symlink() or not path.is_file() or any(part.startswith(".") for part in path.parts):
+            if path.is_symlink() or not path.is_file() or path.name.startswith("."):
                 continue
             info = path.stat()
             key = path.relative_to(self._root).as_posix()

@@ -1,0 +1,171 @@
+"""The taking side of one relay: this node opens it to one other node and imports tracks over it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mrtc.media.v1 import relay_service_pb2 as pb
+from mrtc.media.v1 import relay_service_pb2_grpc
+
+from .engine_errors import engine_errors
+from .errors import AlreadyExistsError, MrtcError, NotFoundError, PublicationNotFoundError, UnavailableError
+from .grpc import Channels, call
+from .ids import new_id
+from .log import get_logger
+from .relay_types import RelayedTrack, RelayEngine, RelayKey, checked_address, kind_name
+
+_log = get_logger(__name__)
+
+_RPC_TIMEOUT_S = 3.0
+
+
+@dataclass(slots=True)
+class Import:
+    """A track that comes over a relay and who holds it.
+
+    Args:
+        track: what it is; None while it does not flow.
+        idle_since: when the last holder let go; None while held.
+    """
+
+    track_id: str
+    room_key: str
+    handle: int
+    holders: set[str] = field(default_factory=set)
+    track: RelayedTrack | None = None
+    idle_since: float | None = None
+    retry_at: float = 0.0
+    retry_count: int = 0
+
+
+class RelayClient:
+    """A relay from this node to `node_id`, opened at first use; calls are serialised by `lock`."""
+
+    def __init__(self, engine: RelayEngine, channels: Channels, *, own_node_id: str, node_id: str, address: str) -> None:
+        self._engine = engine
+        self._stub = relay_service_pb2_grpc.RelayServiceStub(channels.get(address))
+        self._own_node_id = own_node_id
+        self.node_id = node_id
+        self.relay_id = new_id("rl")
+        self.lock = asyncio.Lock()
+        self.imports: dict[str, Import] = {}
+        self.is_open = False
+        self.is_lost = False
+        self.retry_at = 0.0
+        self.retry_count = 0
+        self.idle_since: float | None = None
+        self._next_handle = 1
+
+    def get_or_add(self, track_id: str, room_key: str) -> Import:
+        """The import of a track; a new one does not flow yet."""
+        found = self.imports.get(track_id)
+        if found is None:
+            found = self.imports[track_id] = Import(track_id, room_key, self._next_handle)
+            self._next_handle += 1
+        return found
+
+    async def start(self, imports: list[Import]) -> None:
+        """Makes these flow, opening the relay if need be; those that do not exist over there stay without `track`.
+
+        Raises UnavailableError if the other node does not answer. The caller holds `lock`.
+        """
+        if not self.is_open:
+            await self._open()
+        request = pb.StartTracksRequest(
+            relay_id=self.relay_id,
+            tracks=[pb.RelayTrack(track_id=item.track_id, handle=item.handle) for item in imports],
+        )
+        try:
+            response = await self._rpc(self._stub.StartTracks, request)
+        except NotFoundError:
+            # The other side forgot the relay (it was lost for long): open it again, same id, new keys.
+            await self._open()
+            response = await self._rpc(self._stub.StartTracks, request)
+        found = {track.id: track for track in response.tracks}
+        for item in imports:
+            track = found.get(item.track_id)
+            item.track = None if track is None else await self._import(item, track)
+
+    async def reopen(self) -> None:
+        """After a loss: new keys, and everything flows again. Raises UnavailableError. The caller holds `lock`."""
+        await self._open()
+        if self.imports:
+            await self.start(list(self.imports.values()))
+
+    async def stop(self, track_ids: list[str]) -> None:
+        """Ends imports. The caller holds `lock`."""
+        for track_id in track_ids:
+            self.imports.pop(track_id, None)
+            with engine_errors():
+                await self._engine.unpublish_track(track=track_id)
+        if self.is_open:
+            with contextlib.suppress(MrtcError):
+                await self._rpc(self._stub.StopTracks, pb.StopTracksRequest(relay_id=self.relay_id, track_ids=track_ids))
+
+    async def close(self, *, tell: bool = True) -> None:
+        """Ends the relay and all imports. The caller holds `lock`."""
+        was_open, self.is_open = self.is_open, False
+        self.imports.clear()
+        if not was_open:
+            return
+        with engine_errors():
+            await self._engine.close_relay(relay=self.relay_id)
+        if tell:
+            with contextlib.suppress(MrtcError):
+                await call(self._stub.CloseRelay, pb.CloseRelayRequest(relay_id=self.relay_id), timeout_s=1, retries=0)
+        _log.info("relay closed by us", relay=self.relay_id, to=self.node_id)
+
+    async def _open(self) -> None:
+        ours = RelayKey.generate()
+        with engine_errors():
+            address = self._engine.relay_address(self.relay_id)
+        response = await self._rpc(
+            self._stub.OpenRelay,
+            pb.OpenRelayRequest(
+                relay_id=self.relay_id, node_id=self._own_node_id, address=address, key=ours.key, salt=ours.salt
+            ),
+        )
+        theirs = RelayKey.checked(response.key, response.salt)
+        with engine_errors():
+            await self._engine.open_relay(
+                relay=self.relay_id,
+                remote=checked_address(response.address),
+                tx_key=ours.key,
+                tx_salt=ours.salt,
+                rx_key=theirs.key,
+                rx_salt=theirs.salt,
+            )
+        self.is_open, self.is_lost = True, False
+        _log.info("relay opened by us", relay=self.relay_id, to=self.node_id)
+
+    async def _import(self, item: Import, track: Any) -> RelayedTrack:
+        rids = [layer.rid for layer in track.layers if layer.rid]
+        wanted: Mapping[str, Any] = {
+            "relay": self.relay_id,
+            "track": item.track_id,
+            "room": item.room_key,
+            "handle": item.handle,
+            "codec": track.codec,
+            "rids": rids,
+        }
+        with engine_errors():
+            try:
+                with engine_errors():
+                    await self._engine.import_track(**wanted)
+            except AlreadyExistsError:
+                # Left over from an earlier origin of the same track.
+                await self._engine.unpublish_track(track=item.track_id)
+                await self._engine.import_track(**wanted)
+        return RelayedTrack(item.track_id, kind_name(track.kind), track.codec, tuple(rids))
+
+    async def _rpc(self, method: Any, request: Any) -> Any:
+        try:
+            return await call(method, request, timeout_s=_RPC_TIMEOUT_S)
+        except (NotFoundError, PublicationNotFoundError, UnavailableError):
+            raise
+        except MrtcError as error:
+            raise UnavailableError(f"node {self.node_id} refused a relay: {error.message}") from error
