@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 from mrtc.node.v1.master_service_pb2 import Node
-
 from mrtc_common import subjects
 from mrtc_common.kv import Change, KeyExistsError, KvTable, RevisionMismatchError, SnapshotDone, Watch
 from mrtc_common.nats import NatsLink

@@ -1,4 +1,4 @@
-"""Access tokens: JSON Web Tokens, HS256, signed with a key of the app. docs/auth.md describes them to app developers."""
+"""Access tokens: JSON Web Tokens, HS256, signed with a key of the app. docs/auth.md tells app developers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,13 @@ def mint_token(token: AccessToken, secret: str, *, ttl_s: int = 3600, now: float
         "exp": token.expires_at or issued_at + ttl_s,
         "grants": asdict(token.grants),
     }
-    optional = {"room": token.room, "name": token.name, "metadata": token.metadata, "api": token.api, "hidden": token.hidden}
+    optional = {
+        "room": token.room,
+        "name": token.name,
+        "metadata": token.metadata,
+        "api": token.api,
+        "hidden": token.hidden,
+    }
     claims |= {key: value for key, value in optional.items() if value}
     return jwt.encode(claims, secret, algorithm=ALGORITHM, headers={"kid": token.key_id})
 

@@ -21,7 +21,7 @@ class MrtcError(Exception):
         retry_after_ms: a retry after that many milliseconds may succeed; None: do not retry.
     """
 
-    code: ClassVar[common_pb2.ErrorCode] = common_pb2.ERROR_CODE_INTERNAL
+    code: ClassVar[common_pb2.ErrorCode.ValueType] = common_pb2.ERROR_CODE_INTERNAL
     grpc_status: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     http_status: ClassVar[int] = 500
     default_message: ClassVar[str] = "internal error"
@@ -256,7 +256,7 @@ ALL_ERRORS: tuple[type[MrtcError], ...] = (
 )
 
 _BY_NAME = {error.code_name(): error for error in ALL_ERRORS}
-_BY_CODE = {error.code: error for error in ALL_ERRORS}
+_BY_CODE: dict[int, type[MrtcError]] = {error.code: error for error in ALL_ERRORS}
 
 # Codes of the engine (core's error.rs) that are named otherwise than ours.
 _ENGINE_CODES: dict[str, type[MrtcError]] = {
@@ -278,4 +278,4 @@ def error_by_name(name: str, message: str = "", retry_after_ms: int | None = Non
 
 def error_by_code(code: int, message: str = "") -> MrtcError:
     """The error with this `ErrorCode` number; an unknown one gives `InternalError`."""
-    return _BY_CODE.get(common_pb2.ErrorCode.ValueType(code), InternalError)(message)
+    return _BY_CODE.get(code, InternalError)(message)

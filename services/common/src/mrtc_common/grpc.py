@@ -1,4 +1,4 @@
-"""gRPC between services: servers and channels with the cluster secret, deadlines, retries, and errors by their codes."""
+"""gRPC between services: servers and channels with the cluster secret, deadlines, retries, errors by their codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -112,7 +112,9 @@ class GrpcServer:
     def __init__(self, security: GrpcSecurity, health: Health) -> None:
         self._security = security
         self._health = health
-        self.server = grpc.aio.server(interceptors=[_ServerInterceptor(security.cluster_secret)], options=_SERVER_OPTIONS)
+        self.server = grpc.aio.server(
+            interceptors=[_ServerInterceptor(security.cluster_secret)], options=_SERVER_OPTIONS
+        )
         self._health_servicer = grpc_health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health_servicer, self.server)
         self._health_task: asyncio.Task[None] | None = None
@@ -158,15 +160,15 @@ class _ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc, unus
     def __init__(self, secret: str) -> None:
         self._secret = secret
 
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
-    ) -> Any:
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(_HEALTH_SERVICE):
             return handler
-        metadata = {key: value for key, value in handler_call_details.invocation_metadata or ()}
+        metadata = dict(handler_call_details.invocation_metadata or ())
         is_permitted = self._is_permitted(metadata.get("authorization"))
-        call = _Call(handler_call_details.method, str(metadata.get(REQUEST_ID_METADATA) or new_id("rq"))[:64], is_permitted)
+        call = _Call(
+            handler_call_details.method, str(metadata.get(REQUEST_ID_METADATA) or new_id("rq"))[:64], is_permitted
+        )
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
                 call.unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
@@ -196,7 +198,7 @@ class _Call:
                     self._check()
                     return await inner(request, context)
                 except Exception as error:
-                    return await self._fail(context, error)
+                    await self._fail(context, error)
 
         return handle
 
@@ -216,7 +218,7 @@ class _Call:
         if not self._is_permitted:
             raise UnauthenticatedError("the cluster secret is missing or wrong")
 
-    async def _fail(self, context: Any, error: Exception) -> Any:
+    async def _fail(self, context: Any, error: Exception) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):
             raise error
         if not isinstance(error, MrtcError):
@@ -226,6 +228,7 @@ class _Call:
         if error.retry_after_ms is not None:
             trailers.append((RETRY_AFTER_TRAILER, str(error.retry_after_ms)))
         await context.abort(error.grpc_status, error.message, tuple(trailers))
+        raise AssertionError("abort always raises")
 
 
 # Client

@@ -40,7 +40,7 @@ class NatsOptions:
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
     credentials_file: Path | None = None
-    schema: SchemaOptions = SchemaOptions()
+    schema: SchemaOptions = field(default_factory=SchemaOptions)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> NatsOptions:
@@ -201,7 +201,9 @@ class NatsLink:
                 self._client = await self._connect()
             except Exception as error:
                 if not warned:
-                    _log.warning("NATS cannot be reached, trying on", urls=list(self._options.urls), error=_brief(error))
+                    _log.warning(
+                        "NATS cannot be reached, trying on", urls=list(self._options.urls), error=_brief(error)
+                    )
                     warned = True
                 await asyncio.sleep(_RETRY_INTERVAL_S)
         while True:
@@ -265,7 +267,9 @@ class NatsLink:
             self._js = js
             self._epoch += 1
             self._set_ready(True)
-            _log.info("connected to NATS", server=str(self._client.connected_url.netloc if self._client.connected_url else ""))
+            _log.info(
+                "connected to NATS", server=str(self._client.connected_url.netloc if self._client.connected_url else "")
+            )
             return
 
     def _set_ready(self, ready: bool) -> None:

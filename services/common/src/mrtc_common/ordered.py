@@ -46,7 +46,7 @@ class StoredMessage:
 
 
 class OrderedConsumer:
-    """One life of an ephemeral push consumer with flow control; raises `ConsumerLostError` at the first irregularity."""
+    """One life of an ephemeral push consumer with flow control; the first irregularity is a `ConsumerLostError`."""
 
     def __init__(self, link: NatsLink, stream: str, filter_subject: str) -> None:
         self._link = link

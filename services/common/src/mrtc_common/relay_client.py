@@ -45,7 +45,9 @@ class Import:
 class RelayClient:
     """A relay from this node to `node_id`, opened at first use; calls are serialised by `lock`."""
 
-    def __init__(self, engine: RelayEngine, channels: Channels, *, own_node_id: str, node_id: str, address: str) -> None:
+    def __init__(
+        self, engine: RelayEngine, channels: Channels, *, own_node_id: str, node_id: str, address: str
+    ) -> None:
         self._engine = engine
         self._stub = relay_service_pb2_grpc.RelayServiceStub(channels.get(address))
         self._own_node_id = own_node_id
@@ -104,7 +106,9 @@ class RelayClient:
                 await self._engine.unpublish_track(track=track_id)
         if self.is_open:
             with contextlib.suppress(MrtcError):
-                await self._rpc(self._stub.StopTracks, pb.StopTracksRequest(relay_id=self.relay_id, track_ids=track_ids))
+                await self._rpc(
+                    self._stub.StopTracks, pb.StopTracksRequest(relay_id=self.relay_id, track_ids=track_ids)
+                )
 
     async def close(self, *, tell: bool = True) -> None:
         """Ends the relay and all imports. The caller holds `lock`."""

@@ -45,7 +45,7 @@ class RelayServer(relay_service_pb2_grpc.RelayServiceServicer):
         """Relays that are open."""
         return len(self._relays)
 
-    async def OpenRelay(self, request: pb.OpenRelayRequest, context: Any) -> pb.OpenRelayResponse:  # noqa: N802
+    async def OpenRelay(self, request: pb.OpenRelayRequest, context: Any) -> pb.OpenRelayResponse:
         """Opens or re-keys."""
         if not is_id(request.relay_id) or not is_id(request.node_id):
             raise BadRequestError("relay_id and node_id must be ids")
@@ -76,7 +76,7 @@ class RelayServer(relay_service_pb2_grpc.RelayServiceServicer):
         _log.info("relay opened to us", relay=request.relay_id, by=request.node_id)
         return pb.OpenRelayResponse(address=address, key=ours.key, salt=ours.salt)
 
-    async def StartTracks(self, request: pb.StartTracksRequest, context: Any) -> pb.StartTracksResponse:  # noqa: N802
+    async def StartTracks(self, request: pb.StartTracksRequest, context: Any) -> pb.StartTracksResponse:
         """Lets tracks flow; a repeated request has no second effect."""
         if len(request.tracks) > MAX_TRACKS_PER_REQUEST:
             raise LimitExceededError(f"at most {MAX_TRACKS_PER_REQUEST} tracks at once")
@@ -94,7 +94,7 @@ class RelayServer(relay_service_pb2_grpc.RelayServiceServicer):
                     response.tracks.append(track_to_proto(info))
         return response
 
-    async def StopTracks(self, request: pb.StopTracksRequest, context: Any) -> pb.StopTracksResponse:  # noqa: N802
+    async def StopTracks(self, request: pb.StopTracksRequest, context: Any) -> pb.StopTracksResponse:
         """Stops tracks."""
         relay = self._relays.get(request.relay_id)
         if relay is not None:
@@ -104,7 +104,7 @@ class RelayServer(relay_service_pb2_grpc.RelayServiceServicer):
                     await self._unexport(relay.relay_id, track_id)
         return pb.StopTracksResponse()
 
-    async def CloseRelay(self, request: pb.CloseRelayRequest, context: Any) -> pb.CloseRelayResponse:  # noqa: N802
+    async def CloseRelay(self, request: pb.CloseRelayRequest, context: Any) -> pb.CloseRelayResponse:
         """Ends a relay; no error if it does not exist."""
         relay = self._relays.get(request.relay_id)
         if relay is not None:

@@ -40,9 +40,7 @@ class RelayEngine(Protocol):
         """Stops."""
         ...
 
-    async def import_track(
-        self, *, relay: str, track: str, room: str, handle: int, codec: str, rids: list[str]
-    ) -> Any:
+    async def import_track(self, *, relay: str, track: str, room: str, handle: int, codec: str, rids: list[str]) -> Any:
         """Returns kind, codec, rids."""
         ...
 

@@ -28,7 +28,9 @@ class SettingsError(Exception):
 
 def setting(default: T, doc: str, *, unit: str = "", **constraints: Any) -> T:
     """A setting with its default, a sentence of documentation, its unit, and pydantic constraints (ge, le, pattern)."""
-    field = Field(default=default, description=doc, json_schema_extra={"unit": unit}, validate_default=True, **constraints)
+    field = Field(
+        default=default, description=doc, json_schema_extra={"unit": unit}, validate_default=True, **constraints
+    )
     return typing.cast(T, field)
 
 
@@ -153,7 +155,8 @@ class Settings(BaseModel):
         field = cls.model_fields[key]
         shown = "" if _is_secret(field) else f", got {item.get('input')!r}"
         message = str(item["msg"]).removeprefix("Value error, ")
-        return f"setting {key} ({cls.env_names(key)[0]}): {message}{shown}. Accepted: {_type_name(field)}. {field.description}"
+        name = f"setting {key} ({cls.env_names(key)[0]})"
+        return f"{name}: {message}{shown}. Accepted: {_type_name(field)}. {field.description}"
 
     @classmethod
     def _describe(cls, values: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -52,7 +52,7 @@ class Storage(Protocol):
         """Raises NotFoundError, BadRequestError."""
         ...
 
-    async def list(self, prefix: str) -> list[FileInfo]:
+    async def list(self, prefix: str) -> Sequence[FileInfo]:
         """Files below a folder, sorted by key."""
         ...
 
@@ -134,7 +134,7 @@ class LocalStorage:
             raise NotFoundError("no such file")
         return FileInfo(key, info.st_size, info.st_mtime_ns // 1_000_000)
 
-    async def list(self, prefix: str) -> list[FileInfo]:
+    async def list(self, prefix: str) -> Sequence[FileInfo]:
         """See `Storage`."""
         return await asyncio.to_thread(self._list, self.local_path(prefix))
 
@@ -143,7 +143,7 @@ class LocalStorage:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             await asyncio.to_thread(self.local_path(key).unlink)
 
-    def _list(self, folder: Path) -> list[FileInfo]:
+    def _list(self, folder: Path) -> Sequence[FileInfo]:
         files = []
         for path in sorted(folder.rglob("*")):
             if path.is_symlink() or not path.is_file() or path.name.startswith("."):

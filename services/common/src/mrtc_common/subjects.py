@@ -90,7 +90,7 @@ class RoomEntryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RoomEntryKey:
-    """A key of bucket `mrtc_rooms`, taken apart. `id` is empty for the room's own record, the identity for identities."""
+    """A key of bucket `mrtc_rooms`, taken apart. `id`: empty for the room's own record, the identity for identities."""
 
     room_key: str
     kind: RoomEntryKind
