@@ -1,0 +1,85 @@
+/** All defaults of the SDK in one place. Each says why it is what it is. */
+
+import type { CaptureDefaults, Codec, ResolvedRoomOptions, SimulcastLayer } from './options';
+
+/** Longest wait for a WebSocket to open. A server that is there answers within a round trip or two. */
+export const SOCKET_OPEN_TIMEOUT_MS = 10_000;
+
+/** Longest wait for a reply, repeats after a resume included. */
+export const REQUEST_TIMEOUT_MS = 30_000;
+
+/** Requests waiting for replies; beyond it new ones fail at once, so that an outage cannot grow memory. */
+export const MAX_PENDING_REQUESTS = 256;
+
+/** Waits between attempts to reconnect; the last one repeats. The first is free: most losses are short. */
+export const RECONNECT_DELAYS_MS = [0, 300, 1_200, 2_700, 4_800, 7_000];
+
+/** Share of a wait that is random, so that a server's clients do not all come back in one moment. */
+export const RECONNECT_JITTER = 0.3;
+
+/** Pushes are acknowledged in lots of this size ... */
+export const ACK_EVERY_PUSHES = 16;
+
+/** ... or after this time, whichever is first. */
+export const ACK_AFTER_MS = 500;
+
+/** A connection on which nothing came for this many heartbeat intervals is given up. */
+export const SILENT_INTERVALS = 2.5;
+
+/** A transport that is `disconnected` for this long is restarted; shorter gaps heal by themselves. */
+export const ICE_RESTART_AFTER_MS = 2_500;
+
+/** Longest wait for a transport to connect before another is tried. */
+export const TRANSPORT_TIMEOUT_MS = 15_000;
+
+/** Wishes (wanted sizes) are collected for this long, so that a layout change is one request. */
+export const WISH_DEBOUNCE_MS = 150;
+
+/** An element's size must be stable for this long before another layer is asked for. */
+export const ADAPTIVE_DEBOUNCE_MS = 300;
+
+/** News that contradict an own change of mute are believed after this time: they may be older than the change. */
+export const MUTE_RECONCILE_MS = 2_000;
+
+/** Largest payload of a text message, as the server enforces it. */
+export const MAX_MESSAGE_BYTES = 64 * 1024;
+
+/** Quarter, half, full. The bitrates fit 1280x720 at 30 frames/s and scale with the captured area. */
+export const CAMERA_LAYERS: readonly SimulcastLayer[] = [
+  { rid: 'q', scaleDownBy: 4, maxBitrateBps: 150_000 },
+  { rid: 'h', scaleDownBy: 2, maxBitrateBps: 500_000 },
+  { rid: 'f', scaleDownBy: 1, maxBitrateBps: 1_700_000 },
+];
+
+/** Text must stay readable: one encoding, resolution before frame rate. */
+export const SCREEN_MAX_BITRATE_BPS = 2_500_000;
+
+/** Speech and music alike sound transparent at this rate. */
+export const AUDIO_MAX_BITRATE_BPS = 48_000;
+
+/** Preferred order. VP8 first: every browser encodes it in simulcast. */
+export const VIDEO_CODECS: readonly Codec[] = ['vp8', 'h264', 'vp9', 'av1'];
+
+/** Capture settings. */
+export const CAPTURE_DEFAULTS: CaptureDefaults = {
+  camera: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } },
+  microphone: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+  screenShare: { video: { frameRate: { ideal: 15, max: 30 } }, audio: true },
+};
+
+/** See `RoomOptions` for the meaning of each. */
+export const ROOM_DEFAULTS: ResolvedRoomOptions = {
+  adaptiveStream: true,
+  autoSubscribe: true,
+  protocol: 'proto',
+  videoCodec: 'vp8',
+  receiveVideoCodecs: [...VIDEO_CODECS],
+  audioSlots: 6,
+  videoSlots: 9,
+  maxSlots: 100,
+  stopCameraOnMute: true,
+  statsIntervalMs: 0,
+  maxConnectAttempts: 3,
+  capture: CAPTURE_DEFAULTS,
+  clientInfo: 'mrtc-web/0.1.0',
+};

@@ -1,0 +1,109 @@
+/** What an application can choose, with the trade-off of each choice. Defaults are in defaults.ts. */
+
+import type { LocalTrack } from './tracks/local-track';
+import type { Source } from './words';
+
+/** Video codecs by their lower-case SDP names. */
+export type Codec = 'vp8' | 'h264' | 'vp9' | 'av1';
+
+/** One simulcast encoding. */
+export interface SimulcastLayer {
+  /** RTP stream id: `q`, `h` or `f`, lowest first. */
+  rid: 'q' | 'h' | 'f';
+  /** Divides the captured width and height. */
+  scaleDownBy: number;
+  /** Upper limit in bits per second. */
+  maxBitrateBps: number;
+}
+
+/** Constraints for the devices that the SDK opens itself. */
+export interface CaptureDefaults {
+  /** For `setCameraEnabled`. */
+  camera: MediaTrackConstraints;
+  /** For `setMicrophoneEnabled`. */
+  microphone: MediaTrackConstraints;
+  /** For `setScreenShareEnabled`. */
+  screenShare: DisplayMediaStreamOptions;
+}
+
+/** Settings of a room, given to its constructor or to `Room.connect`. */
+export interface RoomOptions {
+  /**
+   * Default true: a video track is asked for in the size in which it is shown, and paused while no element shows it.
+   * Saves most of the bandwidth of a grid; costs up to half a second of lower quality after a tile grew.
+   */
+  adaptiveStream?: boolean;
+  /** Default true: every track of the room is received. False: only those for which `setSubscribed(true)` is called. */
+  autoSubscribe?: boolean;
+  /** Default `proto`: binary frames. `json`: readable in the network inspector, three times larger. */
+  protocol?: 'proto' | 'json';
+  /** Codec of the camera. Default `vp8`. A further codec is sent only while a receiver needs it. */
+  videoCodec?: Codec;
+  /** Video codecs that this client receives, best first. Default: all that the browser knows. */
+  receiveVideoCodecs?: Codec[];
+  /** Receive m-lines for sound negotiated at the join. Default 6; the pool grows when the room needs more. */
+  audioSlots?: number;
+  /** Receive m-lines for pictures negotiated at the join. Default 9. More make the first offer larger. */
+  videoSlots?: number;
+  /** Growth of the pool ends here, for both kinds together. Default 100. */
+  maxSlots?: number;
+  /** Default true: a muted camera is closed (its light goes out); unmuting takes as long as opening it. */
+  stopCameraOnMute?: boolean;
+  /** Interval of the `statsUpdated` event in milliseconds. Default 0: never; 1000 suits an overlay. */
+  statsIntervalMs?: number;
+  /** How often a join is tried when the server says that it may be repeated. Default 3. */
+  maxConnectAttempts?: number;
+  /** Constraints for the devices that the SDK opens itself. */
+  capture?: Partial<CaptureDefaults>;
+  /** Name and version of the application, for the server's logs. */
+  clientInfo?: string;
+}
+
+/** `RoomOptions` with every default filled in. */
+export type ResolvedRoomOptions = Required<Omit<RoomOptions, 'capture'>> & { capture: CaptureDefaults };
+
+/** Settings of one `connect`. */
+export interface ConnectOptions {
+  /** Name of the room; default: the token's. */
+  room?: string;
+  /** Name to show; default: the token's. */
+  name?: string;
+  /** Opaque data of the application, at most 4 KiB; default: the token's. */
+  metadata?: string;
+  /** Tracks to publish with the join itself, as one publication. Saves a round trip. */
+  tracks?: LocalTrack[];
+  /** Tag of that publication. */
+  tag?: string;
+}
+
+/** Settings of one publication. */
+export interface PublishOptions {
+  /** The application's tag, at most 256 bytes. */
+  tag?: string;
+}
+
+/** Settings of a track that the application captured itself. */
+export interface LocalTrackOptions {
+  /** What it shows. Default: `camera` or `microphone` by kind. */
+  source?: Source;
+  /** Encodings of a video track. Default: three for a camera, one (`false`) for everything else. */
+  simulcast?: boolean | SimulcastLayer[];
+  /** Upper limit of a track without simulcast, in bits per second. */
+  maxBitrateBps?: number;
+  /** Starts muted. Default false. */
+  isMuted?: boolean;
+  /** What to keep when bandwidth is short. Default `detail` for a screen, `motion` for everything else. */
+  contentHint?: 'motion' | 'detail' | 'text';
+}
+
+/** What is wanted of one remote video track. */
+export interface TrackWish {
+  /** Largest picture of use, in pixels of height; 0 or unset: no limit. */
+  maxHeight?: number;
+  /** Largest frame rate of use; 0 or unset: no limit. */
+  maxFps?: number;
+  /** True: send nothing for now. */
+  isPaused?: boolean;
+  /** 1 (lowest) to 255: who keeps quality when bandwidth is short. Default 128. */
+  priority?: number;
+}

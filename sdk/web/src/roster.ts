@@ -1,0 +1,173 @@
+/** The others in the room: folds snapshots and pushes into participants, publications and tracks, and tells changes. */
+
+import type { Emitter } from './emitter';
+import type { RoomEvents } from './events';
+import type { Participant as ParticipantInfo, Publication } from './gen/mrtc/common/v1/common_pb';
+import type { RoomSnapshot, SlotMapping } from './gen/mrtc/signaling/v1/client_pb';
+import { RemoteParticipant } from './participant';
+import { RemotePublication } from './publication';
+import type { RemoteTrack, TrackControl } from './tracks/remote-track';
+import type { Reason } from './words';
+
+/** What the browser receives in a slot. */
+export type MediaOfSlot = (mid: string) => MediaStreamTrack | undefined;
+
+interface Place {
+  track: RemoteTrack;
+  publication: RemotePublication;
+  participant: RemoteParticipant;
+}
+
+/** All others. */
+export class Roster {
+  /** By participant id. */
+  readonly participants = new Map<string, RemoteParticipant>();
+  readonly #events: Emitter<RoomEvents>;
+  readonly #control: TrackControl;
+  readonly #mediaOf: MediaOfSlot;
+  #midByTrack = new Map<string, string>();
+  #selfId = '';
+
+  constructor(events: Emitter<RoomEvents>, control: TrackControl, mediaOf: MediaOfSlot) {
+    this.#events = events;
+    this.#control = control;
+    this.#mediaOf = mediaOf;
+  }
+
+  /**
+   * Makes the roster equal to a snapshot. What differs is told as if it had happened now; the first snapshot tells only
+   * `trackSubscribed`, since the application has not seen any state before.
+   */
+  applySnapshot(snapshot: RoomSnapshot, selfId: string): void {
+    const isFirst = this.#selfId === '';
+    this.#selfId = selfId;
+    const ids = new Set(snapshot.participants.map(({ id }) => id));
+    for (const id of [...this.participants.keys()].filter((known) => !ids.has(known))) this.left(id, 'unknown');
+    this.#setSlots(snapshot.slots);
+    for (const info of snapshot.participants) this.joinedOrUpdated(info, isFirst);
+    this.#applyPublications(snapshot.publications, isFirst);
+    this.#bindAll();
+  }
+
+  /** Somebody joined or changed. */
+  joinedOrUpdated(info: ParticipantInfo, isSilent = false): void {
+    if (info.id === this.#selfId) return;
+    const known = this.participants.get(info.id);
+    if (known) {
+      if (known.updateInfo(info)) this.#events.emit('participantUpdated', known);
+      return;
+    }
+    const participant = new RemoteParticipant(info);
+    this.participants.set(info.id, participant);
+    if (!isSilent) this.#events.emit('participantJoined', participant);
+  }
+
+  /** Somebody left. */
+  left(participantId: string, reason: Reason): void {
+    const participant = this.participants.get(participantId);
+    if (!participant) return;
+    for (const publicationId of [...participant.publications.keys()]) this.publicationRemoved(publicationId, participantId);
+    this.participants.delete(participantId);
+    this.#events.emit('participantLeft', participant, reason);
+  }
+
+  /** A publication began or changed. */
+  publicationUpdated(info: Publication, isSilent = false): void {
+    const participant = this.participants.get(info.participantId);
+    if (!participant) return;
+    const known = participant.publications.get(info.id);
+    const publication = known ?? new RemotePublication(info, this.#control);
+    const { added, removed, muteChanged } = publication.update(info);
+    participant.publications.set(publication.id, publication);
+    if (!known && !isSilent) this.#events.emit('publicationAdded', publication, participant);
+    for (const track of removed) this.#unbind({ track, publication, participant });
+    for (const track of added) {
+      track.on('playbackBlocked', () => this.#events.emit('audioPlaybackBlocked'));
+      this.#bind({ track, publication, participant });
+    }
+    for (const track of muteChanged) this.#events.emit(track.isMuted ? 'trackMuted' : 'trackUnmuted', track, participant);
+  }
+
+  /** A publication ended. */
+  publicationRemoved(publicationId: string, participantId: string): void {
+    const participant = this.participants.get(participantId);
+    const publication = participant?.publications.get(publicationId);
+    if (!participant || !publication) return;
+    for (const track of publication.tracks) this.#unbind({ track, publication, participant });
+    participant.publications.delete(publicationId);
+    this.#events.emit('publicationRemoved', publication, participant);
+  }
+
+  /** The slots were mapped anew. */
+  applySlots(slots: readonly SlotMapping[]): void {
+    this.#setSlots(slots);
+    this.#bindAll();
+  }
+
+  /** Another transport: the slots receive other browser objects. */
+  rebind(): void {
+    this.#bindAll();
+  }
+
+  /** A track with its surroundings. */
+  find(trackId: string): Place | undefined {
+    for (const place of this.#places()) if (place.track.id === trackId) return place;
+    return undefined;
+  }
+
+  /** What a slot carries; empty if nothing. */
+  trackIdOfSlot(mid: string): string {
+    for (const [trackId, slot] of this.#midByTrack) if (slot === mid) return trackId;
+    return '';
+  }
+
+  /** The room is over: all tracks end, without participants leaving one by one. */
+  clear(): void {
+    for (const place of [...this.#places()]) this.#unbind(place);
+    this.participants.clear();
+    this.#midByTrack.clear();
+    this.#selfId = '';
+  }
+
+  #applyPublications(publications: readonly Publication[], isSilent: boolean): void {
+    const ids = new Set(publications.map(({ id }) => id));
+    for (const participant of this.participants.values()) {
+      for (const id of [...participant.publications.keys()].filter((known) => !ids.has(known))) {
+        this.publicationRemoved(id, participant.id);
+      }
+    }
+    for (const info of publications) this.publicationUpdated(info, isSilent);
+  }
+
+  #setSlots(slots: readonly SlotMapping[]): void {
+    this.#midByTrack = new Map(slots.filter(({ trackId }) => trackId !== '').map(({ mid, trackId }) => [trackId, mid]));
+  }
+
+  *#places(): Iterable<Place> {
+    for (const participant of this.participants.values()) {
+      for (const publication of participant.publications.values()) {
+        for (const track of publication.tracks) yield { track, publication, participant };
+      }
+    }
+  }
+
+  #bindAll(): void {
+    for (const place of [...this.#places()]) this.#bind(place);
+  }
+
+  #bind(place: Place): void {
+    const { track, publication, participant } = place;
+    const mid = this.#midByTrack.get(track.id);
+    const media = mid === undefined ? undefined : this.#mediaOf(mid);
+    if (!media) return this.#unbind(place);
+    const isNew = !track.isSubscribed;
+    track.setMedia(media);
+    if (isNew) this.#events.emit('trackSubscribed', track, publication, participant);
+  }
+
+  #unbind({ track, publication, participant }: Place): void {
+    if (!track.isSubscribed) return;
+    track.setMedia(undefined);
+    this.#events.emit('trackUnsubscribed', track, publication, participant);
+  }
+}

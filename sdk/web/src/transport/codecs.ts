@@ -1,0 +1,55 @@
+/** Chooses and orders codecs for m-lines. Pure, but for the two functions that ask the browser. */
+
+import type { Codec } from '../options';
+import type { Kind } from '../words';
+
+/** What the browser says of a codec. */
+export type CodecCapability = Pick<RTCRtpCodec, 'mimeType' | 'sdpFmtpLine' | 'clockRate' | 'channels'>;
+
+/** Audio codecs that are offered for receiving, best first; a phone gateway may send the old ones. */
+const AUDIO_RECEIVE = ['opus', 'g722', 'pcmu', 'pcma'];
+
+/** The lower-case SDP name of a codec. */
+export const codecName = (codec: Pick<RTCRtpCodec, 'mimeType'>): string =>
+  codec.mimeType.slice(codec.mimeType.indexOf('/') + 1).toLowerCase();
+
+/**
+ * H.264 without packetization-mode=1 and VP9 beyond profile 0 are left out: nobody needs them and each costs lines in
+ * every m-line of the offer.
+ */
+function isUseful({ mimeType, sdpFmtpLine = '' }: CodecCapability): boolean {
+  switch (codecName({ mimeType })) {
+    case 'h264':
+      return sdpFmtpLine.includes('packetization-mode=1');
+    case 'vp9':
+      return sdpFmtpLine === '' || sdpFmtpLine.includes('profile-id=0');
+    case 'av1':
+      return !sdpFmtpLine.includes('profile=1');
+    default:
+      return true;
+  }
+}
+
+/**
+ * The capabilities to offer: those named, in the order of the names, then RTX. Empty if the browser has none of them.
+ */
+export function selectCodecs<C extends CodecCapability>(capabilities: readonly C[], names: readonly string[]): C[] {
+  const chosen = names.flatMap((name) => capabilities.filter((c) => codecName(c) === name && isUseful(c)));
+  return chosen.length === 0 ? [] : [...chosen, ...capabilities.filter((c) => codecName(c) === 'rtx')];
+}
+
+/**
+ * What `setCodecPreferences` takes for a publish m-line. The browser checks the list against what it can *receive*
+ * (Chromium, and W3C webrtc-pc until the fix of issue 2888), so it is taken from there, limited to what it can send.
+ */
+export function sendPreferences(kind: Kind, names: readonly string[]): RTCRtpCodec[] {
+  const sendable = new Set((RTCRtpSender.getCapabilities(kind)?.codecs ?? []).map(codecName));
+  const receivable = RTCRtpReceiver.getCapabilities(kind)?.codecs ?? [];
+  return selectCodecs(receivable, kind === 'audio' ? ['opus'] : names.filter((name) => sendable.has(name)));
+}
+
+/** What `setCodecPreferences` takes for a slot. */
+export function receivePreferences(kind: Kind, names: readonly Codec[]): RTCRtpCodec[] {
+  const receivable = RTCRtpReceiver.getCapabilities(kind)?.codecs ?? [];
+  return selectCodecs(receivable, kind === 'audio' ? AUDIO_RECEIVE : names);
+}

@@ -1,0 +1,75 @@
+/** What a publish m-line sends: simulcast encodings, their limits, and which of them are switched on. Pure. */
+
+import { AUDIO_MAX_BITRATE_BPS, CAMERA_LAYERS, SCREEN_MAX_BITRATE_BPS } from '../defaults';
+import type { SimulcastLayer } from '../options';
+import type { Kind, Source } from '../words';
+
+/** The area for which the default bitrates are meant. */
+const REFERENCE_PIXELS = 1280 * 720;
+
+/** What decides about the encodings of a track. */
+export interface EncodingPlan {
+  /** Encodings, lowest first; empty: one encoding without a rid. */
+  layers: readonly SimulcastLayer[];
+  /** Upper limit of the one encoding. */
+  maxBitrateBps: number;
+}
+
+/** The plan for a track: `simulcast` as in LocalTrackOptions. */
+export function planEncodings(
+  kind: Kind,
+  source: Source,
+  simulcast: boolean | readonly SimulcastLayer[] | undefined,
+  maxBitrateBps: number | undefined,
+): EncodingPlan {
+  if (kind === 'audio') return { layers: [], maxBitrateBps: maxBitrateBps ?? AUDIO_MAX_BITRATE_BPS };
+  const wanted = simulcast ?? source === 'camera';
+  const layers = wanted === true ? CAMERA_LAYERS : wanted === false ? [] : wanted;
+  return { layers, maxBitrateBps: maxBitrateBps ?? SCREEN_MAX_BITRATE_BPS };
+}
+
+/** What the sender of a simulcast m-line is created with; which are really sent is decided by `applyPlan`. */
+export function initialEncodings(): RTCRtpEncodingParameters[] {
+  return CAMERA_LAYERS.map(({ rid, scaleDownBy, maxBitrateBps }) => ({
+    rid,
+    scaleResolutionDownBy: scaleDownBy,
+    maxBitrate: maxBitrateBps,
+    active: true,
+  }));
+}
+
+/**
+ * Writes a plan into a sender's encodings. An encoding is active if the plan has it, somebody wants it (`wantedRids`
+ * unset: all are wanted; for a track without simulcast any entry counts) and the track is not muted. On a simulcast
+ * m-line a plan of one encoding uses the highest rid.
+ */
+export function applyPlan(
+  encodings: RTCRtpEncodingParameters[],
+  plan: EncodingPlan,
+  wantedRids: ReadonlySet<string> | undefined,
+  isMuted: boolean,
+  pixels: number,
+): void {
+  const highest = encodings.at(-1);
+  for (const encoding of encodings) {
+    const layer = plan.layers.find(({ rid }) => rid === encoding.rid);
+    const isOnly = plan.layers.length === 0 && encoding === highest;
+    const isWanted =
+      wantedRids === undefined || (isOnly ? wantedRids.size > 0 : wantedRids.has(encoding.rid ?? ''));
+    encoding.active = !isMuted && isWanted && (layer !== undefined || isOnly);
+    if (layer) {
+      encoding.scaleResolutionDownBy = layer.scaleDownBy;
+      encoding.maxBitrate = scaledBitrate(layer.maxBitrateBps, pixels);
+    } else if (isOnly) {
+      if (encoding.scaleResolutionDownBy !== undefined) encoding.scaleResolutionDownBy = 1;
+      encoding.maxBitrate = plan.maxBitrateBps;
+    }
+  }
+}
+
+/** Bitrate needs grow slower than the area (about its power of 0.75); never below a fifth, never above the limit. */
+export function scaledBitrate(maxBitrateBps: number, pixels: number): number {
+  if (pixels <= 0) return maxBitrateBps;
+  const factor = Math.min(1, Math.max(0.2, (pixels / REFERENCE_PIXELS) ** 0.75));
+  return Math.round(maxBitrateBps * factor);
+}

@@ -1,0 +1,242 @@
+/**
+ * Keeps media flowing: negotiates one at a time, grows the slots, restarts ICE after a network change and builds a new
+ * transport when the old one or its media node is lost.
+ */
+
+import { ICE_RESTART_AFTER_MS, TRANSPORT_TIMEOUT_MS } from '../defaults';
+import { Emitter } from '../emitter';
+import { ConnectionError, MrtcError } from '../errors';
+import type { NegotiateResponse, SlotMapping } from '../gen/mrtc/signaling/v1/client_pb';
+import { logger } from '../logger';
+import { reconnectDelayMs, sleep } from '../signal/backoff';
+import { Transport } from './transport';
+import type { TransportOptions } from './transport';
+
+/** What a media session tells. */
+export type MediaEvents = {
+  /** The slots after a negotiation; they belong to the present transport. */
+  slots: [slots: readonly SlotMapping[]];
+  /** Media stopped; repair is under way. */
+  lost: [message: string];
+  /** Media flows again. */
+  restored: [];
+};
+
+/** What a media session needs of its room. */
+export interface MediaHost {
+  /** Asks the server; waits while the connection is lost. */
+  negotiate: (request: {
+    offer: string;
+    newTransport?: boolean;
+    trackMids?: Record<string, string>;
+  }) => Promise<NegotiateResponse>;
+  /** Puts all published tracks on m-lines of a new transport; what it returns gives their mids after the offer. */
+  moveTracks: (transport: Transport) => Promise<() => Record<string, string>>;
+}
+
+/** The media of one session. */
+export class MediaSession extends Emitter<MediaEvents> {
+  readonly #host: MediaHost;
+  readonly #options: TransportOptions;
+  readonly #maxSlots: number;
+  readonly #closed = new AbortController();
+  #transport: Transport;
+  #queue: Promise<unknown> = Promise.resolve();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #isLost = false;
+  #isReplacing = false;
+
+  constructor(host: MediaHost, options: TransportOptions, maxSlots: number) {
+    super();
+    this.#host = host;
+    this.#options = options;
+    this.#maxSlots = maxSlots;
+    this.#transport = new Transport(options);
+  }
+
+  #hasClosed(): boolean {
+    return this.#closed.signal.aborted;
+  }
+
+  /** The present transport. */
+  get transport(): Transport {
+    return this.#transport;
+  }
+
+  /** Takes the answer of the join. `iceServers` serve later transports: the first one has gathered already. */
+  async start(answer: string, iceServers: RTCIceServer[]): Promise<void> {
+    this.#options.iceServers = iceServers;
+    await this.#transport.acceptAnswer(answer);
+    this.#watch(this.#transport);
+  }
+
+  /** Makes an offer of the present transport and takes its answer. */
+  negotiate(options: RTCOfferOptions = {}): Promise<void> {
+    return this.#enqueue(async () => {
+      const transport = this.#transport;
+      try {
+        const { answer, slots } = await this.#host.negotiate({ offer: await transport.createOffer(options) });
+        await transport.acceptAnswer(answer);
+        this.emit('slots', slots);
+      } catch (error) {
+        await transport.rollback();
+        throw error;
+      }
+    });
+  }
+
+  /** Adds slots, as far as allowed, and negotiates. */
+  async grow(audio: number, video: number): Promise<void> {
+    const room = Math.max(0, this.#maxSlots - this.#transport.slotCount);
+    const addVideo = Math.min(video, room);
+    const addAudio = Math.min(audio, room - addVideo);
+    if (addAudio + addVideo === 0) {
+      logger.warn(`${audio} audio and ${video} video tracks found no slot: maxSlots (${this.#maxSlots}) is reached`);
+      return;
+    }
+    this.#transport.addSlots(addAudio, addVideo);
+    this.#options.audioSlots += addAudio;
+    this.#options.videoSlots += addVideo;
+    await this.negotiate();
+  }
+
+  /** Builds a new transport, again and again until one connects or the session ends. */
+  async replace(message: string): Promise<void> {
+    if (this.#isReplacing || this.#hasClosed()) return;
+    this.#isReplacing = true;
+    this.#markLost(message);
+    try {
+      for (let attempt = 0; !this.#hasClosed(); attempt++) {
+        await sleep(reconnectDelayMs(attempt), this.#closed.signal);
+        if (this.#hasClosed()) return;
+        try {
+          await this.#enqueue(() => this.#replaceOnce());
+          return;
+        } catch (error) {
+          if (error instanceof MrtcError && error.code === 'CLOSED') return;
+          logger.warn(`attempt ${attempt + 1} at a new transport failed`, error);
+        }
+      }
+    } finally {
+      this.#isReplacing = false;
+    }
+  }
+
+  /** Ends all. */
+  close(): void {
+    this.#closed.abort();
+    clearTimeout(this.#timer);
+    this.removeAllListeners();
+    this.#transport.close();
+  }
+
+  async #replaceOnce(): Promise<void> {
+    const old = this.#transport;
+    const fresh = new Transport({ ...this.#options });
+    try {
+      const midsOf = await this.#host.moveTracks(fresh);
+      const offer = await fresh.createOffer();
+      const { answer, slots } = await this.#host.negotiate({ offer, newTransport: true, trackMids: midsOf() });
+      await fresh.acceptAnswer(answer);
+      this.#transport = fresh;
+      old.close();
+      this.emit('slots', slots);
+      await this.#connected(fresh);
+      this.#watch(fresh);
+    } catch (error) {
+      if (this.#transport !== fresh) fresh.close();
+      throw error;
+    }
+  }
+
+  /** Resolves when the transport is up; fails when that takes too long. */
+  #connected(transport: Transport): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const finish = (error?: Error): void => {
+        clearTimeout(timer);
+        off();
+        this.#closed.signal.removeEventListener('abort', onClose);
+        if (error) reject(error);
+        else resolve();
+      };
+      const onClose = (): void => finish(new ConnectionError('the room was left', 'CLOSED'));
+      const onState = (state: RTCPeerConnectionState): void => {
+        if (state === 'connected') finish();
+        else if (state === 'failed') finish(new ConnectionError('the new transport did not connect'));
+      };
+      const timer = setTimeout(
+        () => finish(new ConnectionError('the new transport did not connect', 'TIMEOUT')),
+        TRANSPORT_TIMEOUT_MS,
+      );
+      const off = transport.on('stateChanged', onState);
+      this.#closed.signal.addEventListener('abort', onClose);
+      onState(transport.state);
+    });
+  }
+
+  #watch(transport: Transport): void {
+    transport.on('stateChanged', (state) => this.#stateChanged(transport, state));
+    this.#stateChanged(transport, transport.state);
+    if (transport.state !== 'connected') this.#startTimer(TRANSPORT_TIMEOUT_MS, () => this.#giveUp(transport));
+  }
+
+  #stateChanged(transport: Transport, state: RTCPeerConnectionState): void {
+    if (transport !== this.#transport || this.#hasClosed()) return;
+    switch (state) {
+      case 'connected':
+        clearTimeout(this.#timer);
+        this.#markRestored();
+        break;
+      case 'disconnected':
+        this.#startTimer(ICE_RESTART_AFTER_MS, () => this.#restartIce(transport));
+        break;
+      case 'failed':
+        clearTimeout(this.#timer);
+        void this.replace('the path to the media server is gone');
+        break;
+      default:
+        break;
+    }
+  }
+
+  #restartIce(transport: Transport): void {
+    if (transport !== this.#transport || transport.state === 'connected') return;
+    this.#markLost('the path to the media server is interrupted');
+    this.#startTimer(TRANSPORT_TIMEOUT_MS, () => this.#giveUp(transport));
+    this.negotiate({ iceRestart: true }).catch((error: unknown) => {
+      logger.warn('the ICE restart failed', error);
+      this.#giveUp(transport);
+    });
+  }
+
+  #giveUp(transport: Transport): void {
+    if (transport !== this.#transport || transport.state === 'connected') return;
+    void this.replace('the media server cannot be reached');
+  }
+
+  #startTimer(ms: number, action: () => void): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(action, ms);
+  }
+
+  #markLost(message: string): void {
+    if (this.#isLost) return;
+    this.#isLost = true;
+    this.emit('lost', message);
+  }
+
+  #markRestored(): void {
+    if (!this.#isLost) return;
+    this.#isLost = false;
+    this.emit('restored');
+  }
+
+  #enqueue<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(() => {
+      if (this.#hasClosed()) throw new ConnectionError('the room was left', 'CLOSED');
+      return task();
+    });
+    this.#queue = result.catch(() => undefined);
+    return result;
+  }
+}
