@@ -13,7 +13,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mrtc_rtp::srtp::SrtpProfile;
+use mrtc_rtp::srtp::Profile as SrtpProfile;
 
 use crate::addr::{Dest, Proto};
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::time::Instant;
 
-use mrtc_rtp::srtp::SrtpProfile;
+use mrtc_rtp::srtp::Profile as SrtpProfile;
 use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion, SrtpProfile as DtlsProfile};
 
 use super::HandshakeError;
@@ -37,6 +37,7 @@ pub(super) struct DtlsLink {
     is_client: bool,
     is_started: bool,
     is_peer_verified: bool,
+    is_complete: bool,
     keys: Option<(SrtpProfile, Vec<u8>)>,
     state: State,
     next_timeout: Option<Instant>,
@@ -62,6 +63,7 @@ impl DtlsLink {
             is_client,
             is_started: false,
             is_peer_verified: false,
+            is_complete: false,
             keys: None,
             state: State::Handshaking,
             next_timeout: None,
@@ -163,7 +165,7 @@ impl DtlsLink {
                     Some(profile) => self.keys = Some((profile, material.as_ref().to_vec())),
                     None => self.fail(failed(format!("unknown SRTP profile {profile}"))),
                 },
-                DtlsOutput::Connected => self.establish(),
+                DtlsOutput::Connected => self.is_complete = true,
                 DtlsOutput::CloseNotify if self.state != State::Ended => {
                     self.state = State::Ended;
                     self.events.push_back(DtlsEvent::PeerClosed);
@@ -177,13 +179,14 @@ impl DtlsLink {
                 _ => {}
             }
         }
+        // Certificate, keys and completion come in an order that depends on the role.
+        if self.is_complete && self.state == State::Handshaking {
+            self.establish();
+        }
     }
 
     /// Keys are given out only after the whole handshake with a verified peer.
     fn establish(&mut self) {
-        if self.state != State::Handshaking {
-            return;
-        }
         match self.keys.take() {
             Some((profile, material)) if self.is_peer_verified => {
                 self.state = State::Connected;
@@ -201,7 +204,7 @@ fn failed(error: impl Display) -> HandshakeError {
 
 fn srtp_profile(profile: DtlsProfile) -> Option<SrtpProfile> {
     match profile {
-        DtlsProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmHmacSha1_80),
+        DtlsProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::Aes128CmSha1_80),
         DtlsProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AeadAes128Gcm),
         DtlsProfile::AEAD_AES_256_GCM => Some(SrtpProfile::AeadAes256Gcm),
         _ => None,
