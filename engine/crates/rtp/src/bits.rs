@@ -98,7 +98,7 @@ mod tests {
         let mut r = BitReader::new(&bytes, "test");
         assert_eq!([r.se().unwrap(), r.se().unwrap(), r.se().unwrap(), r.se().unwrap()], [0, 1, -1, 2]);
         assert!(BitReader::new(&[0; 8], "test").ue().is_err());
-        assert_eq!(BitReader::new(&[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff], "test").ue().unwrap(), u32::MAX - 1 + 1);
+        assert_eq!(BitReader::new(&[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff], "test").ue().unwrap(), u32::MAX - 1);
     }
 
     #[test]

@@ -10,7 +10,9 @@ pub mod error;
 pub mod ext;
 pub mod header;
 pub mod id;
+pub mod relay;
 pub mod replay;
+pub mod rtcp;
 pub mod seq;
 pub mod srtp;
 
