@@ -27,6 +27,36 @@ pub enum Codec {
     Av1,
 }
 
+impl Codec {
+    /// Sound or picture.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Opus | Self::Pcmu | Self::Pcma | Self::G722 => Kind::Audio,
+            Self::Vp8 | Self::H264 | Self::Vp9 | Self::Av1 => Kind::Video,
+        }
+    }
+
+    /// RTP clock in Hz. G.722's is 8000 by RFC 3551 although it samples at 16,000.
+    pub fn clock_rate(self) -> u32 {
+        mrtc_rtp::Codec::from(self).clock_rate()
+    }
+}
+
+impl From<Codec> for mrtc_rtp::Codec {
+    fn from(codec: Codec) -> Self {
+        match codec {
+            Codec::Opus => Self::Opus,
+            Codec::Pcmu => Self::Pcmu,
+            Codec::Pcma => Self::Pcma,
+            Codec::G722 => Self::G722,
+            Codec::Vp8 => Self::Vp8,
+            Codec::H264 => Self::H264,
+            Codec::Vp9 => Self::Vp9,
+            Codec::Av1 => Self::Av1,
+        }
+    }
+}
+
 /// One order to a shard.
 #[derive(Clone, Debug)]
 pub enum Command {

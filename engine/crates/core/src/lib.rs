@@ -3,11 +3,37 @@
 //! It owns no socket, thread or clock. One [`Shard`](shard::Shard) holds transports, tracks and relays outright;
 //! `mrtc-net` runs one per worker thread, the tests run them in virtual time against `mrtc-netem`.
 
+pub mod active_speaker;
 pub mod addr;
+pub mod allocator;
+pub mod bwe;
 pub mod command;
+pub mod config;
 pub mod counters;
 pub mod directory;
 pub mod error;
 pub mod event;
+pub mod handshake;
 pub mod id;
+pub mod keyframe_throttle;
+pub mod layer_selector;
+pub mod nack_register;
 pub mod outbox;
+pub mod pacer;
+pub mod packet;
+pub mod sdp;
+pub mod shard;
+pub mod shard_message;
+pub mod twcc_register;
+
+mod forwarder;
+mod ingress_ring;
+mod keys;
+mod meter;
+mod rtp_rewriter;
+mod runs;
+mod send_history;
+mod slot;
+mod slot_exts;
+mod timers;
+mod track;

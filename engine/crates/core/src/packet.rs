@@ -1,19 +1,12 @@
 //! One RTP packet of a track, decrypted, parsed once and shared by reference.
 
-use std::ops::Range;
 use std::time::Instant;
 
 use mrtc_rtp::codec::PayloadInfo;
+use mrtc_rtp::ext::AudioLevel;
 use mrtc_rtp::id::ExtSeq;
 
-/// RFC 6464: how loud a packet's sound is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AudioLevel {
-    /// In -dBov: 0 is the loudest, 127 is silence.
-    pub level: u8,
-    /// The sender's voice detection, if it has one.
-    pub is_voice: bool,
-}
+use crate::track::Arriving;
 
 /// A packet as it lies in a layer's ring. Its bytes never change while it is shared.
 #[derive(Clone, Debug)]
@@ -22,6 +15,8 @@ pub struct Packet {
     pub layer: u8,
     /// First packet after a pause of the track: what came before has no relation to it in sequence.
     pub is_restart: bool,
+    /// The payload begins with a VP8 payload descriptor (RFC 7741 4.2), whose picture id may be rewritten.
+    pub has_vp8_descriptor: bool,
     /// RTP marker.
     pub marker: bool,
     /// Sequence number of the layer, extended.
@@ -42,6 +37,41 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// A buffer to be filled.
+    pub(crate) fn empty(now: Instant) -> Self {
+        Self {
+            layer: 0,
+            is_restart: false,
+            has_vp8_descriptor: false,
+            marker: false,
+            seq: ExtSeq(0),
+            timestamp: 0,
+            arrived_at: now,
+            info: PayloadInfo::default(),
+            audio_level: None,
+            orientation: None,
+            data: Vec::new(),
+            dd_len: 0,
+        }
+    }
+
+    pub(crate) fn fill(&mut self, now: Instant, from: &Arriving<'_>, is_restart: bool, has_vp8_descriptor: bool) {
+        self.data.clear();
+        self.data.extend_from_slice(from.dd);
+        self.data.extend_from_slice(from.payload);
+        self.dd_len = from.dd.len();
+        self.layer = from.layer;
+        self.is_restart = is_restart;
+        self.has_vp8_descriptor = has_vp8_descriptor;
+        self.marker = from.marker;
+        self.seq = from.seq;
+        self.timestamp = from.timestamp;
+        self.arrived_at = now;
+        self.info = from.info;
+        self.audio_level = from.audio_level;
+        self.orientation = from.orientation;
+    }
+
     /// RTP payload without padding.
     pub fn payload(&self) -> &[u8] {
         &self.data[self.dd_len..]
@@ -52,10 +82,6 @@ impl Packet {
         &self.data[..self.dd_len]
     }
 
-    /// Where in `data` the payload lies.
-    pub fn payload_range(&self) -> Range<usize> {
-        self.dd_len..self.data.len()
-    }
 }
 
 /// Where an RTP timestamp lies on this node's wall clock; from a sender report.
@@ -63,8 +89,39 @@ impl Packet {
 pub struct SenderReportMap {
     /// RTP timestamp of the layer.
     pub rtp_timestamp: u32,
-    /// The sender's clock at that moment, Unix microseconds.
-    pub sender_unix_us: i64,
-    /// When the report came here, Unix microseconds of this node.
-    pub received_unix_us: i64,
+    /// When it was captured: the sender's clock, shifted to this node's, Unix microseconds.
+    pub unix_us: i64,
+}
+
+impl SenderReportMap {
+    /// When `timestamp` was captured.
+    pub fn unix_us_of(&self, timestamp: u32, clock_rate: u32) -> i64 {
+        let ticks = i64::from(timestamp.wrapping_sub(self.rtp_timestamp) as i32);
+        self.unix_us + ticks * 1_000_000 / i64::from(clock_rate)
+    }
+
+    /// The timestamp of what is captured at `unix_us`.
+    pub fn timestamp_at(&self, unix_us: i64, clock_rate: u32) -> u32 {
+        let elapsed_us = i128::from(unix_us - self.unix_us);
+        let ticks = elapsed_us * i128::from(clock_rate) / 1_000_000;
+        self.rtp_timestamp.wrapping_add(ticks as u32)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A packet that says nothing but its number.
+    pub(crate) fn packet(seq: u64, now: Instant) -> Packet {
+        Packet { seq: ExtSeq(seq), data: vec![0; 10], ..Packet::empty(now) }
+    }
+
+    #[test]
+    fn timestamps_map_to_the_wall_clock_and_back() {
+        let map = SenderReportMap { rtp_timestamp: u32::MAX - 899, unix_us: 5_000_000 };
+        assert_eq!(map.unix_us_of(900, 90_000), 5_020_000);
+        assert_eq!(map.timestamp_at(5_020_000, 90_000), 900);
+        assert_eq!(map.timestamp_at(4_990_000, 90_000), u32::MAX - 1_799);
+    }
 }

@@ -1,0 +1,164 @@
+//! What a slot sent lately, by reference: enough to find a packet in its layer's ring and build it anew.
+
+use std::time::{Duration, Instant};
+
+use mrtc_rtp::id::{ExtSeq, SeqNo};
+
+use crate::rtp_rewriter::Rewritten;
+
+/// One packet that was sent. Holds no payload.
+#[derive(Clone, Copy, Debug)]
+pub struct SendRecord {
+    /// How it was rewritten.
+    pub rewritten: Rewritten,
+    /// Its number in the layer's ring.
+    pub source_seq: ExtSeq,
+    /// Bytes as sealed, without padding.
+    pub size: u16,
+    /// Transport-wide number that it had.
+    pub transport_cc: u16,
+    /// Its layer.
+    pub layer: u8,
+    /// Times it was sent again.
+    pub resends: u8,
+    /// When it was sent last, in milliseconds since the history was made.
+    sent_ms: u32,
+}
+
+impl SendRecord {
+    /// Of a packet that is sent for the first time; [`SendHistory::insert`] enters the time.
+    pub fn new(layer: u8, source_seq: ExtSeq, rewritten: Rewritten, size: u16, transport_cc: u16) -> Self {
+        Self { rewritten, source_seq, size, transport_cc, layer, resends: 0, sent_ms: 0 }
+    }
+}
+
+/// The ring of one slot.
+#[derive(Debug)]
+pub struct SendHistory {
+    records: Vec<Option<SendRecord>>,
+    made_at: Instant,
+    newest: Option<ExtSeq>,
+}
+
+/// Why a retransmission is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Never sent, or forgotten.
+    Unknown,
+    /// Sent less than a round trip ago: the request crossed it.
+    TooSoon,
+    /// Sent again as often as makes sense.
+    TooOften,
+}
+
+/// A packet is sent again at most this often: at 40 % loss, one in a hundred is still missing after it.
+const MAX_RESENDS: u8 = 8;
+
+impl SendHistory {
+    /// An empty ring of `capacity` records; a power of two.
+    pub fn new(capacity: usize, now: Instant) -> Self {
+        debug_assert!(capacity.is_power_of_two());
+        Self { records: vec![None; capacity], made_at: now, newest: None }
+    }
+
+    fn index(&self, seq: ExtSeq) -> usize {
+        seq.0 as usize & (self.records.len() - 1)
+    }
+
+    fn ms(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.made_at).as_millis() as u32
+    }
+
+    /// Enters a packet that is sent now.
+    pub fn insert(&mut self, now: Instant, record: SendRecord) {
+        let seq = record.rewritten.seq;
+        let index = self.index(seq);
+        self.records[index] = Some(SendRecord { sent_ms: self.ms(now), ..record });
+        if self.newest.is_none_or(|newest| seq > newest) {
+            self.newest = Some(seq);
+        }
+    }
+
+    /// The packet that a receiver asks for, if it may be sent again now; then it counts as sent again.
+    pub fn claim_resend(&mut self, now: Instant, seq: SeqNo, rtt: Duration) -> Result<SendRecord, Refusal> {
+        let now_ms = self.ms(now);
+        let newest = self.newest.ok_or(Refusal::Unknown)?;
+        let behind = newest.seq_no().distance(seq);
+        let seq = u64::try_from(behind).ok().and_then(|b| newest.0.checked_sub(b)).ok_or(Refusal::Unknown)?;
+        let index = self.index(ExtSeq(seq));
+        let record = self.records[index].as_mut().filter(|r| r.rewritten.seq.0 == seq).ok_or(Refusal::Unknown)?;
+        if record.resends >= MAX_RESENDS {
+            return Err(Refusal::TooOften);
+        }
+        // The first request may come at once: the packet was lost, not slow. A repeated one waits for the round trip.
+        if record.resends > 0 && u128::from(now_ms - record.sent_ms.min(now_ms)) < rtt.as_millis() {
+            return Err(Refusal::TooSoon);
+        }
+        record.resends += 1;
+        record.sent_ms = now_ms;
+        Ok(*record)
+    }
+
+    /// The packets sent last, newest first, for probes that repeat them.
+    pub fn recent(&self, count: usize) -> impl Iterator<Item = &SendRecord> {
+        let newest = self.newest.map_or(0, |n| n.0);
+        let numbers = (newest.saturating_sub(count as u64)..=newest).rev();
+        numbers.filter_map(|n| self.records[self.index(ExtSeq(n))].as_ref().filter(|r| r.rewritten.seq.0 == n))
+    }
+
+    /// Forgets all: the slot carries another track.
+    pub fn clear(&mut self) {
+        self.records.iter_mut().for_each(|r| *r = None);
+        self.newest = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(40);
+
+    fn sent(n: u64) -> Rewritten {
+        Rewritten { seq: ExtSeq(n), timestamp: 0, patch: crate::rtp_rewriter::Patch::None, marker: false }
+    }
+
+    fn history(now: Instant, range: std::ops::Range<u64>) -> SendHistory {
+        let mut history = SendHistory::new(64, now);
+        for n in range {
+            history.insert(now, SendRecord::new(0, ExtSeq(n + 500), sent(n), 1_000, 0));
+        }
+        history
+    }
+
+    #[test]
+    fn finds_a_packet_over_the_wrap() {
+        let now = Instant::now();
+        let mut history = history(now, 65_530..65_540);
+        let record = history.claim_resend(now, SeqNo(65_533), RTT).expect("kept");
+        assert_eq!(record.source_seq, ExtSeq(66_033));
+        let record = history.claim_resend(now, SeqNo(1), RTT).expect("kept");
+        assert_eq!(record.source_seq, ExtSeq(65_537 + 500));
+    }
+
+    #[test]
+    fn refuses_what_was_never_sent_or_is_forgotten() {
+        let now = Instant::now();
+        let mut history = history(now, 100..300);
+        for seq in [99, 200, 300, 5_000] {
+            assert_eq!(history.claim_resend(now, SeqNo(seq), RTT).err(), Some(Refusal::Unknown));
+        }
+    }
+
+    #[test]
+    fn repeats_once_a_round_trip_and_not_for_ever() {
+        let start = Instant::now();
+        let mut history = history(start, 10..20);
+        assert!(history.claim_resend(start, SeqNo(15), RTT).is_ok());
+        assert_eq!(history.claim_resend(start, SeqNo(15), RTT).err(), Some(Refusal::TooSoon));
+        for n in 1..8u32 {
+            assert!(history.claim_resend(start + RTT * n, SeqNo(15), RTT).is_ok());
+        }
+        assert_eq!(history.claim_resend(start + RTT * 9, SeqNo(15), RTT).err(), Some(Refusal::TooOften));
+    }
+}

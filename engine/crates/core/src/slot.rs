@@ -1,0 +1,215 @@
+//! A receive m-line of a client, to which tracks are mapped without renegotiation.
+//!
+//! The slot keeps its SSRC, and its sequence numbers and timestamps go on, whatever track it carries.
+
+use std::time::Instant;
+
+use mrtc_rtp::id::{ExtSeq, Mid, Pt, Ssrc};
+
+use crate::allocator::Target;
+use crate::command::{Codec, Kind, Subscription};
+use crate::forwarder::Forwarder;
+use crate::keys::TrackKey;
+use crate::packet::Packet;
+use crate::rtp_rewriter::{Patch, Rewritten};
+use crate::sdp::{LineCodec, NegotiatedLine, SlotSource, Variant};
+use crate::send_history::{SendHistory, SendRecord};
+use crate::slot_exts::{SlotExtValues, SlotExts};
+use crate::track::Track;
+
+/// Sent packets that can be found again, video: about what a layer's ring holds.
+const VIDEO_HISTORY: usize = 1024;
+/// The same for audio.
+const AUDIO_HISTORY: usize = 128;
+/// The first packets of a slot carry its mid, for clients that did not learn the SSRC from the answer. A rule that
+/// depends on the number alone, so that a packet sent again is the same.
+const PACKETS_WITH_MID: u64 = 100;
+
+/// The track that a slot carries.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    /// As the subscriber asked.
+    pub(crate) wanted: Subscription,
+    /// The track, or the alternative that is sent.
+    pub(crate) track: TrackKey,
+    pub(crate) format: Format,
+    pub(crate) target: Target,
+}
+
+/// How a track is sent on a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Format {
+    pub(crate) codec: Codec,
+    pub(crate) pt: Pt,
+    pub(crate) rtx_pt: Option<Pt>,
+    pub(crate) clock_rate: u32,
+    pub(crate) has_nack: bool,
+}
+
+/// Figures for reports and statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SlotFigures {
+    /// As in sender reports: wrap.
+    pub(crate) packets: u32,
+    pub(crate) octets: u32,
+    pub(crate) packets_at_report: u32,
+    pub(crate) retransmissions: u64,
+    pub(crate) nacks: u64,
+    pub(crate) keyframe_requests: u64,
+    /// From the client's last report block.
+    pub(crate) fraction_lost: u8,
+    pub(crate) jitter: u32,
+}
+
+/// One slot.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Index of its m-line.
+    pub(crate) line: usize,
+    pub(crate) mid: Mid,
+    pub(crate) kind: Kind,
+    pub(crate) source: SlotSource,
+    pub(crate) carried: Option<Carried>,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) history: Option<SendHistory>,
+    pub(crate) figures: SlotFigures,
+    codecs: Vec<LineCodec>,
+    exts: SlotExts,
+    first_seq: ExtSeq,
+    rtx_seq: ExtSeq,
+}
+
+impl Slot {
+    /// Of a negotiated line that is a slot. `random` gives the first numbers of its streams.
+    pub(crate) fn new(line: usize, negotiated: &NegotiatedLine, is_two_byte_allowed: bool, random: u64) -> Option<Self> {
+        let forwarder = Forwarder::new(random);
+        let first_seq = forwarder.rewriter().newest_seq().next();
+        Some(Self {
+            line,
+            mid: negotiated.mid,
+            kind: negotiated.kind,
+            source: negotiated.tx?,
+            carried: None,
+            forwarder,
+            history: None,
+            figures: SlotFigures::default(),
+            codecs: negotiated.codecs.clone(),
+            exts: SlotExts::new(&negotiated.exts, is_two_byte_allowed),
+            first_seq,
+            rtx_seq: ExtSeq(random >> 20 & 0x3fff),
+        })
+    }
+
+    /// Takes over what a later offer changed.
+    pub(crate) fn renegotiate(&mut self, negotiated: &NegotiatedLine, is_two_byte_allowed: bool) {
+        self.codecs.clone_from(&negotiated.codecs);
+        self.exts = SlotExts::new(&negotiated.exts, is_two_byte_allowed);
+    }
+
+    /// How a codec would be sent here; `None` if the client cannot decode it.
+    pub(crate) fn format_of(&self, codec: Codec) -> Option<Format> {
+        let variants = || self.codecs.iter().filter(|c| c.codec == codec);
+        let chosen = variants().find(|c| is_usual(c)).or_else(|| variants().next())?;
+        Some(Format {
+            codec,
+            pt: chosen.pt,
+            rtx_pt: chosen.rtx_pt.filter(|_| self.source.rtx.is_some()),
+            clock_rate: chosen.clock_rate,
+            has_nack: chosen.feedback.nack,
+        })
+    }
+
+    /// Begins to carry a track.
+    pub(crate) fn attach(&mut self, now: Instant, wanted: Subscription, key: TrackKey, track: &Track, format: Format) {
+        let capacity = if self.kind == Kind::Video { VIDEO_HISTORY } else { AUDIO_HISTORY };
+        match &mut self.history {
+            Some(history) => history.clear(),
+            None => self.history = Some(SendHistory::new(capacity, now)),
+        }
+        self.forwarder.attach(track);
+        self.carried = Some(Carried { wanted, track: key, format, target: Target::Paused });
+    }
+
+    /// Carries nothing from now on.
+    pub(crate) fn detach(&mut self) -> Option<Carried> {
+        self.forwarder.detach();
+        self.history = None;
+        self.carried.take()
+    }
+
+    /// Lets another layer through; kept by the forwarder until its key frame.
+    pub(crate) fn set_target(&mut self, target: Target) -> bool {
+        let Some(carried) = &mut self.carried else { return false };
+        if carried.target == target {
+            return false;
+        }
+        carried.target = target;
+        self.forwarder.set_target(target);
+        true
+    }
+
+    /// True if packets on this slot may be padded: those that are sent again as they were must not differ.
+    pub(crate) fn is_paddable(&self) -> bool {
+        self.carried.as_ref().is_some_and(|c| c.format.rtx_pt.is_some())
+    }
+
+    pub(crate) fn has_transport_cc(&self) -> bool {
+        self.exts.has_transport_cc()
+    }
+
+    /// The extensions of a packet of media.
+    pub(crate) fn exts_of<'a>(&'a self, rewritten: &Rewritten, packet: &'a Packet) -> SlotExtValues<'a> {
+        SlotExtValues {
+            mid: (rewritten.seq.0 < self.first_seq.0 + PACKETS_WITH_MID).then_some(&self.mid),
+            packet: Some(packet),
+            frame_number: match rewritten.patch {
+                Patch::FrameNumber(n) => Some(n),
+                _ => None,
+            },
+            ..SlotExtValues::default()
+        }
+    }
+
+    /// The extensions of a packet without media.
+    pub(crate) fn exts_of_padding(&self) -> SlotExtValues<'_> {
+        SlotExtValues { mid: Some(&self.mid), ..SlotExtValues::default() }
+    }
+
+    pub(crate) fn exts(&self) -> &SlotExts {
+        &self.exts
+    }
+
+    /// The next number of the retransmission stream.
+    pub(crate) fn next_rtx_seq(&mut self) -> ExtSeq {
+        self.rtx_seq = self.rtx_seq.next();
+        self.rtx_seq
+    }
+
+    /// SSRC and payload type of retransmissions, if they are a stream of their own.
+    pub(crate) fn rtx(&self) -> Option<(Ssrc, Pt)> {
+        Some((self.source.rtx?, self.carried.as_ref()?.format.rtx_pt?))
+    }
+
+    /// Enters a packet that was sent for the first time.
+    pub(crate) fn note_sent(&mut self, now: Instant, record: SendRecord, payload_len: usize) {
+        if let Some(history) = &mut self.history {
+            history.insert(now, record);
+        }
+        self.figures.packets = self.figures.packets.wrapping_add(1);
+        self.figures.octets = self.figures.octets.wrapping_add(payload_len as u32);
+    }
+
+    /// True if the SSRC is one of this slot's.
+    pub(crate) fn is_of(&self, ssrc: Ssrc) -> bool {
+        self.source.ssrc == ssrc || self.source.rtx == Some(ssrc)
+    }
+}
+
+/// Of several variants of a codec, the one that publishers send: H.264 in FU-A, 8-bit VP9, main AV1.
+fn is_usual(codec: &LineCodec) -> bool {
+    match codec.variant {
+        Variant::Plain => true,
+        Variant::H264 { packetization_mode, .. } => packetization_mode == 1,
+        Variant::Vp9 { profile } | Variant::Av1 { profile } => profile == 0,
+    }
+}

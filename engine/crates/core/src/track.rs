@@ -1,0 +1,351 @@
+//! A track as its shard holds it: layers with their recent packets, and who receives them.
+//!
+//! A track comes from one of four origins (a client, a relay, a local source, another shard); the receiving side does not
+//! know which.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mrtc_rtp::codec::PayloadInfo;
+use mrtc_rtp::ext::AudioLevel;
+use mrtc_rtp::id::{ExtSeq, Rid};
+
+use crate::allocator::{LayerInfo, MAX_SPATIAL};
+use crate::command::{Codec, Kind};
+use crate::event::TrackInfo;
+use crate::id::{RoomId, ShardIndex, TrackId};
+use crate::ingress_ring::IngressRing;
+use crate::keyframe_throttle::KeyframeThrottle;
+use crate::keys::{RelaySlot, SinkKey, TransportKey};
+use crate::meter::LayerMeter;
+use crate::packet::{Packet, SenderReportMap};
+use crate::shard_message::MirrorKey;
+use crate::timers::Alarm;
+
+/// Packets of video kept per layer; the age bound of the ring is reached first below some 7 Mbps.
+const VIDEO_RING: usize = 1024;
+/// 20 ms packets: five seconds.
+const AUDIO_RING: usize = 256;
+/// A layer without packets for this long is not chosen for anybody. Longer than a frame at 2 frames/s (screen share).
+const LIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Layers that nobody wants are switched off after this; switching on is told at once.
+pub(crate) const UNWANTED_DELAY: Duration = Duration::from_secs(2);
+
+/// Where a track's packets come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client's m-line.
+    Transport {
+        transport: TransportKey,
+        line: usize,
+    },
+    /// Another node.
+    Relay {
+        relay: RelaySlot,
+        handle: u32,
+    },
+    /// Frames of this process.
+    Source,
+    /// Another shard.
+    Shard {
+        shard: ShardIndex,
+        mirror: MirrorKey,
+    },
+}
+
+/// A slot that carries the track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subscriber {
+    pub(crate) transport: TransportKey,
+    pub(crate) slot: u16,
+}
+
+/// A relay that the track flows out by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Export {
+    pub(crate) relay: RelaySlot,
+    pub(crate) handle: u32,
+    /// Layers that the far side wants.
+    pub(crate) mask: u8,
+}
+
+/// A shard that mirrors the track.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MirrorOut {
+    pub(crate) shard: ShardIndex,
+    pub(crate) key: MirrorKey,
+    /// Layers that it wants.
+    pub(crate) mask: u8,
+}
+
+/// A packet that waits for the next flush.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending {
+    pub(crate) layer: u8,
+    pub(crate) seq: ExtSeq,
+}
+
+/// A packet that comes into a track.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arriving<'a> {
+    pub(crate) layer: u8,
+    pub(crate) seq: ExtSeq,
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    pub(crate) is_restart: bool,
+    pub(crate) info: PayloadInfo,
+    pub(crate) audio_level: Option<AudioLevel>,
+    pub(crate) orientation: Option<u8>,
+    pub(crate) dd: &'a [u8],
+    /// Empty for a packet of padding only.
+    pub(crate) payload: &'a [u8],
+}
+
+/// What became of an arriving packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It waits for the next flush.
+    Pending,
+    /// The track is muted, or waits for a key frame after it was.
+    Muted,
+    /// It is here already, or too old.
+    Duplicate,
+    /// Too many wait.
+    Overflow,
+}
+
+/// One encoding of a track.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) ring: IngressRing,
+    pub(crate) sender_report: Option<SenderReportMap>,
+    pub(crate) meter: LayerMeter,
+    pub(crate) packet_at: Option<Instant>,
+    pub(crate) size: Option<(u16, u16)>,
+    /// Spatial layers inside the encoding (SVC), at least 1.
+    pub(crate) spatials: u8,
+    is_restarting: bool,
+    awaits_keyframe: bool,
+}
+
+/// One track of a shard.
+#[derive(Debug)]
+pub(crate) struct Track {
+    pub(crate) id: TrackId,
+    pub(crate) room: RoomId,
+    pub(crate) kind: Kind,
+    pub(crate) codec: Codec,
+    pub(crate) rids: Vec<Rid>,
+    pub(crate) origin: Origin,
+    pub(crate) is_muted: bool,
+    pub(crate) has_started: bool,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) pending: Vec<Pending>,
+    pub(crate) is_dirty: bool,
+    pub(crate) subscribers: Vec<Subscriber>,
+    pub(crate) sinks: Vec<SinkKey>,
+    pub(crate) exports: Vec<Export>,
+    pub(crate) mirrors: Vec<MirrorOut>,
+    pub(crate) keyframes: KeyframeThrottle,
+    /// Layers wanted, as told to the origin last.
+    pub(crate) told_mask: u8,
+    /// Since when fewer layers are wanted than told.
+    pub(crate) unwanted_since: Option<Instant>,
+    pub(crate) alarm: Alarm,
+    max_pending: usize,
+}
+
+impl Track {
+    pub(crate) fn new(info: &TrackInfo, room: RoomId, origin: Origin, max_pending: usize) -> Self {
+        let layer_count = info.rids.len().clamp(1, MAX_SPATIAL);
+        let capacity = if info.kind == Kind::Video { VIDEO_RING } else { AUDIO_RING };
+        Self {
+            id: info.track.clone(),
+            room,
+            kind: info.kind,
+            codec: info.codec,
+            rids: info.rids.iter().filter_map(|r| Rid::new(r)).collect(),
+            origin,
+            is_muted: false,
+            has_started: false,
+            layers: (0..layer_count).map(|_| Layer::new(capacity)).collect(),
+            pending: Vec::new(),
+            is_dirty: false,
+            subscribers: Vec::new(),
+            sinks: Vec::new(),
+            exports: Vec::new(),
+            mirrors: Vec::new(),
+            keyframes: KeyframeThrottle::new(),
+            told_mask: all_layers(layer_count),
+            unwanted_since: None,
+            alarm: Alarm::default(),
+            max_pending,
+        }
+    }
+
+    pub(crate) fn info(&self) -> TrackInfo {
+        TrackInfo {
+            track: self.id.clone(),
+            kind: self.kind,
+            codec: self.codec,
+            rids: self.rids.iter().map(|r| r.as_str().to_owned()).collect(),
+        }
+    }
+
+    pub(crate) fn has_receivers(&self) -> bool {
+        !(self.subscribers.is_empty() && self.sinks.is_empty() && self.exports.is_empty() && self.mirrors.is_empty())
+    }
+
+    pub(crate) fn packet(&self, layer: u8, seq: ExtSeq) -> Option<&Arc<Packet>> {
+        self.layers.get(usize::from(layer))?.ring.get(seq)
+    }
+
+    /// Stores a packet for the next flush.
+    pub(crate) fn take(&mut self, now: Instant, arriving: &Arriving<'_>) -> Taken {
+        let has_vp8_descriptor = self.codec == Codec::Vp8;
+        match self.admit(now, arriving) {
+            Ok(is_restart) => {
+                let layer = &mut self.layers[usize::from(arriving.layer)];
+                let mut packet = layer.ring.take_free().unwrap_or_else(|| Arc::new(Packet::empty(now)));
+                let fresh = Arc::get_mut(&mut packet).expect("free packets are not shared");
+                fresh.fill(now, arriving, is_restart, has_vp8_descriptor);
+                layer.ring.insert(packet);
+                self.push_pending(arriving.layer, arriving.seq);
+                Taken::Pending
+            }
+            Err(reason) => reason,
+        }
+    }
+
+    /// Stores a packet that another shard holds too.
+    pub(crate) fn take_shared(&mut self, now: Instant, packet: Arc<Packet>) -> Taken {
+        let (number, seq) = (packet.layer, packet.seq);
+        let Some(layer) = self.layers.get_mut(usize::from(number)) else { return Taken::Duplicate };
+        if packet.is_restart {
+            layer.ring.clear();
+        }
+        if !layer.ring.accepts(seq) {
+            return Taken::Duplicate;
+        }
+        if self.pending.len() >= self.max_pending {
+            return Taken::Overflow;
+        }
+        layer.note(now, &packet.info, packet.payload().len(), packet.marker);
+        layer.ring.insert(packet);
+        self.push_pending(number, seq);
+        Taken::Pending
+    }
+
+    fn push_pending(&mut self, layer: u8, seq: ExtSeq) {
+        self.pending.push(Pending { layer, seq });
+    }
+
+    /// True if the packet is the first after a break in its layer's sequence.
+    fn admit(&mut self, now: Instant, arriving: &Arriving<'_>) -> Result<bool, Taken> {
+        let pending = self.pending.len();
+        let is_keyframe_start = arriving.info.is_keyframe && arriving.info.is_frame_start;
+        if is_keyframe_start {
+            self.keyframes.on_keyframe(usize::from(arriving.layer));
+        }
+        let (is_muted, max_pending) = (self.is_muted, self.max_pending);
+        let Some(layer) = self.layers.get_mut(usize::from(arriving.layer)) else { return Err(Taken::Duplicate) };
+        layer.note(now, &arriving.info, arriving.payload.len(), arriving.marker);
+        if is_muted {
+            return Err(Taken::Muted);
+        }
+        if layer.awaits_keyframe && !is_keyframe_start {
+            return Err(Taken::Muted);
+        }
+        layer.awaits_keyframe = false;
+        let is_restart = arriving.is_restart || layer.is_restarting;
+        if is_restart {
+            layer.ring.clear();
+        }
+        if !layer.ring.accepts(arriving.seq) {
+            return Err(Taken::Duplicate);
+        }
+        if pending >= max_pending {
+            return Err(Taken::Overflow);
+        }
+        layer.is_restarting = false;
+        Ok(is_restart)
+    }
+
+    /// Changes whether the track is forwarded. After a mute the stream starts anew, video at a key frame.
+    pub(crate) fn set_muted(&mut self, is_muted: bool) {
+        if self.is_muted && !is_muted {
+            for layer in &mut self.layers {
+                layer.is_restarting = true;
+                layer.awaits_keyframe = self.kind == Kind::Video;
+            }
+            if self.kind == Kind::Video {
+                (0..self.layers.len()).for_each(|layer| self.keyframes.request(layer));
+            }
+        }
+        self.is_muted = is_muted;
+    }
+
+    /// Bit per layer that had packets lately.
+    pub(crate) fn live_mask(&self, now: Instant) -> u8 {
+        let mut mask = 0;
+        for (index, layer) in self.layers.iter().enumerate() {
+            mask |= u8::from(layer.is_live(now)) << index;
+        }
+        mask
+    }
+
+    /// Every layer of the track.
+    pub(crate) fn full_mask(&self) -> u8 {
+        all_layers(self.layers.len())
+    }
+
+    /// True if the layers are inside one encoding.
+    pub(crate) fn is_svc(&self) -> bool {
+        matches!(self.codec, Codec::Vp9 | Codec::Av1) && self.layers.len() == 1
+    }
+
+    /// What the allocator is told of the layers: how many, and their figures.
+    pub(crate) fn layer_infos(&self, now: Instant) -> (u8, [LayerInfo; MAX_SPATIAL]) {
+        let mut infos = [LayerInfo::default(); MAX_SPATIAL];
+        for (info, layer) in infos.iter_mut().zip(&self.layers) {
+            *info = LayerInfo {
+                height: layer.size.map_or(0, |(width, height)| width.min(height)),
+                fps: layer.meter.fps(),
+                temporals: layer.meter.temporals(),
+                bps: layer.meter.bps(),
+                is_live: layer.is_live(now),
+            };
+        }
+        (self.layers.len() as u8, infos)
+    }
+}
+
+impl Layer {
+    fn new(capacity: usize) -> Self {
+        Self {
+            ring: IngressRing::new(capacity),
+            sender_report: None,
+            meter: LayerMeter::new(),
+            packet_at: None,
+            size: None,
+            spatials: 1,
+            is_restarting: false,
+            awaits_keyframe: false,
+        }
+    }
+
+    fn is_live(&self, now: Instant) -> bool {
+        self.packet_at.is_some_and(|at| now.saturating_duration_since(at) < LIVE_TIMEOUT)
+    }
+
+    fn note(&mut self, now: Instant, info: &PayloadInfo, bytes: usize, marker: bool) {
+        self.packet_at = Some(now);
+        self.meter.on_packet(now, info.temporal, bytes, marker);
+        self.size = info.size.or(self.size);
+        self.spatials = self.spatials.max(info.spatial + 1);
+    }
+}
+
+fn all_layers(count: usize) -> u8 {
+    ((1u16 << count) - 1) as u8
+}

@@ -1,0 +1,82 @@
+//! Writes one RTP packet and seals it, in place, in the memory that it is sent from.
+
+use std::time::Duration;
+
+use mrtc_rtp::codec::vp8;
+use mrtc_rtp::header::{FIXED_HEADER_LEN, HeaderFields, write_header};
+use mrtc_rtp::id::{ExtSeq, Pt, SeqNo, Ssrc};
+use mrtc_rtp::srtp::Outbound;
+
+use crate::rtp_rewriter::Patch;
+use crate::slot_exts::{SlotExtValues, SlotExts};
+
+/// Bytes of the original sequence number in front of a retransmitted payload (RFC 4588 section 4).
+pub(super) const OSN_LEN: usize = 2;
+
+/// The head of a packet.
+pub(super) struct Head {
+    pub(super) pt: Pt,
+    pub(super) ssrc: Ssrc,
+    pub(super) seq: ExtSeq,
+    pub(super) timestamp: u32,
+    pub(super) marker: bool,
+}
+
+/// What is behind the head.
+pub(super) struct Body<'a> {
+    pub(super) exts: &'a SlotExts,
+    pub(super) values: SlotExtValues<'a>,
+    /// Original sequence number of a retransmission.
+    pub(super) osn: Option<SeqNo>,
+    pub(super) payload: &'a [u8],
+    pub(super) patch: Patch,
+    /// RTP padding, 0 to 255 bytes.
+    pub(super) padding: usize,
+}
+
+/// Writes and seals; returns the length. `out` must hold head, extensions, payload, padding and the SRTP overhead.
+pub(super) fn seal(srtp: &Outbound, head: &Head, body: &Body<'_>, out: &mut [u8]) -> usize {
+    let ext_len = body.exts.len(&body.values);
+    let header_len = FIXED_HEADER_LEN + ext_len;
+    let (fixed, rest) = out.split_first_chunk_mut::<FIXED_HEADER_LEN>().expect("room was reserved");
+    let fields = HeaderFields {
+        marker: head.marker,
+        has_padding: body.padding > 0,
+        has_ext: ext_len > 0,
+        pt: head.pt,
+        seq: head.seq.seq_no(),
+        timestamp: head.timestamp,
+        ssrc: head.ssrc,
+    };
+    write_header(fixed, &fields);
+    body.exts.write(&body.values, &mut rest[..ext_len]);
+    let mut at = ext_len;
+    if let Some(osn) = body.osn {
+        rest[at..at + OSN_LEN].copy_from_slice(&osn.0.to_be_bytes());
+        at += OSN_LEN;
+    }
+    let payload = &mut rest[at..at + body.payload.len()];
+    payload.copy_from_slice(body.payload);
+    apply(body.patch, payload);
+    at += body.payload.len();
+    if body.padding > 0 {
+        rest[at..at + body.padding].fill(0);
+        at += body.padding;
+        rest[at - 1] = body.padding as u8;
+    }
+    srtp.seal_rtp(out, header_len, FIXED_HEADER_LEN + at, head.seq)
+}
+
+fn apply(patch: Patch, payload: &mut [u8]) {
+    if let Patch::Vp8 { picture_id, tl0_pic_idx } = patch
+        && let Ok(descriptor) = vp8::Descriptor::parse(payload)
+    {
+        descriptor.rewrite(payload, picture_id, tl0_pic_idx);
+    }
+}
+
+/// Seconds since some epoch, modulo 64, in 6.18 fixed point.
+pub(super) fn abs_send_time(since_epoch: Duration) -> u32 {
+    let us = since_epoch.as_micros() as u64 % 64_000_000;
+    ((us << 18) / 1_000_000) as u32 & 0x00ff_ffff
+}
