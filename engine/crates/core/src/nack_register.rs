@@ -122,7 +122,7 @@ impl NackRegister {
             self.start(seq.0, timestamp, now);
             return Arrival::New;
         };
-        if seq.0.abs_diff(highest) > MAX_JUMP {
+        if seq.0 > highest + MAX_JUMP {
             self.expected_before_reset += highest - self.first + 1;
             self.missing.clear();
             self.start(seq.0, timestamp, now);

@@ -2,8 +2,56 @@
 //!
 //! One [`SendSideBwe`] per subscriber transport. Transport-wide feedback drives it; a client without that is followed by
 //! REMB, one without either by the loss in its receiver reports. See `docs/algorithms/bandwidth.md`.
+//!
+//! The algorithms are those of libwebrtc's `goog_cc` (BSD) as seen also in str0m's `bwe` (MIT or Apache-2.0), written
+//! anew for a server: no allocation per packet, everything costly at feedback time.
+
+mod acked_bitrate;
+mod alr;
+mod arrival_groups;
+mod loss;
+mod probe_control;
+mod probe_estimator;
+mod rate_control;
+#[cfg(test)]
+mod scenarios;
+mod sent_packets;
+mod trendline;
 
 use std::time::{Duration, Instant};
+
+use acked_bitrate::AckedBitrate;
+use alr::AlrDetector;
+use arrival_groups::ArrivalGroups;
+use loss::{LossModel, ReportedLoss};
+use probe_control::{ProbeControl, ProbeInput};
+use probe_estimator::ProbeEstimator;
+use rate_control::RateControl;
+use sent_packets::{Acked, SentPackets};
+use trendline::{Trendline, Usage};
+
+/// No estimate falls below: sound and some signalling must go on.
+pub const MIN_BPS: u64 = 30_000;
+/// Used while the round trip is unknown.
+const DEFAULT_RTT: Duration = Duration::from_millis(100);
+/// While packets go out and no feedback comes for this long, the path is taken for full or broken ...
+const SILENCE_US: i64 = 1_500_000;
+/// ... and the estimate falls by this share ...
+const SILENCE_SHARE: f64 = 0.8;
+/// ... this often.
+const SILENCE_STEP_US: i64 = 500_000;
+/// Loss alone does not touch the estimate so early: the first probes overshoot and lose packets by design.
+const STARTUP_US: i64 = 2_000_000;
+/// After little was sent, a drop of the estimate is taken for an artefact for so long.
+const ALR_MEMORY_US: i64 = 3_000_000;
+/// A queue that is full no longer grows, so its trend shows nothing. It is seen by delay and loss together: this much
+/// above the least round trip ...
+const FULL_QUEUE: Duration = Duration::from_millis(100);
+/// ... and this share lost.
+const FULL_QUEUE_LOSS: f64 = 0.05;
+/// The least round trip is forgotten by this share with each feedback, so that a longer route is believed in time.
+const MIN_RTT_DRIFT: f64 = 0.001;
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a packet was sent for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +65,7 @@ pub enum PacketClass {
 /// A burst that finds out whether the path takes `bps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Marks the packets of this probe, see [`SendSideBwe::on_packet_sent`].
+    /// Marks the packets of this probe, see [`SendSideBwe::on_packet_sent`]. Never 0.
     pub cluster: u8,
     /// The rate to send at.
     pub bps: u64,
@@ -37,51 +85,235 @@ pub struct PacketFeedback {
     pub arrived_at_us: Option<i64>,
 }
 
+/// Where the estimate comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// Nothing came yet, or receiver reports only.
+    Reports,
+    Remb,
+    Feedback,
+}
+
 /// The estimator of one subscriber.
 #[derive(Debug)]
 pub struct SendSideBwe {
-    estimate_bps: u64,
+    epoch: Instant,
     max_bps: u64,
     desired_bps: u64,
+    source: Source,
+    remb_bps: u64,
     rtt: Option<Duration>,
+    min_rtt_us: f64,
+    loss_share: f64,
+    sent: SentPackets,
+    acked: Vec<Acked>,
+    acked_bitrate: AckedBitrate,
+    groups: ArrivalGroups,
+    trendline: Trendline,
+    rate: RateControl,
+    loss: LossModel,
+    reported: ReportedLoss,
+    alr: AlrDetector,
+    probes: ProbeControl,
+    probe_estimator: ProbeEstimator,
+    /// Bytes since the last receiver report.
+    reported_bytes: u64,
+    reported_us: i64,
+    first_feedback_us: Option<i64>,
+    /// Last feedback, or step down for want of it.
+    heard_us: i64,
+    has_sent_since_heard: bool,
 }
 
 impl SendSideBwe {
     /// Begins at `start_bps` and never estimates more than `max_bps`.
-    pub fn new(start_bps: u64, max_bps: u64, _now: Instant) -> Self {
-        Self { estimate_bps: start_bps.min(max_bps), max_bps, desired_bps: 0, rtt: None }
+    pub fn new(start_bps: u64, max_bps: u64, now: Instant) -> Self {
+        let start = start_bps.clamp(MIN_BPS, max_bps.max(MIN_BPS)) as f64;
+        Self {
+            epoch: now,
+            max_bps: max_bps.max(MIN_BPS),
+            desired_bps: 0,
+            source: Source::Reports,
+            remb_bps: 0,
+            rtt: None,
+            min_rtt_us: f64::MAX,
+            loss_share: 0.0,
+            sent: SentPackets::default(),
+            acked: Vec::new(),
+            acked_bitrate: AckedBitrate::new(),
+            groups: ArrivalGroups::default(),
+            trendline: Trendline::new(),
+            rate: RateControl::new(start, MIN_BPS as f64),
+            loss: LossModel::new(),
+            reported: ReportedLoss::new(start),
+            alr: AlrDetector::new(),
+            probes: ProbeControl::new(),
+            probe_estimator: ProbeEstimator::default(),
+            reported_bytes: 0,
+            reported_us: 0,
+            first_feedback_us: None,
+            heard_us: 0,
+            has_sent_since_heard: false,
+        }
     }
 
     /// Changes the upper limit (a cap of the app or of the participant).
     pub fn set_max_bps(&mut self, max_bps: u64) {
-        self.max_bps = max_bps;
+        self.max_bps = max_bps.max(MIN_BPS);
     }
 
-    /// What the allocator could use in all; probing goes no further than that.
+    /// What the allocator could use in all; probing goes little further than that. Zero: no probes.
     pub fn set_desired_bps(&mut self, bps: u64) {
         self.desired_bps = bps;
     }
 
-    /// Records a packet that carries the transport-wide number `seq`. `size` counts the whole datagram's payload.
-    /// `cluster` is [`Pacer::cluster`](crate::pacer::Pacer::cluster) at that time.
-    pub fn on_packet_sent(&mut self, _seq: u16, _size: usize, _class: PacketClass, _cluster: Option<u8>, _now: Instant) {}
+    fn us(&self, now: Instant) -> i64 {
+        now.saturating_duration_since(self.epoch).as_micros() as i64
+    }
+
+    fn rtt_ms(&self) -> f64 {
+        self.rtt.unwrap_or(DEFAULT_RTT).as_secs_f64() * 1e3
+    }
+
+    /// Records a packet that goes out now. `seq` is its transport-wide number, `None` if the client takes none. `size`
+    /// is the UDP payload. `cluster` is [`Pacer::cluster`](crate::pacer::Pacer::cluster) at that time.
+    pub fn on_packet_sent(&mut self, seq: Option<u16>, size: usize, class: PacketClass, cluster: Option<u8>, now: Instant) {
+        self.reported_bytes += size as u64;
+        if class == PacketClass::Media {
+            self.alr.on_sent(size);
+        }
+        let Some(seq) = seq else { return };
+        let now_us = self.us(now);
+        if !self.has_sent_since_heard {
+            self.has_sent_since_heard = true;
+            self.heard_us = now_us;
+        }
+        self.sent.record(seq, size, cluster.unwrap_or(0), now_us);
+    }
 
     /// Takes one transport-wide feedback packet, in order of its sequence numbers.
-    pub fn on_feedback(&mut self, _packets: impl Iterator<Item = PacketFeedback>, _now: Instant) {}
+    pub fn on_feedback(&mut self, packets: impl Iterator<Item = PacketFeedback>, now: Instant) {
+        let now_us = self.us(now);
+        let mut acked = std::mem::take(&mut self.acked);
+        let sums = self.sent.resolve(packets, &mut acked);
+        if sums.received + sums.lost > 0 {
+            self.source = Source::Feedback;
+            self.heard_us = now_us;
+            self.has_sent_since_heard = false;
+            self.first_feedback_us.get_or_insert(now_us);
+            self.take_rtt(&acked, now_us);
+            let loss = f64::from(sums.lost) / f64::from(sums.received + sums.lost);
+            self.loss_share += (loss - self.loss_share) / 4.0;
+            for packet in &acked {
+                self.acked_bitrate.add(packet.arrived_us, packet.size);
+                if let Some(delta) = self.groups.add(packet) {
+                    self.trendline.add(delta);
+                }
+            }
+            self.control_rate(&acked, now_us);
+            let is_startup = now_us - self.first_feedback_us.unwrap_or(now_us) < STARTUP_US;
+            if !is_startup || sums.lost == 0 {
+                self.loss.update(&sums, self.rate.estimate_bps(), self.acked_bitrate.bps(), now_us);
+            }
+        }
+        self.acked = acked;
+    }
+
+    fn take_rtt(&mut self, acked: &[Acked], now_us: i64) {
+        // The newest packet waited least for the feedback to be sent.
+        let Some(newest_us) = acked.iter().map(|a| a.sent_us).max() else { return };
+        let sample_us = (now_us - newest_us).max(0);
+        self.smooth_rtt(Duration::from_micros(sample_us as u64));
+        let drifted = self.min_rtt_us + self.min_rtt_us.min(1e6) * MIN_RTT_DRIFT;
+        self.min_rtt_us = drifted.min(sample_us as f64);
+    }
+
+    fn is_queue_full(&self) -> bool {
+        let rtt_us = self.rtt.map_or(0.0, |rtt| rtt.as_secs_f64() * 1e6);
+        self.loss_share > FULL_QUEUE_LOSS && rtt_us - self.min_rtt_us > FULL_QUEUE.as_secs_f64() * 1e6
+    }
+
+    fn usage(&self) -> Usage {
+        if self.is_queue_full() { Usage::Overuse } else { self.trendline.usage() }
+    }
+
+    /// RFC 6298: an eighth of each new sample.
+    fn smooth_rtt(&mut self, sample: Duration) {
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+    }
+
+    fn control_rate(&mut self, acked: &[Acked], now_us: i64) {
+        self.alr.update(self.rate.estimate_bps(), now_us);
+        let acked_bps = self.acked_bitrate.bps();
+        let usage = self.usage();
+        let probed = self.probe_estimator.update(acked);
+        match probed {
+            Some(bps) if usage != Usage::Overuse => {
+                self.probes.on_result(bps);
+                self.take_probed(bps, acked_bps, now_us);
+            }
+            _ => self.rate.update(usage, acked_bps, self.alr.is_limited(), self.rtt_ms(), now_us),
+        }
+        // What nobody may use is not estimated: else a cap that is lifted would let go a flood.
+        if self.rate.estimate_bps() > self.max_bps as f64 {
+            self.rate.set(self.max_bps as f64, now_us);
+        }
+    }
+
+    /// A probe raises the estimate. It lowers it only to what arrives at least: a probe's few packets are no proof
+    /// against media that arrives at a higher rate.
+    fn take_probed(&mut self, bps: f64, acked_bps: Option<f64>, now_us: i64) {
+        let floor = acked_bps.unwrap_or(0.0).min(self.rate.estimate_bps());
+        let probed = bps.max(floor);
+        self.rate.set_probed(probed, now_us);
+        self.loss.set_probed(probed);
+    }
 
     /// Takes a report block: `fraction_lost` as in RFC 3550 (of 256), the round trip if it could be computed.
-    pub fn on_receiver_report(&mut self, _fraction_lost: u8, rtt: Option<Duration>, _now: Instant) {
-        self.rtt = rtt.or(self.rtt);
+    pub fn on_receiver_report(&mut self, fraction_lost: u8, rtt: Option<Duration>, now: Instant) {
+        if let Some(rtt) = rtt {
+            self.smooth_rtt(rtt);
+        }
+        if self.source == Source::Feedback {
+            return;
+        }
+        let now_us = self.us(now);
+        let elapsed_us = now_us - self.reported_us;
+        if elapsed_us < 100_000 {
+            // Several streams report in one compound: their loss is one and the same path's. The first one counts.
+            return;
+        }
+        let sent_bps = self.reported_bytes as f64 * 8e6 / elapsed_us as f64;
+        self.reported_us = now_us;
+        self.reported_bytes = 0;
+        let rtt_us = self.rtt.unwrap_or(DEFAULT_RTT).as_micros() as i64;
+        self.reported.update(f64::from(fraction_lost) / 256.0, sent_bps, rtt_us, now_us);
     }
 
     /// Takes a REMB; ignored as soon as transport-wide feedback came.
     pub fn on_remb(&mut self, bps: u64, _now: Instant) {
-        self.estimate_bps = bps.min(self.max_bps);
+        if self.source != Source::Feedback {
+            self.source = Source::Remb;
+            self.remb_bps = bps;
+        }
     }
 
-    /// What the path takes now, in bit/s of datagram payload.
+    /// What the path takes now, in bit/s of UDP payload.
     pub fn estimate_bps(&self) -> u64 {
-        self.estimate_bps
+        let bps = match self.source {
+            Source::Feedback => {
+                let delay = self.rate.estimate_bps();
+                self.loss.limit_bps().map_or(delay, |loss| loss.min(delay)) as u64
+            }
+            Source::Remb => self.remb_bps,
+            Source::Reports => self.reported.bps() as u64,
+        };
+        bps.clamp(MIN_BPS, self.max_bps)
+    }
+
+    /// What arrives per second, if transport-wide feedback tells.
+    pub fn acked_bps(&self) -> Option<u64> {
+        self.acked_bitrate.bps().map(|bps| bps as u64)
     }
 
     /// Smoothed round trip, if known.
@@ -89,14 +321,46 @@ impl SendSideBwe {
         self.rtt
     }
 
+    /// True while the queue on the path grows: send nothing that is not needed.
+    pub fn is_overusing(&self) -> bool {
+        self.usage() == Usage::Overuse
+    }
+
     /// Call at [`SendSideBwe::next_timeout`] or later, and after each feedback: a probe to begin now, to be handed to
-    /// [`Pacer::start_probe`](crate::pacer::Pacer::start_probe). `None` most of the time.
-    pub fn poll_probe(&mut self, _now: Instant) -> Option<Probe> {
-        None
+    /// [`Pacer::start_probe`](crate::pacer::Pacer::start_probe). `None` most of the time, and always for a client
+    /// without transport-wide feedback (`can_probe` false).
+    pub fn poll_probe(&mut self, can_probe: bool, now: Instant) -> Option<Probe> {
+        let now_us = self.us(now);
+        self.fall_if_silent(now_us);
+        if !can_probe {
+            return None;
+        }
+        let estimate_bps = self.estimate_bps() as f64;
+        self.alr.update(estimate_bps, now_us);
+        let input = ProbeInput {
+            estimate_bps,
+            desired_bps: self.desired_bps as f64,
+            max_bps: self.max_bps as f64,
+            is_overusing: self.is_overusing(),
+            is_loss_limited: self.loss.is_limiting(),
+            was_application_limited: self.alr.was_limited_within(ALR_MEMORY_US, now_us),
+        };
+        let probe = self.probes.poll(&input, now_us)?;
+        self.probe_estimator.start(probe, now_us);
+        Some(probe)
+    }
+
+    /// Packets go out and nothing comes back: the path is full, or the feedback is lost with the rest.
+    fn fall_if_silent(&mut self, now_us: i64) {
+        let is_silent = self.source == Source::Feedback && self.has_sent_since_heard;
+        if is_silent && now_us - self.heard_us >= SILENCE_US {
+            self.heard_us += SILENCE_STEP_US;
+            self.rate.set(self.estimate_bps() as f64 * SILENCE_SHARE, now_us);
+        }
     }
 
     /// When `poll_probe` should be called at the latest.
     pub fn next_timeout(&self, now: Instant) -> Instant {
-        now + Duration::from_millis(100)
+        now + POLL_INTERVAL
     }
 }
