@@ -5,14 +5,15 @@
 
 use std::time::{Duration, Instant};
 
-use mrtc_rtp::id::SeqNo;
+use mrtc_rtp::id::{SeqNo, Ssrc};
+use mrtc_rtp::rtcp::twcc::{TICK_US, TransportCcBuilder};
 use mrtc_rtp::seq::SeqExtender;
 
 /// Packets that are remembered, unreported and reported together. At 100 ms of feedback interval it lasts for 20,000
 /// packets/s; beyond that the oldest go unreported.
 const WINDOW: usize = 2048;
-/// Packets covered by one feedback, so that it fits a datagram also with all deltas large.
-const MAX_PER_FEEDBACK: u64 = 512;
+/// Longest feedback in bytes: it shares a datagram with receiver reports.
+const MAX_FEEDBACK_BYTES: usize = 1000;
 /// How far back a late packet may reopen what was reported.
 const MAX_LATE: u64 = 256;
 /// Feedback is sent this often while packets come. Chromium's own is 50 to 250 ms by bandwidth.
@@ -39,38 +40,7 @@ pub struct TwccRegister {
     has_news: bool,
     last_feedback_at: Instant,
     feedback_count: u8,
-}
-
-/// What one feedback packet says.
-#[derive(Debug)]
-pub struct TwccFeedback<'a> {
-    register: &'a TwccRegister,
-    base: u64,
-    end: u64,
-    /// Counts feedback packets, wraps.
-    pub feedback_count: u8,
-}
-
-impl TwccFeedback<'_> {
-    /// Of the first packet told about. At least one of the packets is a received one.
-    pub fn base_seq(&self) -> SeqNo {
-        SeqNo(self.base as u16)
-    }
-
-    /// Number of packets told about, lost and received, at most 512.
-    pub fn len(&self) -> usize {
-        (self.end - self.base) as usize
-    }
-
-    /// Never true.
-    pub fn is_empty(&self) -> bool {
-        self.end == self.base
-    }
-
-    /// Sequence number and arrival in microseconds since the register's creation; `None`: not received.
-    pub fn packets(&self) -> impl Iterator<Item = (SeqNo, Option<u64>)> + '_ {
-        (self.base..self.end).map(|seq| (SeqNo(seq as u16), self.register.arrival(seq)))
-    }
+    builder: TransportCcBuilder,
 }
 
 impl TwccRegister {
@@ -85,6 +55,7 @@ impl TwccRegister {
             has_news: false,
             last_feedback_at: now,
             feedback_count: 0,
+            builder: TransportCcBuilder::new(SeqNo(0), 0, MAX_FEEDBACK_BYTES),
         }
     }
 
@@ -130,28 +101,53 @@ impl TwccRegister {
         self.arrivals[seq as usize % WINDOW].checked_sub(1)
     }
 
-    /// The next feedback if one is due. Call again until `None`.
-    pub fn poll_feedback(&mut self, now: Instant) -> Option<TwccFeedback<'_>> {
-        if now < self.next_timeout()? {
-            return None;
+    /// Appends the next RTCP feedback packet to `out` if one is due; call again until false.
+    ///
+    /// `sender` is our SSRC, `media` any of the transport's streams.
+    pub fn write_feedback(&mut self, now: Instant, sender: Ssrc, media: Ssrc, out: &mut Vec<u8>) -> bool {
+        if self.next_timeout().is_none_or(|at| now < at) {
+            return false;
         }
-        let Some(first) = (self.base..self.end).find(|&seq| self.arrival(seq).is_some()) else {
+        let Some(first) = self.first_to_tell() else {
             self.has_news = false;
-            return None;
+            return false;
         };
-        // What was lost before the first received one is told too, but no longer than leaves room for received ones.
-        let base = self.base.max(first.saturating_sub(MAX_PER_FEEDBACK / 2));
-        let limit = self.end.min(base + MAX_PER_FEEDBACK);
-        let end = (base..limit).rev().find(|&seq| self.arrival(seq).is_some()).map_or(limit, |seq| seq + 1);
-        self.base = end;
-        let is_done = end == self.end;
-        self.has_news = !is_done;
-        if is_done {
+        self.base = self.fill_builder(first);
+        self.builder.write(out, sender, media, self.feedback_count);
+        self.feedback_count = self.feedback_count.wrapping_add(1);
+        self.has_news = (self.base..self.end).any(|seq| self.arrival(seq).is_some());
+        if !self.has_news {
             self.last_feedback_at = now;
         }
-        let feedback_count = self.feedback_count;
-        self.feedback_count = feedback_count.wrapping_add(1);
-        Some(TwccFeedback { register: self, base, end, feedback_count })
+        true
+    }
+
+    /// A feedback begins with a received packet. If the next one is missing, the one before is told again, so that the
+    /// loss is told as well.
+    fn first_to_tell(&self) -> Option<u64> {
+        let received = (self.base..self.end).find(|&seq| self.arrival(seq).is_some())?;
+        let before = self.base.wrapping_sub(1);
+        let is_loss_at_border = received > self.base
+            && received - self.base <= MAX_LATE
+            && before + WINDOW as u64 > self.end
+            && self.arrival(before).is_some();
+        Some(if is_loss_at_border { before } else { received })
+    }
+
+    /// Puts arrivals from `first` on into the builder until it is full; where to go on.
+    fn fill_builder(&mut self, first: u64) -> u64 {
+        let ticks = |us: u64| us as i64 / TICK_US;
+        let mut next = first;
+        for seq in first..self.end {
+            let Some(us) = self.arrivals[seq as usize % WINDOW].checked_sub(1) else { continue };
+            if seq == first {
+                self.builder.begin(SeqNo(seq as u16), ticks(us));
+            } else if !self.builder.push(SeqNo(seq as u16), ticks(us)) {
+                break;
+            }
+            next = seq + 1;
+        }
+        next
     }
 
     /// When feedback is due; `None` while there is nothing to tell.
@@ -164,18 +160,31 @@ impl TwccRegister {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mrtc_rtp::rtcp::{self, Rtcp};
     use proptest::prelude::*;
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
     }
 
-    fn told(register: &mut TwccRegister, now: Instant) -> Vec<(u16, Option<u64>)> {
+    /// Parses one feedback: sequence numbers and arrivals in microseconds.
+    fn parse(bytes: &[u8]) -> Vec<(u16, Option<i64>)> {
+        let Some(Ok(Rtcp::TransportCc(feedback))) = rtcp::parse(bytes).next() else { panic!("no feedback") };
+        crate::bwe::packets_of(&feedback).map(|p| (p.seq, p.arrived_at_us)).collect()
+    }
+
+    fn told_each(register: &mut TwccRegister, now: Instant) -> Vec<Vec<(u16, Option<i64>)>> {
         let mut all = Vec::new();
-        while let Some(feedback) = register.poll_feedback(now) {
-            all.extend(feedback.packets().map(|(seq, at)| (seq.0, at)));
+        let mut out = Vec::new();
+        while register.write_feedback(now, Ssrc(1), Ssrc(2), &mut out) {
+            all.push(parse(&out));
+            out.clear();
         }
         all
+    }
+
+    fn told(register: &mut TwccRegister, now: Instant) -> Vec<(u16, Option<i64>)> {
+        told_each(register, now).concat()
     }
 
     #[test]
@@ -184,9 +193,9 @@ mod tests {
         let mut register = TwccRegister::new(start);
         register.on_packet(SeqNo(10), start + ms(1));
         register.on_packet(SeqNo(12), start + ms(3));
-        assert!(register.poll_feedback(start + ms(99)).is_none());
+        assert!(told(&mut register, start + ms(99)).is_empty());
         assert_eq!(told(&mut register, start + ms(100)), [(10, Some(1000)), (11, None), (12, Some(3000))]);
-        assert!(register.poll_feedback(start + ms(500)).is_none());
+        assert!(told(&mut register, start + ms(500)).is_empty());
         assert_eq!(register.next_timeout(), None);
     }
 
@@ -197,7 +206,7 @@ mod tests {
         register.on_packet(SeqNo(1), start);
         told(&mut register, start + ms(100));
         register.on_packet(SeqNo(4), start + ms(110));
-        assert_eq!(told(&mut register, start + ms(200)), [(2, None), (3, None), (4, Some(110_000))]);
+        assert_eq!(told(&mut register, start + ms(200)), [(1, Some(0)), (2, None), (3, None), (4, Some(110_000))]);
     }
 
     #[test]
@@ -230,11 +239,20 @@ mod tests {
         for seq in 0..1200 {
             register.on_packet(SeqNo(seq), start + ms(1));
         }
-        let mut lengths = Vec::new();
-        while let Some(feedback) = register.poll_feedback(start + ms(50)) {
-            lengths.push(feedback.len());
-        }
-        assert_eq!(lengths, [512, 512, 176]);
+        assert!(told(&mut register, start + ms(49)).is_empty());
+        let each = told_each(&mut register, start + ms(50));
+        assert!(each.len() > 1);
+        assert_eq!(each.concat().len(), 1200);
+    }
+
+    #[test]
+    fn a_pause_that_no_delta_can_tell_begins_another_feedback() {
+        let start = Instant::now();
+        let mut register = TwccRegister::new(start);
+        register.on_packet(SeqNo(1), start);
+        register.on_packet(SeqNo(2), start + ms(20_000));
+        let each = told_each(&mut register, start + ms(20_000));
+        assert_eq!(each, [vec![(1, Some(0))], vec![(2, Some(20_000_000))]]);
     }
 
     #[test]
@@ -254,15 +272,14 @@ mod tests {
             for (i, seq) in seqs.iter().enumerate() {
                 register.on_packet(SeqNo(*seq), start + ms(i as u64));
             }
-            let mut feedbacks = 0;
-            while let Some(feedback) = register.poll_feedback(start + ms(1000)) {
-                prop_assert!(!feedback.is_empty() && feedback.len() <= 512);
-                prop_assert_eq!(feedback.packets().next().map(|p| p.0), Some(feedback.base_seq()));
-                prop_assert!(feedback.packets().any(|p| p.1.is_some()));
-                feedbacks += 1;
-                prop_assert!(feedbacks <= WINDOW);
+            let each = told_each(&mut register, start + ms(1000));
+            for feedback in &each {
+                prop_assert!(feedback[0].1.is_some());
+                let numbers: Vec<u16> = feedback.iter().map(|f| f.0.wrapping_sub(feedback[0].0)).collect();
+                prop_assert!(numbers.is_sorted());
             }
-            prop_assert!(feedbacks > 0);
+            prop_assert!(!each.is_empty() && each.len() <= WINDOW);
+            prop_assert_eq!(register.next_timeout(), None);
         }
     }
 }

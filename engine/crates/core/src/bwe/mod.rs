@@ -20,6 +20,8 @@ mod trendline;
 
 use std::time::{Duration, Instant};
 
+use mrtc_rtp::rtcp::twcc::{TICK_US, TransportCc};
+
 use acked_bitrate::AckedBitrate;
 use alr::AlrDetector;
 use arrival_groups::ArrivalGroups;
@@ -83,6 +85,15 @@ pub struct PacketFeedback {
     /// Arrival on the receiver's clock in microseconds; `None`: not received (yet). May wrap with the 24 bits of the
     /// feedback's reference time.
     pub arrived_at_us: Option<i64>,
+}
+
+/// The packets that a transport-wide feedback tells about, for [`SendSideBwe::on_feedback`].
+pub fn packets_of<'a>(feedback: &TransportCc<'a>) -> impl Iterator<Item = PacketFeedback> + use<'a> {
+    let mut ticks = feedback.reference_ticks();
+    feedback.statuses().map(move |(seq, delta)| {
+        ticks += i64::from(delta.unwrap_or(0));
+        PacketFeedback { seq: seq.0, arrived_at_us: delta.map(|_| ticks * TICK_US) }
+    })
 }
 
 /// Where the estimate comes from.

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use mrtc_rtp::id::SeqNo;
+use mrtc_rtp::id::{SeqNo, Ssrc};
+use mrtc_rtp::rtcp::{self, Rtcp};
 
-use super::{PacketClass, PacketFeedback, SendSideBwe};
+use super::{PacketClass, PacketFeedback, SendSideBwe, packets_of};
 use crate::pacer::Pacer;
 use crate::twcc_register::TwccRegister;
 
@@ -95,7 +96,7 @@ struct Call {
     seq: u16,
     queue: VecDeque<usize>,
     in_flight: VecDeque<(i64, u16)>,
-    feedback: VecDeque<(i64, Vec<PacketFeedback>)>,
+    feedback: VecDeque<(i64, Vec<u8>)>,
     next_frame_us: i64,
     estimates: Vec<(i64, f64)>,
     max_queue_us: i64,
@@ -178,15 +179,14 @@ impl Call {
             let (at, seq) = self.in_flight.pop_front().expect("looked at");
             self.register.on_packet(SeqNo(seq), self.epoch + Duration::from_micros(at as u64));
         }
-        while let Some(feedback) = self.register.poll_feedback(now) {
-            let packets = feedback
-                .packets()
-                .map(|(seq, at)| PacketFeedback { seq: seq.0, arrived_at_us: at.map(|us| us as i64 / 250 * 250) });
-            self.feedback.push_back((self.now_us + self.path.delay_us, packets.collect()));
+        let mut rtcp = Vec::new();
+        while self.register.write_feedback(now, Ssrc(1), Ssrc(2), &mut rtcp) {
+            self.feedback.push_back((self.now_us + self.path.delay_us, std::mem::take(&mut rtcp)));
         }
         while self.feedback.front().is_some_and(|(at, _)| *at <= self.now_us) {
-            let (_, packets) = self.feedback.pop_front().expect("looked at");
-            self.bwe.on_feedback(packets.into_iter(), now);
+            let (_, rtcp) = self.feedback.pop_front().expect("looked at");
+            let Some(Ok(Rtcp::TransportCc(feedback))) = rtcp::parse(&rtcp).next() else { panic!("no feedback") };
+            self.bwe.on_feedback(packets_of(&feedback), now);
         }
         if self.now_us % 50_000 == 0 && let Some(probe) = self.bwe.poll_probe(true, now) {
             self.pacer.start_probe(probe, now);
