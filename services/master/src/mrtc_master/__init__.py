@@ -1,0 +1,1 @@
+"""Registry, placement and liveness of media nodes; reaps what died."""

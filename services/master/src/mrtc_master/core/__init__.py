@@ -1,0 +1,1 @@
+"""The pure part: decisions from state and time."""

@@ -1,0 +1,146 @@
+"""What one master instance does for all: tells of dead nodes, removes orphans, closes empty rooms."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mrtc.node.v1.master_service_pb2 import Node
+from mrtc_common import tables
+from mrtc_common.clock import Clock
+from mrtc_common.errors import MrtcError
+from mrtc_common.kv import Change
+from mrtc_common.log import get_logger
+from mrtc_common.nats import NatsLink
+from mrtc_common.node import NodeDirectory
+
+from .core.node_losses import NodeLosses
+from .core.reaper import Reaper
+from .core.rooms_view import RoomsView
+from .figures import MasterFigures
+from .ports import Lease, Notifier, RoomStore
+
+_log = get_logger(__name__)
+
+_INTERVAL_S = 0.5
+_MAX_REAPS_PER_ROUND = 200
+
+
+class Duties:
+    """Follows rooms and sessions always, and acts on them while the lease is held.
+
+    Args:
+        resync_grace_s: nobody is removed for so long after the link to NATS came up: the session grace.
+    """
+
+    def __init__(
+        self,
+        link: NatsLink,
+        directory: NodeDirectory,
+        lease: Lease,
+        store: RoomStore,
+        notifier: Notifier,
+        reaper: Reaper,
+        figures: MasterFigures,
+        clock: Clock,
+        *,
+        resync_grace_s: float,
+    ) -> None:
+        self._rooms = tables.rooms(link)
+        self._sessions = tables.sessions(link)
+        self._link = link
+        self._directory = directory
+        self._lease = lease
+        self._store = store
+        self._notifier = notifier
+        self._reaper = reaper
+        self._figures = figures
+        self._clock = clock
+        self._resync_grace_s = resync_grace_s
+        self._losses = NodeLosses()
+        self.view = RoomsView()
+        self._died: list[str] = []
+        self._wake = asyncio.Event()
+        self._synced = {"rooms": False, "sessions": False}
+        self._tasks: list[asyncio.Task[None]] = []
+        directory.on_gone(self._node_gone)
+
+    async def start(self) -> None:
+        """Begins to follow; returns at once."""
+        self._tasks = [
+            asyncio.create_task(self._follow_rooms(), name="watch-rooms"),
+            asyncio.create_task(self._follow_sessions(), name="watch-sessions"),
+            asyncio.create_task(self._run(), name="duties"),
+        ]
+
+    async def aclose(self) -> None:
+        """Ends."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def is_synced(self) -> bool:
+        """True once rooms and sessions were read."""
+        return all(self._synced.values())
+
+    def _node_gone(self, node: Node) -> None:
+        self._died.append(node.id)
+        self._wake.set()
+
+    async def _follow_rooms(self) -> None:
+        async with self._rooms.watch() as watch:
+            async for item in watch:
+                if isinstance(item, Change):
+                    self.view.apply_room_change(item.key, item.value, item.revision, self._clock.monotonic())
+                else:
+                    self._on_synced("rooms", item.is_resync)
+
+    async def _follow_sessions(self) -> None:
+        async with self._sessions.watch() as watch:
+            async for item in watch:
+                if isinstance(item, Change):
+                    self.view.apply_session_change(item.key, item.value)
+                else:
+                    self._on_synced("sessions", item.is_resync)
+
+    def _on_synced(self, what: str, is_resync: bool) -> None:
+        # At a restart of NATS every session may have expired though its client is well: each gets its grace again.
+        self._reaper.hold_until(self._clock.monotonic() + (self._resync_grace_s if is_resync else 0.0))
+        self._synced[what] = True
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_INTERVAL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            self._figures.show_rooms(len(self.view.rooms), self.view.participant_count(), len(self.view.sessions))
+            self._figures.lease_held.set(self._lease.is_held)
+            if not self._lease.is_held:
+                self._died.clear()
+                continue
+            try:
+                await self._act()
+            except MrtcError as error:
+                _log.debug("duties wait", error=error.message)
+            except Exception:
+                _log.exception("a duty failed; the next round tries again")
+
+    async def _act(self) -> None:
+        if not (self._link.is_ready and self.is_synced and self._directory.is_synced):
+            return
+        died, self._died = self._died, []
+        for node_id in died:
+            _log.warning("node gone", gone=node_id)
+            self._figures.nodes_lost.inc()
+            await self._notifier.node_died(node_id)
+        now = self._clock.monotonic()
+        for session in self._losses.due(self.view.sessions.values(), set(self._directory.nodes), now):
+            await self._notifier.media_node_lost(session.session_id, session.node_id)
+        for reap in self._reaper.due(self.view, now)[:_MAX_REAPS_PER_ROUND]:
+            if await self._store.reap(reap):
+                kind = type(reap).__name__
+                self._figures.reaped.labels(kind).inc()
+                _log.info("reaped", kind=kind, room=reap.room_key)

@@ -1,0 +1,37 @@
+"""Health, metrics, and the nodes for people."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from google.protobuf.json_format import MessageToDict
+from mrtc_common.auth import same_secret
+from mrtc_common.errors import MrtcError, UnauthenticatedError
+from mrtc_common.health import Health, health_router
+from mrtc_common.metrics import Metrics
+
+from mrtc_master.registry import Registry
+
+
+def build_app(registry: Registry, health: Health, metrics: Metrics, cluster_secret: str) -> FastAPI:
+    """The HTTP app; `/nodes` needs `Authorization: Bearer <cluster secret>`."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(health_router(health, metrics))
+
+    @app.exception_handler(MrtcError)
+    async def on_error(_request: Request, error: MrtcError) -> Response:
+        problem = {"title": error.message, "status": error.http_status, "code": error.code_name()}
+        return JSONResponse(problem, status_code=error.http_status, media_type="application/problem+json")
+
+    @app.get("/nodes")
+    async def nodes(request: Request) -> Response:
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not same_secret(secret, cluster_secret):
+            raise UnauthenticatedError
+        listed = [
+            MessageToDict(node, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+            for node in registry.all()
+        ]
+        return JSONResponse({"nodes": listed})
+
+    return app

@@ -1,0 +1,45 @@
+"""The metrics of master."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+
+from mrtc.node.v1.master_service_pb2 import Node, NodeKind, NodeState
+from mrtc_common.metrics import Metrics
+
+
+class MasterFigures:
+    """Named as in docs/metrics.md."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.nodes = metrics.gauge("nodes_count", "Nodes in the registry.", ["kind", "state"])
+        self.node_load = metrics.gauge("node_load_ratio", "Highest load of the nodes of a kind.", ["kind"])
+        self.placements = metrics.counter("placements_total", "Placements by result.", ["result"])
+        self.nodes_lost = metrics.counter("nodes_lost_total", "Nodes that left the registry while the lease was held.")
+        self.reaped = metrics.counter("reaped_total", "Orphans and rooms removed.", ["kind"])
+        self.lease_held = metrics.gauge("lease_held", "1 while this instance does the duties that must be single.")
+        self._rooms = metrics.gauge("rooms_count", "Rooms.")
+        self._participants = metrics.gauge("participants_count", "Participants.")
+        self._sessions = metrics.gauge("sessions_count", "Sessions.")
+
+    def show_nodes(self, nodes: Iterable[Node]) -> None:
+        """Sets the gauges of nodes."""
+        tally: Tally[tuple[str, str]] = Tally()
+        load: dict[str, float] = {}
+        for node in nodes:
+            kind = NodeKind.Name(node.kind).removeprefix("NODE_KIND_").lower()
+            tally[kind, NodeState.Name(node.state).removeprefix("NODE_STATE_").lower()] += 1
+            load[kind] = max(load.get(kind, 0.0), node.load.load)
+        self.nodes.clear()
+        for labels, count in tally.items():
+            self.nodes.labels(*labels).set(count)
+        self.node_load.clear()
+        for kind, value in load.items():
+            self.node_load.labels(kind).set(value)
+
+    def show_rooms(self, rooms: int, participants: int, sessions: int) -> None:
+        """Sets the gauges of rooms."""
+        self._rooms.set(rooms)
+        self._participants.set(participants)
+        self._sessions.set(sessions)

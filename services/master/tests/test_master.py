@@ -1,0 +1,282 @@
+"""A whole master with a real nats-server and real gRPC."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from mrtc.common.v1.common_pb2 import LEAVE_REASON_CONNECTION_LOST, Participant, Publication
+from mrtc.event.v1 import state_pb2
+from mrtc.node.v1 import master_service_pb2 as pb
+from mrtc.node.v1 import master_service_pb2_grpc
+from mrtc_common import subjects, tables
+from mrtc_common.errors import BadRequestError, MrtcError, NoCapacityError, NotFoundError, UnauthenticatedError
+from mrtc_common.grpc import Channels, GrpcSecurity, call
+from mrtc_common.kv import Change, SnapshotDone
+from mrtc_common.nats import NatsLink
+from mrtc_common.node import NodeAgent, new_node_id
+from mrtc_common.testing import NatsServer, wait_until
+from mrtc_master.bootstrap import Master
+from mrtc_master.config import MasterSettings
+
+SECRET = "a secret of the tests"
+ROOM = subjects.room_key("app", "room")
+
+
+def _settings(nats_url: str, **values: Any) -> MasterSettings:
+    defaults = {
+        "cluster_secret": SECRET,
+        "bind_ip": "127.0.0.1",
+        "grpc_port": 0,
+        "http_port": 0,
+        "nats_urls": nats_url,
+        "session_grace_s": 2,
+        "orphan_grace_s": 0.5,
+    }
+    return MasterSettings.from_values(defaults | values)
+
+
+@pytest_asyncio.fixture
+async def master(nats_server: NatsServer) -> AsyncIterator[Master]:
+    async with Master(_settings(nats_server.url)) as running:
+        await wait_until(lambda: running.health.is_ready, what="master ready")
+        yield running
+
+
+@pytest_asyncio.fixture
+async def stub(master: Master) -> AsyncIterator[Any]:
+    async with Channels(GrpcSecurity(SECRET)) as channels:
+        yield master_service_pb2_grpc.MasterServiceStub(channels.get(f"127.0.0.1:{master.grpc_port}"))
+
+
+@pytest_asyncio.fixture
+async def add_node(nats_link: NatsLink) -> AsyncIterator[Callable[..., Awaitable[NodeAgent]]]:
+    agents = []
+
+    async def add(load: float = 0.1, **options: Any) -> NodeAgent:
+        agent = NodeAgent(
+            options.pop("link", nats_link),
+            node_id=new_node_id("mcu"),
+            kind=pb.NODE_KIND_MCU,
+            grpc_address="127.0.0.1:1",
+            load=lambda: pb.NodeLoad(load=load),
+            **options,
+        )
+        agents.append(agent)
+        await agent.start()
+        return agent
+
+    yield add
+    for agent in agents:
+        await agent.aclose()
+
+
+async def _place(stub: Any, **fields: Any) -> str:
+    request = pb.PlaceParticipantRequest(room_key=ROOM, **fields)
+    return (await call(stub.PlaceParticipant, request)).node.id
+
+
+async def _error_of(stub: Any, **fields: Any) -> type[MrtcError]:
+    try:
+        await _place(stub, **fields)
+    except MrtcError as error:
+        return type(error)
+    raise AssertionError
+
+
+async def _nodes(stub: Any) -> dict[str, int]:
+    return {node.id: node.state for node in (await call(stub.ListNodes, pb.ListNodesRequest())).nodes}
+
+
+async def test_without_nodes_there_is_no_capacity(stub: Any) -> None:
+    with pytest.raises(NoCapacityError) as caught:
+        await _place(stub)
+    assert caught.value.retry_after_ms
+
+
+async def test_a_registered_node_is_placed_on_and_a_closed_one_is_not(stub: Any, add_node: Any) -> None:
+    agent = await add_node()
+    await wait_until(lambda: _nodes(stub))
+    assert await _place(stub) == agent.node_id
+    await agent.aclose()
+    await wait_until(lambda: _is(_nodes(stub), {agent.node_id: pb.NODE_STATE_DEAD}))
+    assert await _error_of(stub) is NoCapacityError
+
+
+async def _is(value: Awaitable[object], expected: object) -> bool:
+    return await value == expected
+
+
+async def test_a_draining_node_gets_nobody_until_it_is_taken_back(stub: Any, add_node: Any) -> None:
+    told: list[bool] = []
+    agent = await add_node(on_drain=told.append)
+    await wait_until(lambda: _nodes(stub))
+    await call(stub.SetNodeDraining, pb.SetNodeDrainingRequest(node_id=agent.node_id, is_draining=True))
+    await wait_until(lambda: _is(_nodes(stub), {agent.node_id: pb.NODE_STATE_DRAINING}))
+    assert await _error_of(stub) is NoCapacityError
+    await call(stub.SetNodeDraining, pb.SetNodeDrainingRequest(node_id=agent.node_id, is_draining=False))
+    await wait_until(lambda: _is(_nodes(stub), {agent.node_id: pb.NODE_STATE_READY}))
+    assert await _place(stub) == agent.node_id
+    assert told == [True, False]
+
+
+async def test_draining_an_unknown_node_is_an_error(stub: Any) -> None:
+    with pytest.raises(NotFoundError):
+        await call(stub.SetNodeDraining, pb.SetNodeDrainingRequest(node_id="nope", is_draining=True))
+
+
+@pytest.mark.parametrize("room_key", ["", "x", "a.b.c", "A.B", "a.>", "../.."])
+async def test_a_malformed_room_key_is_refused(stub: Any, room_key: str) -> None:
+    with pytest.raises(BadRequestError):
+        await call(stub.PlaceParticipant, pb.PlaceParticipantRequest(room_key=room_key))
+
+
+async def test_calls_without_the_secret_are_refused(master: Master) -> None:
+    async with Channels(GrpcSecurity("another secret")) as channels:
+        other = master_service_pb2_grpc.MasterServiceStub(channels.get(f"127.0.0.1:{master.grpc_port}"))
+        with pytest.raises(UnauthenticatedError):
+            await call(other.ListNodes, pb.ListNodesRequest())
+
+
+async def test_nodes_over_http_need_the_secret(master: Master, stub: Any, add_node: Any) -> None:
+    agent = await add_node()
+    await wait_until(lambda: _nodes(stub))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{master.http_port}") as client:
+        assert (await client.get("/nodes")).status_code == 401
+        refused = await client.get("/nodes", headers={"authorization": "Bearer wrong"})
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
+        listed = await client.get("/nodes", headers={"authorization": f"Bearer {SECRET}"})
+        assert [node["id"] for node in listed.json()["nodes"]] == [agent.node_id]
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).json()["is_ready"] is True
+        assert 'mrtc_master_nodes_count{kind="mcu",state="ready"} 1.0' in (await client.get("/metrics")).text
+
+
+async def test_the_sessions_of_a_dead_node_are_told(nats_link: NatsLink, stub: Any, add_node: Any) -> None:
+    agent = await add_node()
+    await wait_until(lambda: _nodes(stub))
+    orders, events = [], []
+
+    async def on_order(_subject: str, payload: bytes) -> None:
+        orders.append(state_pb2.SessionControl.FromString(payload).media_node_lost.node_id)
+
+    async def on_event(_subject: str, payload: bytes) -> None:
+        events.append(state_pb2.NodeDied.FromString(payload).node_id)
+
+    await nats_link.subscribe(subjects.control_subject("s1"), on_order)
+    await nats_link.subscribe(subjects.NODE_EVENTS_WILDCARD, on_event)
+    sessions = tables.sessions(nats_link)
+    await sessions.put("s1", state_pb2.SessionRecord(session_id="s1", node_id=agent.node_id))
+    await agent.aclose()
+    await wait_until(lambda: orders and events)
+    assert orders[0] == events[0] == agent.node_id
+
+
+async def _join(link: NatsLink) -> None:
+    rooms = tables.rooms(link)
+    await tables.sessions(link).put("s1", state_pb2.SessionRecord(session_id="s1"))
+    await rooms.put(subjects.room_record_key(ROOM), state_pb2.RoomRecord(name="room", empty_timeout_ms=500))
+    await rooms.put(subjects.identity_key(ROOM, "ann"), state_pb2.IdentityRecord(participant_id="p1"))
+    participant = Participant(id="p1", identity="ann")
+    await rooms.put(
+        subjects.participant_key(ROOM, "p1"), state_pb2.ParticipantRecord(participant=participant, session_id="s1")
+    )
+    publication = Publication(id="pub1", participant_id="p1")
+    await rooms.put(subjects.publication_key(ROOM, "pub1"), state_pb2.PublicationRecord(publication=publication))
+
+
+async def test_a_participant_whose_session_expired_is_reaped_and_its_room_closed(
+    master: Master, nats_link: NatsLink
+) -> None:
+    await _join(nats_link)
+    rooms = tables.rooms(nats_link)
+    finals = []
+    async with asyncio.timeout(20), rooms.watch(subjects.room_filter(ROOM)) as watch:
+        gone = set()
+        async for item in watch:
+            if isinstance(item, Change) and item.value is None:
+                gone.add(item.key)
+                finals.append(item.final)
+            if len(gone) == 4:
+                break
+    assert any(
+        isinstance(final, state_pb2.ParticipantRecord) and final.leave_reason == LEAVE_REASON_CONNECTION_LOST
+        for final in finals
+    )
+    assert await rooms.list() == []
+
+
+async def test_a_refreshed_session_keeps_its_participant_over_a_restart_of_nats(
+    master: Master, nats_link: NatsLink, nats_server: NatsServer
+) -> None:
+    await _join(nats_link)
+    sessions = tables.sessions(nats_link)
+
+    async def refresh() -> None:
+        while True:
+            if nats_link.is_ready:
+                await sessions.put("s1", state_pb2.SessionRecord(session_id="s1"))
+            await asyncio.sleep(0.5)
+
+    task = asyncio.create_task(refresh())
+    gone = []
+    async with tables.rooms(nats_link).watch(subjects.participant_key(ROOM, "p1")) as watch:
+
+        async def follow() -> None:
+            async for item in watch:
+                if not isinstance(item, SnapshotDone) and item.value is None:
+                    gone.append(item.key)
+
+        follower = asyncio.create_task(follow())
+        nats_server.kill()
+        await wait_until(lambda: not master.health.is_ready)
+        await asyncio.sleep(3)  # longer than the session's TTL: the time itself is what is tested
+        nats_server.start()
+        await wait_until(lambda: master.health.is_ready, timeout_s=15)
+        await asyncio.sleep(3.5)  # longer than the grace after a resync
+        assert gone == []
+        follower.cancel()
+    task.cancel()
+    await tables.sessions(nats_link).delete("s1")
+
+
+async def test_nodes_survive_a_restart_of_nats(
+    master: Master, stub: Any, add_node: Any, nats_server: NatsServer
+) -> None:
+    agent = await add_node()
+    await wait_until(lambda: _nodes(stub))
+    nats_server.kill()
+    await wait_until(lambda: not master.health.is_ready)
+    assert await _place(stub) == agent.node_id  # placement goes on from memory
+    nats_server.start()
+    await wait_until(lambda: master.health.is_ready, timeout_s=15)
+    for _ in range(20):
+        assert await _nodes(stub) == {agent.node_id: pb.NODE_STATE_READY}
+        await asyncio.sleep(0.05)
+
+
+async def test_of_two_masters_one_holds_the_lease_and_the_other_takes_over(
+    nats_server: NatsServer,
+) -> None:
+    async with Master(_settings(nats_server.url)) as first:
+        await wait_until(lambda: first.lease.is_held)
+        async with Master(_settings(nats_server.url)) as second:
+            await wait_until(lambda: second.health.is_ready)
+            assert not second.lease.is_held
+            await first.lease.aclose()
+            await wait_until(lambda: second.lease.is_held)
+            assert not first.lease.is_held
+
+
+async def test_master_starts_without_nats_and_joins_when_it_comes(nats_server: NatsServer) -> None:
+    nats_server.kill()
+    async with Master(_settings(nats_server.url)) as master:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{master.http_port}") as client:
+            answer = await client.get("/readyz")
+            assert answer.status_code == 503
+            assert "nats" in answer.json()["missing"]
+            assert (await client.get("/healthz")).status_code == 200
+        nats_server.start()
+        await wait_until(lambda: master.health.is_ready, timeout_s=15)
