@@ -10,6 +10,7 @@ pub mod error;
 pub mod ext;
 pub mod header;
 pub mod id;
+pub mod payload;
 pub mod relay;
 pub mod replay;
 pub mod rtcp;

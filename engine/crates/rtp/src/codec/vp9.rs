@@ -1,6 +1,7 @@
 //! VP9 payload descriptor (RFC 9628 section 4.2).
 
 use super::PayloadInfo;
+use crate::bits::BitReader;
 use crate::error::ParseError;
 
 /// A parsed payload descriptor.
@@ -196,6 +197,37 @@ pub fn is_keyframe(frame: &[u8]) -> bool {
     has_marker && !shows_existing && !is_non_key
 }
 
+/// Width and height of a key frame (VP9 bitstream sections 6.2, 6.2.2 and 6.2.3).
+pub fn keyframe_size(frame: &[u8]) -> Option<(u16, u16)> {
+    if !is_keyframe(frame) {
+        return None;
+    }
+    let mut r = BitReader::new(frame, "VP9 frame header");
+    let mut read = || -> Result<Option<(u16, u16)>, ParseError> {
+        r.skip(2)?; // frame_marker
+        let profile = u32::from(r.bit()?) | u32::from(r.bit()?) << 1;
+        r.skip(4 + u32::from(profile == 3))?; // reserved, show_existing_frame, frame_type, show_frame, error_resilient
+        if r.bits(24)? != SYNC_CODE {
+            return Ok(None);
+        }
+        if profile >= 2 {
+            r.skip(1)?; // bit depth
+        }
+        let has_subsampling = profile & 1 == 1;
+        if r.bits(3)? != COLOR_SPACE_RGB {
+            r.skip(1 + if has_subsampling { 3 } else { 0 })?; // color_range, subsampling, reserved
+        } else if has_subsampling {
+            r.skip(1)?; // reserved
+        }
+        let (width, height) = (r.bits(16)? as u16, r.bits(16)? as u16);
+        Ok(Some((width.saturating_add(1), height.saturating_add(1))))
+    };
+    read().ok().flatten()
+}
+
+const SYNC_CODE: u32 = 0x49_8342;
+const COLOR_SPACE_RGB: u32 = 7;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,12 +269,15 @@ mod tests {
         assert!(!is_keyframe(&[0x86]));
         assert!(!is_keyframe(&[]));
         assert!(!is_keyframe(&[0x02]));
+        // libvpx, profile 0, 320x240
+        assert_eq!(keyframe_size(&[0x82, 0x49, 0x83, 0x42, 0x00, 0x13, 0xf0, 0x0e, 0xf6]), Some((320, 240)));
+        assert_eq!(keyframe_size(&[0x82, 0x49, 0x83]), None);
     }
 
     proptest! {
         #[test]
         fn never_panics_and_rewrites_in_place(mut p in prop::collection::vec(any::<u8>(), 0..64), id: u16, tl0: u8) {
-            let _ = (inspect(&p), is_keyframe(&p));
+            let _ = (inspect(&p), keyframe_size(&p));
             if let Ok(d) = Descriptor::parse(&p) {
                 prop_assert!(d.len <= p.len());
                 d.rewrite(&mut p, id & 0x7fff, tl0);
