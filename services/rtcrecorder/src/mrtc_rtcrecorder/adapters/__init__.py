@@ -1,0 +1,1 @@
+"""What ties the recorder's core to NATS, the engine and storage."""

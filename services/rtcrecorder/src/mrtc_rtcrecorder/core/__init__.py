@@ -1,0 +1,1 @@
+"""Decisions of the recorder: pure, synchronous, tested in virtual time."""

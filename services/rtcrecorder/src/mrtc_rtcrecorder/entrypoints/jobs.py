@@ -1,0 +1,89 @@
+"""Turns a message of the job queue into a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from google.protobuf.message import DecodeError
+from mrtc.recorder.v1 import recording_pb2
+from mrtc_common import subjects
+from mrtc_common.errors import MrtcError, UnavailableError
+from mrtc_common.jobs import HandBackError, Job
+from mrtc_common.log import bound, get_logger
+
+from mrtc_rtcrecorder.core import progress
+from mrtc_rtcrecorder.core.progress import Recording
+from mrtc_rtcrecorder.errors import RecordLostError
+from mrtc_rtcrecorder.ports import RecordStore
+
+_log = get_logger(__name__)
+
+# A job that was handed out so often kills its recorders; it is given up so that it stops doing so.
+MAX_DELIVERIES = 20
+_MODES = (recording_pb2.RECORDING_MODE_SINGLE, recording_pb2.RECORDING_MODE_MIXED)
+_MAX_PIXELS, _MAX_FPS = 3840 * 2160, 60
+
+
+class JobHandler:
+    """Handles jobs.
+
+    Args:
+        open_store: the record of a key.
+        record: records to the end, see `RecordingJob.run`.
+        now_ms: Unix time.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        open_store: Callable[[str], RecordStore],
+        record: Callable[[Recording, RecordStore], Awaitable[None]],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._node_id = node_id
+        self._open_store = open_store
+        self._record = record
+        self._now_ms = now_ms
+
+    async def handle(self, job: Job) -> None:
+        """Does one job. Raises HandBackError."""
+        try:
+            wanted = Recording.FromString(job.payload)
+            key = subjects.recording_key(subjects.room_key(wanted.app_id, wanted.room), wanted.id)
+        except (DecodeError, MrtcError):
+            _log.error("a job is malformed, it is dropped")
+            return
+        with bound(room=wanted.room, app=wanted.app_id, recording=wanted.id):
+            await self._handle(self._open_store(key), job)
+
+    async def _handle(self, store: RecordStore, job: Job) -> None:
+        try:
+            record = await store.claim(lambda record: progress.claim(record, self._node_id))
+            problem = _problem(record)
+            if job.deliveries > MAX_DELIVERIES:
+                problem = f"given up after {MAX_DELIVERIES} tries"
+            if problem:
+                await store.update(lambda record: progress.ended(record, self._now_ms(), problem))
+                _log.error("a recording is given up", error=problem)
+                return
+        except RecordLostError:
+            _log.info("a job of an ended recording is dropped")
+            return
+        except UnavailableError:
+            raise HandBackError(1.0) from None
+        _log.info("recording taken", mode=recording_pb2.RecordingMode.Name(record.mode), deliveries=job.deliveries)
+        await self._record(record, store)
+
+
+def _problem(record: Recording) -> str:
+    """What is wrong with the request; empty if nothing is."""
+    if record.mode not in _MODES:
+        return "mode must be single or mixed"
+    if record.width % 2 or record.height % 2 or record.width * record.height > _MAX_PIXELS:
+        return "width and height must be even, together at most 3840x2160"
+    if (record.width and record.width < 64) or (record.height and record.height < 64):
+        return "width and height must be at least 64"
+    if record.fps > _MAX_FPS:
+        return f"fps must be at most {_MAX_FPS}"
+    return ""

@@ -1,0 +1,23 @@
+"""What can go wrong with a recording. `RecorderError` is the root; `code` is stable and goes into logs and records."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RecorderError(Exception):
+    """Root of the recorder's errors."""
+
+    code: ClassVar[str] = "recorder_error"
+
+
+class UndecodableError(RecorderError):
+    """Bytes that should be a key frame are none."""
+
+    code = "undecodable"
+
+
+class RecordLostError(RecorderError):
+    """The record is gone, ended, or another recorder has the job now."""
+
+    code = "record_lost"

@@ -1,0 +1,225 @@
+"""One recording from its job to its end: which tracks are followed, when it ends, what its record says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, replace
+
+from mrtc_common.clock import Clock
+from mrtc_common.errors import UnavailableError
+from mrtc_common.jobs import HandBackError
+from mrtc_common.log import get_logger
+
+from .core import progress
+from .core.frames import Frame
+from .core.progress import FileProgress, Recording
+from .core.room_view import RoomView, Selection, WantedTrack
+from .errors import RecordLostError
+from .ports import Output, RecordStore, TrackFeed
+
+_log = get_logger(__name__)
+
+_PROGRESS_INTERVAL_S = 1.0
+# Capture times further than this from now are a sender's error; the frame is taken to be of now.
+_MAX_PAST_US, _MAX_FUTURE_US = 10_000_000, 500_000
+
+FollowRoom = Callable[[RoomView, Callable[[], None]], Coroutine[None, None, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """How long a recording waits for its room, and for somebody in it. Seconds."""
+
+    room_wait_s: float
+    empty_timeout_s: float
+
+
+class RecordingJob:
+    """Records one room until it is told to stop or the room ends.
+
+    Args:
+        record: the record as claimed.
+        follow_room: keeps a view of the room, see `adapters.room_watch`.
+        make_output: makes what writes the files.
+    """
+
+    def __init__(
+        self,
+        record: Recording,
+        *,
+        store: RecordStore,
+        follow_room: FollowRoom,
+        feed: TrackFeed,
+        make_output: Callable[[], Output],
+        limits: JobLimits,
+        clock: Clock,
+    ) -> None:
+        self._record = record
+        self._store = store
+        self._follow_room = follow_room
+        self._feed = feed
+        self._make_output = make_output
+        self._limits = limits
+        self._clock = clock
+        self._output: Output | None = None
+        self._view = RoomView()
+        self._selection = Selection(frozenset(record.identities), record.tag_prefix)
+        self._followers: dict[str, tuple[WantedTrack, asyncio.Task[None]]] = {}
+        self._wake = asyncio.Event()
+        self._is_stop_requested = record.is_stop_requested
+        self._is_lost = False
+        self._has_room_snapshot = False
+        self._was_open = False
+        self._quiet_since = clock.monotonic()
+
+    async def run(self) -> None:
+        """Records to the end. Raises HandBackError when it is cancelled or cannot go on here."""
+        try:
+            async with self._helpers():
+                await self._supervise()
+        except asyncio.CancelledError:
+            await self._close_files()
+            await self._report()
+            raise HandBackError from None
+        await self._close_files()
+        if self._is_lost:
+            _log.warning("another recorder has taken over; what was written stays")
+            return
+        await self._end()
+
+    async def _supervise(self) -> None:
+        while not self._has_ended():
+            self._wake.clear()
+            if self._was_open:
+                self._reconcile(self._open_output())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PROGRESS_INTERVAL_S):
+                    await self._wake.wait()
+                    continue
+            await self._report()
+
+    def _has_ended(self) -> bool:
+        if self._is_stop_requested or self._is_lost or self._failure():
+            return True
+        if not self._has_room_snapshot:
+            return False
+        now = self._clock.monotonic()
+        if self._view.is_open and not self._view.is_empty:
+            self._was_open, self._quiet_since = True, now
+            return False
+        if self._was_open and not self._view.is_open:
+            return True
+        limit = self._limits.empty_timeout_s if self._was_open else self._limits.room_wait_s
+        return now - self._quiet_since >= limit
+
+    # Output
+
+    def _open_output(self) -> Output:
+        """Files begin with the first participant: what nobody is in is not worth a file."""
+        if self._output is None:
+            self._output = self._make_output()
+            self._output.failed.add_done_callback(lambda _: self._wake.set())
+        return self._output
+
+    def _files(self) -> list[FileProgress]:
+        return self._output.files() if self._output is not None else []
+
+    def _failure(self) -> str:
+        output = self._output
+        return output.failed.result() if output is not None and output.failed.done() else ""
+
+    async def _close_files(self) -> None:
+        if self._output is not None:
+            await asyncio.shield(self._output.finish())
+
+    # Tracks
+
+    def _reconcile(self, output: Output) -> None:
+        wanted = self._view.wanted_tracks(self._selection)
+        for track_id in [track_id for track_id in self._followers if track_id not in wanted]:
+            self._followers.pop(track_id)[1].cancel()
+            output.remove(track_id)
+        for track in wanted.values():
+            known = self._followers.get(track.track_id)
+            if known is not None and known[0] == track:
+                continue
+            output.update(track)
+            if known is not None and known[0].node_id == track.node_id:
+                self._followers[track.track_id] = (track, known[1])
+                continue
+            if known is not None:
+                known[1].cancel()
+            self._followers[track.track_id] = (track, self._start_following(track, output))
+
+    def _start_following(self, track: WantedTrack, output: Output) -> asyncio.Task[None]:
+        def on_frame(frame: Frame) -> None:
+            output.push(track.track_id, _with_sane_time(frame))
+
+        follow = self._feed.follow(track, lambda: output.restart(track.track_id), on_frame)
+        return asyncio.create_task(follow, name=f"follow {track.track_id}")
+
+    # Record
+
+    async def _report(self) -> None:
+        try:
+            self._record = await self._store.update(lambda record: progress.with_files(record, self._files()))
+        except RecordLostError:
+            # An ended record with files still growing: another recorder finished it; a missing one: an operator.
+            self._is_lost = True
+        except UnavailableError:
+            pass  # media goes on; the next second tries again
+
+    async def _end(self) -> None:
+        error, files = self._failure(), self._files()
+
+        def finish(record: Recording) -> Recording:
+            return progress.ended(progress.with_files(record, files), self._clock.unix_ms(), error)
+
+        while True:
+            try:
+                await self._store.update(finish)
+            except RecordLostError:
+                return
+            except UnavailableError:
+                await asyncio.sleep(_PROGRESS_INTERVAL_S)
+            else:
+                _log.info("recording ended", files=len(files), error=error)
+                return
+
+    # Helpers
+
+    @contextlib.asynccontextmanager
+    async def _helpers(self) -> AsyncIterator[None]:
+        """What runs beside: the watches, and the followers, which end with it."""
+        tasks = [
+            asyncio.create_task(self._store.watch(self._on_stop, self._on_lost), name="record-watch"),
+            asyncio.create_task(self._follow_room(self._view, self._on_room), name="room-watch"),
+        ]
+        try:
+            yield
+        finally:
+            tasks += [task for _, task in self._followers.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_stop(self) -> None:
+        self._is_stop_requested = True
+        self._wake.set()
+
+    def _on_lost(self) -> None:
+        self._is_lost = True
+        self._wake.set()
+
+    def _on_room(self) -> None:
+        self._has_room_snapshot = True
+        self._wake.set()
+
+
+def _with_sane_time(frame: Frame) -> Frame:
+    now_us = time.time_ns() // 1000
+    sane = min(max(frame.captured_at_us, now_us - _MAX_PAST_US), now_us + _MAX_FUTURE_US)
+    return frame if sane == frame.captured_at_us else replace(frame, captured_at_us=sane)

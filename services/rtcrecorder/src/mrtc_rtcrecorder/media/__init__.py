@@ -1,0 +1,1 @@
+"""Work on media with libav: muxing, decoding, composing, mixing."""

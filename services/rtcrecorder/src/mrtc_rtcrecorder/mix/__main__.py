@@ -1,0 +1,153 @@
+"""Runs the mixing process: messages on standard input, progress on standard output. Started by the recorder only."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from . import wire
+from .encoder import EncoderConfig, MixedFile
+from .session import MixSession
+
+# Messages between the pipe and the mixer. Full: the pipe fills, then the recorder drops frames and counts them.
+_QUEUE_MESSAGES = 2_000
+_PROGRESS_INTERVAL_S = 1.0
+# Below the engine and the recorder's own loop: media that is late is repaired by the delay, a late packet is not.
+_NICENESS = 5
+
+Message = tuple[wire.MessageKind, bytes]
+
+
+def _read_messages(source: BinaryIO, into: queue.Queue[Message | None]) -> None:
+    """Reads until the recorder closes the pipe, which ends the recording as `FINISH` would."""
+    try:
+        while len(header := source.read(wire.HEADER_BYTES)) == wire.HEADER_BYTES:
+            length, kind = wire.parse_header(header)
+            body = source.read(length)
+            if len(body) < length:
+                break
+            into.put((kind, body))
+    except ValueError as error:
+        print(f"broken message: {error}", file=sys.stderr)
+    finally:
+        into.put(None)
+
+
+class Mixer:
+    """Feeds messages and the time to a session."""
+
+    def __init__(self, config: wire.MixConfig, messages: queue.Queue[Message | None]) -> None:
+        encoder = EncoderConfig(config.width, config.height, config.fps, config.preset, config.crf)
+        self._file = MixedFile(Path(config.path), encoder)
+        self._began_at_us = _now_us()
+        self._messages = messages
+        self._session = MixSession(
+            self._file,
+            width=config.width,
+            height=config.height,
+            fps=config.fps,
+            begins_at_us=self._began_at_us,
+            delay_us=config.delay_us,
+        )
+        self._reported_at = 0.0
+
+    def run(self) -> None:
+        """Works until `FINISH` or the end of the pipe, then completes the file."""
+        finish_at_us: int | None = None
+        while finish_at_us is None:
+            finish_at_us = self._take_messages()
+            self._session.advance(_now_us())
+            if time.monotonic() - self._reported_at >= _PROGRESS_INTERVAL_S:
+                self._report()
+        self._session.finish(finish_at_us)
+        self._file.close()
+        self._report(is_complete=True)
+
+    def _take_messages(self) -> int | None:
+        """Handles messages until the next tick is due; gives the end's capture time when it is told."""
+        while (wait_us := self._session.next_tick_at_us - _now_us()) > 0:
+            try:
+                taken = self._messages.get(timeout=wait_us / 1e6)
+            except queue.Empty:
+                return None
+            if taken is None:
+                return _now_us()
+            kind, body = taken
+            if kind is wire.MessageKind.FINISH:
+                return int(body)
+            self._handle(kind, body)
+        return self._catch_up()
+
+    def _catch_up(self) -> int | None:
+        """Handles what waits when ticks are due already, so that a busy machine starves neither."""
+        for _ in range(self._messages.qsize()):
+            taken = self._messages.get_nowait()
+            if taken is None:
+                return _now_us()
+            kind, body = taken
+            if kind is wire.MessageKind.FINISH:
+                return int(body)
+            self._handle(kind, body)
+        return None
+
+    def _handle(self, kind: wire.MessageKind, body: bytes) -> None:
+        match kind:
+            case wire.MessageKind.FRAME:
+                self._session.push(*wire.parse_frame(body))
+            case wire.MessageKind.ADD_TRACK:
+                self._session.add_track(*wire.parse_add_track(body))
+            case wire.MessageKind.REMOVE_TRACK:
+                self._session.remove_track(wire.parse_track(body))
+            case wire.MessageKind.HIDE_TRACK:
+                self._session.hide_track(wire.parse_track(body))
+
+    def _report(self, *, is_complete: bool = False) -> None:
+        self._reported_at = time.monotonic()
+        progress = wire.MixProgress(
+            began_at_us=self._began_at_us,
+            size_bytes=self._file.size_bytes,
+            duration_us=self._file.duration_us,
+            skipped_pictures=self._session.skipped_pictures,
+            is_complete=is_complete,
+        )
+        _tell(progress)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _tell(progress: wire.MixProgress) -> None:
+    sys.stdout.buffer.write(progress.encode())
+    sys.stdout.buffer.flush()
+
+
+def main() -> int:
+    """Makes one file. Exit status 1 if it could not."""
+    os.nice(_NICENESS)
+    # Ctrl-C goes to the whole process group; this process ends when the recorder closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    messages: queue.Queue[Message | None] = queue.Queue(_QUEUE_MESSAGES)
+    threading.Thread(target=_read_messages, args=(sys.stdin.buffer, messages), daemon=True).start()
+    first = messages.get()
+    if first is None or first[0] is not wire.MessageKind.CONFIG:
+        print("started without a configuration", file=sys.stderr)
+        return 1
+    try:
+        Mixer(wire.MixConfig.decode(first[1]), messages).run()
+    except BrokenPipeError:
+        return 1  # the recorder is gone; what was written stays
+    except OSError as error:
+        _tell(wire.MixProgress(began_at_us=0, error=f"cannot write: {error.strerror or error}"))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
