@@ -1,6 +1,7 @@
 """A whole master with a real nats-server and real gRPC."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -12,15 +13,24 @@ from mrtc.event.v1 import state_pb2
 from mrtc.node.v1 import master_service_pb2 as pb
 from mrtc.node.v1 import master_service_pb2_grpc
 from mrtc_common import subjects, tables
-from mrtc_common.errors import BadRequestError, MrtcError, NoCapacityError, NotFoundError, UnauthenticatedError
+from mrtc_common.errors import (
+    BadRequestError,
+    MrtcError,
+    NoCapacityError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from mrtc_common.grpc import Channels, GrpcSecurity, call
 from mrtc_common.kv import Change, SnapshotDone
-from mrtc_common.nats import NatsLink
+from mrtc_common.nats import NatsLink, NatsOptions
+from mrtc_common.nats_schema import SchemaOptions
 from mrtc_common.node import NodeAgent, new_node_id
 from mrtc_common.testing import NatsServer, wait_until
 from mrtc_master.bootstrap import Master
 from mrtc_master.config import MasterSettings
 
+GRACE_S = 2.0
 SECRET = "a secret of the tests"
 ROOM = subjects.room_key("app", "room")
 
@@ -32,16 +42,24 @@ def _settings(nats_url: str, **values: Any) -> MasterSettings:
         "grpc_port": 0,
         "http_port": 0,
         "nats_urls": nats_url,
-        "session_grace_s": 2,
+        "session_grace_s": GRACE_S,
         "orphan_grace_s": 0.5,
     }
     return MasterSettings.from_values(defaults | values)
 
 
 @pytest_asyncio.fixture
+async def nats_link(nats_server: NatsServer) -> AsyncIterator[NatsLink]:
+    options = NatsOptions(urls=(nats_server.url,), schema=SchemaOptions(session_grace_s=GRACE_S))
+    async with NatsLink(options, name="test") as link:
+        await link.wait_ready(10)
+        yield link
+
+
+@pytest_asyncio.fixture
 async def master(nats_server: NatsServer) -> AsyncIterator[Master]:
     async with Master(_settings(nats_server.url)) as running:
-        await wait_until(lambda: running.health.is_ready, what="master ready")
+        await wait_until(lambda: running.health.is_ready and running.lease.is_held, what="master ready")
         yield running
 
 
@@ -216,7 +234,7 @@ async def test_a_refreshed_session_keeps_its_participant_over_a_restart_of_nats(
 
     async def refresh() -> None:
         while True:
-            if nats_link.is_ready:
+            with contextlib.suppress(UnavailableError):
                 await sessions.put("s1", state_pb2.SessionRecord(session_id="s1"))
             await asyncio.sleep(0.5)
 

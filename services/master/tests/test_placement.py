@@ -16,12 +16,12 @@ from mrtc_common.errors import NoCapacityError
 from mrtc_master.core.placement import PlacementPolicy, PlacementRequest, Placer
 
 
-def _node(id: str, load: float = 0.1, **fields: object) -> Node:
+def _node(id: str, ratio: float = 0.1, **fields: object) -> Node:
     values: dict[str, object] = {
         "kind": NODE_KIND_MCU,
         "state": NODE_STATE_READY,
         "heartbeat_at_ms": 1,
-        "load": NodeLoad(load=load, max_transports=1000),
+        "load": NodeLoad(load=ratio, max_transports=1000),
     }
     return Node(id=id, **(values | fields))  # type: ignore[arg-type]
 

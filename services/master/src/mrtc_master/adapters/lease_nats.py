@@ -35,6 +35,8 @@ class NatsLease:
         self._clock = clock or SystemClock()
         self._revision: int | None = None
         self._held_until = 0.0
+        self._link = link
+        self._try_now = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -45,10 +47,12 @@ class NatsLease:
     async def start(self) -> None:
         """Begins to try."""
         self._task = asyncio.create_task(self._run(), name="lease")
+        self._remove_listener = self._link.on_change(lambda ready: self._try_now.set() if ready else None)
 
     async def aclose(self) -> None:
         """Gives it back, so that another one takes over at once."""
         if self._task is not None:
+            self._remove_listener()
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
@@ -61,8 +65,11 @@ class NatsLease:
 
     async def _run(self) -> None:
         while True:
+            self._try_now.clear()
             await self._try()
-            await asyncio.sleep(_RENEW_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RENEW_INTERVAL_S):
+                    await self._try_now.wait()
 
     async def _try(self) -> None:
         value = Node(id=self._holder)
@@ -75,6 +82,8 @@ class NatsLease:
                 self._revision = await self._leases.update(self._key, value, self._revision)
         except (KeyExistsError, RevisionMismatchError):
             self._revision = None
+            if was_held:  # NATS may have lost the key at a restart; it may be free
+                self._try_now.set()
         except MrtcError:
             # NATS is away; until the lease could have expired it is still ours.
             if asked_at >= self._held_until:
