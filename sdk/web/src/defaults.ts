@@ -11,6 +11,9 @@ export const REQUEST_TIMEOUT_MS = 30_000;
 /** Requests waiting for replies; beyond it new ones fail at once, so that an outage cannot grow memory. */
 export const MAX_PENDING_REQUESTS = 256;
 
+/** A request is repeated on so many further connections; a network that flaps more often loses the session anyway. */
+export const MAX_REQUEST_REPEATS = 5;
+
 /** Waits between attempts to reconnect; the last one repeats. The first is free: most losses are short. */
 export const RECONNECT_DELAYS_MS = [0, 300, 1_200, 2_700, 4_800, 7_000];
 

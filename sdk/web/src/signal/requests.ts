@@ -1,11 +1,12 @@
 /** Requests on their way: each has an id, is repeated after a resume, and ends by reply, error or timeout. */
 
-import { MAX_PENDING_REQUESTS, REQUEST_TIMEOUT_MS } from '../defaults';
+import { MAX_PENDING_REQUESTS, MAX_REQUEST_REPEATS, REQUEST_TIMEOUT_MS } from '../defaults';
 import { ConnectionError, MrtcError, errorFromServer } from '../errors';
 import type { ServerFrame } from '../gen/mrtc/signaling/v1/client_pb';
 import type { ClientBody, ServerBody } from './frames';
 
 interface Pending {
+  repeats: number;
   body: ClientBody;
   resolve: (body: ServerBody) => void;
   reject: (error: MrtcError) => void;
@@ -36,7 +37,7 @@ export class RequestRegister {
         this.#pending.delete(id);
         reject(new ConnectionError(`no reply to "${body.case ?? ''}" in ${timeoutMs} ms`, 'TIMEOUT'));
       };
-      this.#pending.set(id, { body, resolve, reject, timer: setTimeout(expire, timeoutMs) });
+      this.#pending.set(id, { repeats: 0, body, resolve, reject, timer: setTimeout(expire, timeoutMs) });
     });
   }
 
@@ -52,9 +53,22 @@ export class RequestRegister {
     return true;
   }
 
-  /** What has to be sent again on a new connection, oldest first. */
-  *unanswered(): Iterable<[id: number, body: ClientBody]> {
-    for (const [id, { body }] of this.#pending) yield [id, body];
+  /**
+   * What has to be sent again on a new connection, oldest first. A request that outlived too many connections is failed
+   * instead: it may be what ends them.
+   */
+  repeat(): [id: number, body: ClientBody][] {
+    const repeated: [number, ClientBody][] = [];
+    for (const [id, pending] of [...this.#pending]) {
+      if (++pending.repeats <= MAX_REQUEST_REPEATS) {
+        repeated.push([id, pending.body]);
+        continue;
+      }
+      this.#pending.delete(id);
+      clearTimeout(pending.timer);
+      pending.reject(new ConnectionError(`"${pending.body.case ?? ''}" was sent ${pending.repeats} times in vain`));
+    }
+    return repeated;
   }
 
   /** Fails all. */

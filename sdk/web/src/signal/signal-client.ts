@@ -296,7 +296,7 @@ export class SignalClient extends Emitter<SignalEvents> {
     if (!socket) return;
     this.#isResuming = false;
     this.#attach(socket);
-    for (const [id, body] of this.#requests.unanswered()) this.#send(id, body);
+    for (const [id, body] of this.#requests.repeat()) this.#send(id, body);
     this.emit('resumed', response);
     logger.info('session resumed');
   }
