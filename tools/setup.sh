@@ -49,3 +49,7 @@ fi
 tools/gen_proto.sh
 tools/build_engine.sh
 tools/build_web.sh
+if [ "$purpose" = test ] && [ ! -d tests/interop/werift/node_modules ]; then
+  say "installing the third-party WHEP player"
+  npm --prefix tests/interop/werift ci --silent
+fi

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -68,8 +67,6 @@ async def test_ffmpeg_publishes_by_whip_and_a_participant_sees_it(suite: Running
 
 async def test_werift_plays_a_participant_by_whep(suite: RunningSuite, tmp_path: Path) -> None:
     """A WebRTC stack of its own (TypeScript) plays a participant's picture and sound."""
-    if not (WERIFT / "node_modules").is_dir():
-        subprocess.run(["npm", "ci", "--silent"], cwd=WERIFT, check=True)
     room, out = new_room(), tmp_path / "played.webm"
     async with joined(suite.url, suite.token(room, "alice"), room, video_codecs=("vp8",)) as alice:
         await alice.publish(PatternTrack(88))

@@ -82,6 +82,14 @@ class RunningSuite:
         token: str = response.json()["token"]
         return token
 
+    def is_alive(self, name: str) -> bool:
+        """True if a process's own loop answers."""
+        try:
+            response = httpx.get(f"http://127.0.0.1:{self.suite.http_ports[name]}/healthz", timeout=2)
+        except httpx.TransportError:
+            return False
+        return response.status_code == 200
+
     def readiness(self, name: str) -> tuple[int, dict[str, Any]]:
         """Status and body of a process's /readyz."""
         response = httpx.get(f"http://127.0.0.1:{self.suite.http_ports[name]}/readyz", timeout=5)

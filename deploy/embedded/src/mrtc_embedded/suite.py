@@ -59,7 +59,7 @@ class Suite:
         self.http_ports: dict[str, int] = {}
         self._secrets = _load_secrets(options.data_dir)
         self._nats_port = free_port()
-        self._master_port = free_port()
+        self.master_port = free_port()
         self._build()
 
     @property
@@ -126,7 +126,7 @@ class Suite:
     def _build(self) -> None:
         data = self.options.data_dir
         self._add_nats(data)
-        self._add("master", {"GRPC_PORT": str(self._master_port)})
+        self._add("master", {"GRPC_PORT": str(self.master_port)})
         for number in range(1, self.options.mcus + 1):
             self._add(
                 f"rtcmcu-{number}",
@@ -155,7 +155,7 @@ class Suite:
         settings = {
             "HTTP_PORT": str(self.options.http_port if number == 1 and self.options.http_port else free_port()),
             "BIND_IP": self.options.bind_ip,
-            "MASTER_ADDRESS": f"{LOOPBACK}:{self._master_port}",
+            "MASTER_ADDRESS": f"{LOOPBACK}:{self.master_port}",
             "DATABASE_URL": f"sqlite+aiosqlite:///{self.options.data_dir / 'mrtc.sqlite3'}",
             "SECRETS_KEY": self._secrets["secrets_key"],
             "STORAGE_ROOT": str(self.options.data_dir / "files"),

@@ -1,0 +1,130 @@
+"""kill -9 of each kind of process while a call runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mrtc_sdk.pattern import PatternTrack
+
+from tests.support.media import Watcher, joined, remote_track, wait_until
+from tests.support.suite import RunningSuite, running_suite
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.fixture(scope="module")
+def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
+    """A suite of its own, whose processes may die."""
+    data: Path = tmp_path_factory.mktemp("victims")
+    with running_suite(data, signalings=2, mcu_workers=1) as running:
+        yield running
+
+
+def new_room() -> str:
+    """A name nobody used."""
+    return f"room-{uuid.uuid4().hex[:8]}"
+
+
+async def test_a_killed_signaling_instance_costs_no_media_and_no_message(victims: RunningSuite) -> None:
+    """Media goes on untouched; when the instance is back the session resumes and messages come once."""
+    room = new_room()
+    async with (
+        joined(victims.signaling_url(2), victims.token(room, "alice"), room) as alice,
+        joined(victims.url, victims.token(room, "bob"), room) as bob,
+    ):
+        await alice.publish(PatternTrack(41))
+        watcher = Watcher((await remote_track(bob, "video", "alice")).media)
+        await watcher.sees(41)
+        killed_at = time.monotonic()
+        await asyncio.to_thread(victims.kill, "signaling-2")
+        sent = [await bob.send_message(f"m{n}".encode()) for n in range(5)]
+        await asyncio.to_thread(victims.restart, "signaling-2")
+        received: list[bytes] = []
+        async with asyncio.timeout(30):
+            while len(received) < len(sent):
+                name, value = await alice.next_event()
+                if name == "message":
+                    received.append(value.payload)
+        assert received == [b"m0", b"m1", b"m2", b"m3", b"m4"]
+        await watcher.sees(41)
+        assert watcher.longest_gap_s(killed_at) < 0.5
+        assert {p.identity for p in bob.participants.values()} == {"alice", "bob"}
+        await watcher.aclose()
+
+
+async def test_a_killed_master_costs_nothing_to_those_in_a_call(victims: RunningSuite) -> None:
+    """Media goes on, and joins work again when the master is back."""
+    room = new_room()
+    async with (
+        joined(victims.url, victims.token(room, "alice"), room) as alice,
+        joined(victims.url, victims.token(room, "bob"), room) as bob,
+    ):
+        await alice.publish(PatternTrack(42))
+        watcher = Watcher((await remote_track(bob, "video", "alice")).media)
+        await watcher.sees(42)
+        killed_at = time.monotonic()
+        await asyncio.to_thread(victims.kill, "master")
+        await watcher.sees(42, frames=20)
+        await asyncio.to_thread(victims.restart, "master")
+        assert watcher.longest_gap_s(killed_at) < 0.5
+        async with joined(victims.url, victims.token(room, "carol"), room) as carol:
+            third = Watcher((await remote_track(carol, "video", "alice")).media)
+            await third.sees(42)
+            await third.aclose()
+        await watcher.aclose()
+
+
+async def test_nats_away_costs_no_media(victims: RunningSuite) -> None:
+    """NATS is killed and comes back: the picture goes on, then joins and messages work again."""
+    room = new_room()
+    async with (
+        joined(victims.url, victims.token(room, "alice"), room) as alice,
+        joined(victims.url, victims.token(room, "bob"), room) as bob,
+    ):
+        await alice.publish(PatternTrack(43))
+        watcher = Watcher((await remote_track(bob, "video", "alice")).media)
+        await watcher.sees(43)
+        killed_at = time.monotonic()
+        await asyncio.to_thread(victims.kill, "nats")
+        await watcher.sees(43, frames=60)
+        await asyncio.to_thread(victims.restart, "nats")
+        await watcher.sees(43, frames=30)
+        assert watcher.longest_gap_s(killed_at) < 0.5
+        await wait_until(lambda: victims.readiness("signaling-1")[0] == 200, 30, "signaling to be ready again")
+        async with joined(victims.url, victims.token(room, "carol"), room) as carol:
+            third = Watcher((await remote_track(carol, "video", "alice", 20)).media)
+            await third.sees(43)
+            await third.aclose()
+        await watcher.aclose()
+
+
+async def test_a_killed_rtcmcu_is_replaced_and_the_call_comes_back(victims: RunningSuite) -> None:
+    """Its sessions are told, make new transports on the other node, and see each other again."""
+    room = new_room()
+    async with (
+        joined(victims.url, victims.token(room, "alice"), room) as alice,
+        joined(victims.url, victims.token(room, "bob"), room) as bob,
+    ):
+        await alice.publish(PatternTrack(44))
+        watcher = Watcher((await remote_track(bob, "video", "alice")).media)
+        await watcher.sees(44)
+        for name in ("rtcmcu-1", "rtcmcu-2"):
+            await asyncio.to_thread(victims.kill, name)
+            await asyncio.gather(*(_event(participant, "media_restored") for participant in (alice, bob)))
+            restored = Watcher((await remote_track(bob, "video", "alice", 20)).media)
+            await restored.sees(44, timeout_s=30)
+            await restored.aclose()
+            await asyncio.to_thread(victims.restart, name)
+            break
+        await watcher.aclose()
+
+
+async def _event(room: object, name: str) -> None:
+    async with asyncio.timeout(40):
+        while (await room.next_event())[0] != name:  # type: ignore[attr-defined]
+            pass

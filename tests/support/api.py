@@ -1,0 +1,80 @@
+"""The REST API of a running suite, as an app's own server uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.suite import RunningSuite
+from tests.support.waiting import wait_for
+
+APP = "demo"
+
+
+class RoomApi:
+    """Calls about one room, with a token that its admin has."""
+
+    def __init__(self, suite: RunningSuite, room: str) -> None:
+        token = suite.token(room, "api", admin="true")
+        self._base = f"/v1/apps/{APP}/rooms/{room}"
+        self._client = httpx.Client(
+            base_url=suite.url, headers={"authorization": f"Bearer {token}"}, timeout=30, follow_redirects=False
+        )
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """JSON of a call that must succeed."""
+        response = self._client.request(method, path if path.startswith("/") else f"{self._base}/{path}", **options)
+        assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
+        return response.json() if response.content else None
+
+    def start_recording(self, mode: str, **settings: Any) -> str:
+        """Starts one and returns its id."""
+        identifier: str = self.call("POST", "recordings", json={"mode": mode, **settings})["id"]
+        return identifier
+
+    def recording(self, identifier: str) -> dict[str, Any]:
+        """As it is now."""
+        found: dict[str, Any] = self.call("GET", f"recordings/{identifier}")
+        return found
+
+    def wait_for_recording(self, identifier: str, *states: str, timeout_s: float = 30) -> dict[str, Any]:
+        """Waits until it is in one of the states."""
+        seen: dict[str, Any] = {}
+
+        def reached() -> bool:
+            seen.update(self.recording(identifier))
+            assert seen["state"] != "failed" or "failed" in states, seen
+            return seen["state"] in states
+
+        wait_for(reached, timeout_s, f"recording {identifier} to be {states}")
+        return seen
+
+    def stop_recording(self, identifier: str) -> dict[str, Any]:
+        """Ends it and waits until its files are complete."""
+        self.call("POST", f"recordings/{identifier}/stop")
+        return self.wait_for_recording(identifier, "complete")
+
+    def download(self, file: dict[str, Any], folder: Path) -> Path:
+        """Fetches a file of a recording."""
+        response = self._client.get(file["url"])
+        assert response.status_code == 200, response.text
+        path = folder / file["name"]
+        path.write_bytes(response.content)
+        return path
+
+    def upload(self, path: Path) -> str:
+        """Stores a media file; returns the name under which it can be played."""
+        name: str = self.call("PUT", f"/v1/apps/{APP}/media/{path.name}", content=path.read_bytes())["name"]
+        return name
+
+    def start_vod(self, media: str, **settings: Any) -> str:
+        """Plays a file; returns the vod's id."""
+        identifier: str = self.call("POST", "vods", json={"media": media, **settings})["id"]
+        return identifier
+
+    def vod(self, identifier: str) -> dict[str, Any]:
+        """As it is now."""
+        found: dict[str, Any] = self.call("GET", f"vods/{identifier}")
+        return found
