@@ -1,0 +1,3 @@
+"""Client connections, rooms and their life cycle, WHIP, WHEP and the REST API."""
+
+__version__ = "0.1.0"

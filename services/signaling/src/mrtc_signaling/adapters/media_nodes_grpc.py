@@ -1,0 +1,228 @@
+"""rtcmcu nodes over gRPC: placement by the master, calls with deadlines, one shared event stream per node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from mrtc.common.v1 import common_pb2
+from mrtc.media.v1 import media_service_pb2, media_service_pb2_grpc
+from mrtc.node.v1 import master_service_pb2, master_service_pb2_grpc
+from mrtc_common import subjects
+from mrtc_common.clock import Clock
+from mrtc_common.errors import MrtcError, UnavailableError
+from mrtc_common.grpc import Channels, call, stream
+from mrtc_common.log import get_logger
+from mrtc_common.nats import NatsLink, NatsSubscription
+from mrtc_common.node import NodeDirectory
+
+from mrtc_signaling.ports import MediaNode, MediaNodeLost, TransportEvent
+
+_log = get_logger(__name__)
+
+Listener = Callable[[TransportEvent], None]
+
+# Joins of one room within this time go where the master put the last one: a class of thirty is one question.
+_PLACEMENT_TTL_S = 1.0
+_MAX_PLACEMENTS_KEPT = 10_000
+# A node whose event stream cannot be had for so long is taken for dead, before its heartbeat expires.
+_NODE_LOST_AFTER_S = 2.0
+_STREAM_RETRY_S = 0.2
+# A stream that lasted so long was up.
+_STREAM_STOOD_S = 1.0
+_PLACE_TIMEOUT_S = 2.0
+
+
+class GrpcMediaNode:
+    """See `ports.MediaNode`."""
+
+    def __init__(self, stub: media_service_pb2_grpc.MediaServiceStub) -> None:
+        self._stub = stub
+
+    async def create_transport(
+        self, request: media_service_pb2.CreateTransportRequest
+    ) -> media_service_pb2.CreateTransportResponse:
+        """See the port."""
+        # No retries by the channel: the caller goes to another node, which is quicker.
+        response = await call(self._stub.CreateTransport, request, retries=0)
+        return cast(media_service_pb2.CreateTransportResponse, response)
+
+    async def negotiate_transport(
+        self, request: media_service_pb2.NegotiateTransportRequest
+    ) -> media_service_pb2.NegotiateTransportResponse:
+        """See the port."""
+        return cast(media_service_pb2.NegotiateTransportResponse, await call(self._stub.NegotiateTransport, request))
+
+    async def close_transport(self, transport_id: str) -> None:
+        """See the port."""
+        request = media_service_pb2.CloseTransportRequest(transport_id=transport_id)
+        await call(self._stub.CloseTransport, request, timeout_s=1.5, retries=1)
+
+    async def publish_tracks(self, transport_id: str, tracks: Sequence[common_pb2.Track]) -> list[common_pb2.Track]:
+        """See the port."""
+        request = media_service_pb2.PublishTracksRequest(transport_id=transport_id, tracks=tracks)
+        return list((await call(self._stub.PublishTracks, request)).tracks)
+
+    async def unpublish_tracks(self, transport_id: str, track_ids: Sequence[str]) -> None:
+        """See the port."""
+        request = media_service_pb2.UnpublishTracksRequest(transport_id=transport_id, track_ids=track_ids)
+        await call(self._stub.UnpublishTracks, request)
+
+    async def mute_track(self, transport_id: str, track_id: str, is_muted: bool) -> None:
+        """See the port."""
+        request = media_service_pb2.MuteTrackRequest(transport_id=transport_id, track_id=track_id, is_muted=is_muted)
+        await call(self._stub.MuteTrack, request)
+
+    async def set_subscriptions(
+        self, transport_id: str, subscriptions: Sequence[media_service_pb2.Subscription]
+    ) -> media_service_pb2.SetSubscriptionsResponse:
+        """See the port."""
+        request = media_service_pb2.SetSubscriptionsRequest(transport_id=transport_id, subscriptions=subscriptions)
+        return cast(media_service_pb2.SetSubscriptionsResponse, await call(self._stub.SetSubscriptions, request))
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A node with transports of ours."""
+
+    listeners: dict[str, Listener] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+
+
+class GrpcMediaNodes:
+    """See `ports.MediaNodes`."""
+
+    def __init__(self, link: NatsLink, channels: Channels, master_address: str, clock: Clock, region: str = "") -> None:
+        self._link = link
+        self._channels = channels
+        self._clock = clock
+        self._region = region
+        self._directory = NodeDirectory(link)
+        self._directory.on_gone(lambda node: self._lost(node.id, "it left the registry"))
+        self._master = master_service_pb2_grpc.MasterServiceStub(channels.get(master_address))
+        self._placements: dict[str, tuple[str, float]] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._node_of: dict[str, str] = {}
+        self._died: NatsSubscription | None = None
+        self._died_task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begins to follow the registry; returns at once."""
+        await self._directory.start()
+        self._died_task = asyncio.create_task(self._follow_deaths(), name="node-deaths")
+
+    async def aclose(self) -> None:
+        """Ends all streams."""
+        tasks = [w.task for w in self._watched.values() if w.task is not None]
+        if self._died_task is not None:
+            tasks.append(self._died_task)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._watched.clear()
+        self._node_of.clear()
+        if self._died is not None:
+            await self._died.aclose()
+        await self._directory.aclose()
+
+    async def ping_master(self) -> None:
+        """Raises UnavailableError if the master does not answer."""
+        request = master_service_pb2.ListNodesRequest(kind=master_service_pb2.NODE_KIND_MCU)
+        await call(self._master.ListNodes, request, timeout_s=1.5, retries=0)
+
+    async def place(self, room_key: str, room_node_ids: Sequence[str], excluded_node_ids: Sequence[str]) -> str:
+        """See the port."""
+        now = self._clock.monotonic()
+        cached = self._placements.get(room_key)
+        if cached is not None and cached[1] > now and cached[0] not in excluded_node_ids:
+            return cached[0]
+        request = master_service_pb2.PlaceParticipantRequest(
+            room_key=room_key,
+            region=self._region,
+            excluded_node_ids=excluded_node_ids,
+            room_node_ids=room_node_ids,
+        )
+        response = await call(self._master.PlaceParticipant, request, timeout_s=_PLACE_TIMEOUT_S)
+        node_id: str = response.node.id
+        if len(self._placements) >= _MAX_PLACEMENTS_KEPT:
+            self._placements = {k: v for k, v in self._placements.items() if v[1] > now}
+        self._placements[room_key] = (node_id, now + _PLACEMENT_TTL_S)
+        return node_id
+
+    async def node(self, node_id: str) -> MediaNode:
+        """See the port."""
+        return GrpcMediaNode(await self._stub(node_id))
+
+    def listen(self, node_id: str, transport_id: str, listener: Listener) -> None:
+        """See the port."""
+        self.unlisten(transport_id)
+        watched = self._watched.setdefault(node_id, _Watched())
+        watched.listeners[transport_id] = listener
+        self._node_of[transport_id] = node_id
+        if watched.task is None:
+            watched.task = asyncio.create_task(self._follow(node_id), name=f"node {node_id}")
+
+    def unlisten(self, transport_id: str) -> None:
+        """See the port."""
+        node_id = self._node_of.pop(transport_id, None)
+        watched = self._watched.get(node_id or "")
+        if watched is not None:
+            watched.listeners.pop(transport_id, None)
+            if not watched.listeners and watched.task is not None and node_id is not None:
+                watched.task.cancel()
+                del self._watched[node_id]
+
+    async def _stub(self, node_id: str) -> media_service_pb2_grpc.MediaServiceStub:
+        node = await self._directory.find(node_id)
+        if node is None:
+            raise UnavailableError("the media node is not in the registry")
+        return media_service_pb2_grpc.MediaServiceStub(self._channels.get(node.grpc_address))
+
+    async def _follow(self, node_id: str) -> None:
+        """Hands out a node's events; when its stream breaks and cannot be had again the node is lost."""
+        failing_since: float | None = None
+        while True:
+            began_at = self._clock.monotonic()
+            try:
+                stub = await self._stub(node_id)
+                async for event in stream(stub.WatchTransports, media_service_pb2.WatchTransportsRequest()):
+                    self._hand_out(node_id, event)
+            except MrtcError as error:
+                _log.debug("a node's event stream broke", node_id=node_id, error=error.message)
+            now = self._clock.monotonic()
+            if failing_since is None or now - began_at > _STREAM_STOOD_S:
+                failing_since = now
+            if now - failing_since >= _NODE_LOST_AFTER_S and self._link.is_ready:
+                self._lost(node_id, "it does not answer")
+                return
+            await asyncio.sleep(_STREAM_RETRY_S)
+
+    def _hand_out(self, node_id: str, event: media_service_pb2.WatchTransportsResponse) -> None:
+        watched = self._watched.get(node_id)
+        listener = watched.listeners.get(event.transport_id) if watched is not None else None
+        if listener is not None:
+            listener(event)
+
+    def _lost(self, node_id: str, why: str) -> None:
+        watched = self._watched.pop(node_id, None)
+        self._placements = {k: v for k, v in self._placements.items() if v[0] != node_id}
+        if watched is None:
+            return
+        _log.warning("a media node is lost", node_id=node_id, reason=why, transports=len(watched.listeners))
+        if watched.task is not None and watched.task is not asyncio.current_task():
+            watched.task.cancel()
+        for transport_id, listener in list(watched.listeners.items()):
+            self._node_of.pop(transport_id, None)
+            listener(MediaNodeLost())
+
+    async def _follow_deaths(self) -> None:
+        async def on_event(subject: str, _payload: bytes) -> None:
+            self._lost(subject.rsplit(".", 1)[-1], "the master says so")
+
+        while self._died is None:
+            with contextlib.suppress(UnavailableError):
+                await self._link.wait_ready()
+                self._died = await self._link.subscribe(subjects.NODE_EVENTS_WILDCARD, on_event)

@@ -1,0 +1,10 @@
+"""Runs migrations on the connection that the caller opened."""
+
+from alembic import context
+
+from mrtc_signaling.adapters.app_tables import Base
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=Base.metadata, version_table="mrtc_signaling_version")
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,1 @@
+"""The use cases: they await the ports and let the core decide."""

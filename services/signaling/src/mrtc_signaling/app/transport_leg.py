@@ -1,0 +1,161 @@
+"""The one transport of a session: placed on a node, negotiated, watched, replaced when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+
+from mrtc.media.v1 import media_service_pb2
+from mrtc_common.errors import (
+    FailedPreconditionError,
+    MrtcError,
+    NoCapacityError,
+    TransportNotFoundError,
+    UnavailableError,
+)
+from mrtc_common.ids import new_id
+from mrtc_common.log import get_logger
+
+from mrtc_signaling.ports import MediaNode, TransportEvent
+
+from .context import Context
+
+_log = get_logger(__name__)
+
+Lines = dict[str, media_service_pb2.TransportLine]
+"""Negotiated m-lines by mid."""
+
+
+class TransportLeg:
+    """Owns a session's transport on its node.
+
+    Args:
+        on_event: called with the transport's events, in order; never for a transport that was replaced.
+    """
+
+    def __init__(
+        self, ctx: Context, room_key: str, participant_id: str, on_event: Callable[[TransportEvent], None]
+    ) -> None:
+        self._ctx = ctx
+        self._room_key = room_key
+        self._participant_id = participant_id
+        self._on_event = on_event
+        self.node_id = ""
+        self.transport_id = ""
+        self.lines: Lines = {}
+        self.is_lost = False
+        # One change of the transport at a time: negotiation and subscription must not overtake each other.
+        self.lock = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """True if there is a transport that is not lost."""
+        return bool(self.transport_id) and not self.is_lost
+
+    async def node(self) -> MediaNode:
+        """The node of the open transport. Raises TransportNotFoundError, UnavailableError."""
+        if not self.is_open:
+            raise TransportNotFoundError("there is no transport; negotiate with `new_transport`")
+        return await self._ctx.nodes.node(self.node_id)
+
+    async def open(self, offer: str, room_node_ids: Iterable[str], max_egress_bps: int) -> str:
+        """Opens a transport on a node that has room, tries another when one fails; returns the answer.
+
+        Raises NoCapacityError, UnavailableError, and what the node says about the offer.
+        """
+        excluded: list[str] = [self.node_id] if self.is_lost and self.node_id else []
+        room_nodes = list(room_node_ids)
+        failure: MrtcError = NoCapacityError(retry_after_ms=1000)
+        for _ in range(self._ctx.options.max_placements):
+            node_id = await self._ctx.nodes.place(self._room_key, room_nodes, excluded)
+            request = media_service_pb2.CreateTransportRequest(
+                transport_id=new_id("tp"),
+                room_key=self._room_key,
+                participant_id=self._participant_id,
+                offer=offer,
+                max_egress_bps=max_egress_bps,
+            )
+            try:
+                node = await self._ctx.nodes.node(node_id)
+                response = await node.create_transport(request)
+            except (UnavailableError, NoCapacityError) as error:
+                _log.warning("a node did not open a transport, trying another", node_id=node_id, error=error.message)
+                excluded.append(node_id)
+                failure = error
+                continue
+            self._adopt(node_id, request.transport_id, response.lines)
+            return response.answer
+        raise failure
+
+    async def negotiate(self, offer: str) -> str:
+        """Answers a later offer of the same transport."""
+        node = await self.node()
+        response = await node.negotiate_transport(
+            media_service_pb2.NegotiateTransportRequest(transport_id=self.transport_id, offer=offer)
+        )
+        self._take_lines(response.lines)
+        return response.answer
+
+    def attach(self, node_id: str, transport_id: str, lines: Iterable[media_service_pb2.TransportLine]) -> None:
+        """Takes over a transport that another instance opened."""
+        self._adopt(node_id, transport_id, lines)
+
+    def lose(self) -> None:
+        """The transport is gone; its ids stay known until it is replaced."""
+        self.is_lost = True
+        self._ctx.nodes.unlisten(self.transport_id)
+
+    async def close(self) -> None:
+        """Closes the transport on its node, if that can be reached; never raises."""
+        node_id, transport_id, was_lost = self.node_id, self.transport_id, self.is_lost
+        self.detach()
+        if transport_id and not was_lost:
+            await close_transport(self._ctx, node_id, transport_id)
+
+    def detach(self) -> None:
+        """Lets go of the transport without closing it."""
+        if self.transport_id:
+            self._ctx.nodes.unlisten(self.transport_id)
+        self.node_id = self.transport_id = ""
+        self.lines = {}
+        self.is_lost = False
+
+    def line(self, mid: str) -> media_service_pb2.TransportLine:
+        """A negotiated m-line on which the client sends. Raises FailedPreconditionError."""
+        line = self.lines.get(mid)
+        if line is None or not line.is_inbound:
+            raise FailedPreconditionError(f"the offer has no m-line {mid!r} on which the client sends; negotiate first")
+        return line
+
+    def receivable_codecs(self, kind: int) -> tuple[str, ...]:
+        """Codecs that the client's slots of a kind can receive."""
+        codecs: dict[str, None] = {}
+        for line in self.lines.values():
+            if not line.is_inbound and line.kind == kind:
+                codecs.update(dict.fromkeys(line.codecs))
+        return tuple(codecs)
+
+    def _adopt(self, node_id: str, transport_id: str, lines: Iterable[media_service_pb2.TransportLine]) -> None:
+        if self.transport_id:
+            self._ctx.nodes.unlisten(self.transport_id)
+        self.node_id, self.transport_id, self.is_lost = node_id, transport_id, False
+        self._take_lines(lines)
+
+        def forward(event: TransportEvent) -> None:
+            if self.transport_id == transport_id:
+                self._on_event(event)
+
+        self._ctx.nodes.listen(node_id, transport_id, forward)
+
+    def _take_lines(self, lines: Iterable[media_service_pb2.TransportLine]) -> None:
+        self.lines = {line.mid: line for line in lines}
+
+
+async def close_transport(ctx: Context, node_id: str, transport_id: str) -> None:
+    """Closes a transport; a node that cannot be reached ends it by itself when media stops."""
+    if not node_id or not transport_id:
+        return
+    with contextlib.suppress(MrtcError):
+        node = await ctx.nodes.node(node_id)
+        await node.close_transport(transport_id)

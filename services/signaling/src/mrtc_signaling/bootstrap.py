@@ -1,0 +1,210 @@
+"""Puts the service together: the only module that knows use cases and adapters both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Self
+
+from fastapi import FastAPI
+from mrtc.signaling.v1 import client_pb2
+from mrtc_common.clock import Clock, SystemClock
+from mrtc_common.errors import MrtcError
+from mrtc_common.grpc import Channels, GrpcSecurity
+from mrtc_common.health import Health
+from mrtc_common.http import HttpServer
+from mrtc_common.ids import new_id
+from mrtc_common.log import get_logger
+from mrtc_common.nats import NatsLink, NatsOptions
+from mrtc_common.storage import LocalStorage
+
+from .adapters.app_registry_sql import SqlAppRegistry
+from .adapters.bus_nats import NatsBus
+from .adapters.jobs_nats import NatsJobs
+from .adapters.media_nodes_grpc import GrpcMediaNodes
+from .adapters.message_log_nats import NatsMessageLog
+from .adapters.room_store_nats import NatsRoomStore
+from .adapters.session_store_nats import NatsSessionStore
+from .app.access import Authenticator
+from .app.context import Context, Options
+from .app.http_sessions import HttpSessions
+from .app.join import Joiner
+from .app.requests import Requests
+from .app.resume import Resumer
+from .app.rooms import Rooms
+from .app.sessions import Sessions
+from .config import SignalingSettings
+from .core import limits
+from .entrypoints.http_app import make_http_app
+from .entrypoints.websocket import ConnectionLimits, WebSocketDoor
+from .metrics import SignalingMetrics
+
+_log = get_logger(__name__)
+
+_MASTER_PROBE_S = 2.0
+_MIGRATE_RETRY_S = 1.0
+DEMO_APP = "demo"
+
+
+class Signaling:
+    """The running service. `start` needs nothing but its port; what is missing is shown at `/readyz`."""
+
+    def __init__(self, settings: SignalingSettings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.instance_id = new_id("sg")
+        self.health = Health()
+        self.metrics = SignalingMetrics()
+        self.apps = SqlAppRegistry(settings.database_url, settings.secrets_key.get_secret_value())
+        self._clock = clock or SystemClock()
+        self._link = NatsLink(NatsOptions.from_settings(settings), name=f"signaling {self.instance_id}")
+        self._channels = Channels(GrpcSecurity.from_settings(settings))
+        self._nodes = GrpcMediaNodes(self._link, self._channels, settings.master_address, self._clock, settings.region)
+        self.ctx = Context(
+            instance_id=self.instance_id,
+            clock=self._clock,
+            options=_options(settings),
+            rooms=NatsRoomStore(self._link),
+            sessions=NatsSessionStore(self._link),
+            messages=NatsMessageLog(self._link),
+            bus=NatsBus(self._link),
+            nodes=self._nodes,
+            jobs=NatsJobs(self._link),
+            apps=self.apps,
+            metrics=self.metrics,
+        )
+        self.sessions = Sessions(self.ctx)
+        self.app = self._make_app()
+        # Slack above the limit, so that a frame too large gets our error and not a bare close.
+        self._http = HttpServer(
+            self.app, ws="websockets-sansio", ws_max_size=2 * limits.MAX_FRAME_BYTES, ws_ping_interval=None
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listens, then connects to everything in the background. Raises OSError if the port is taken."""
+        for name, detail in (
+            ("nats", "NATS cannot be reached"),
+            ("master", "the master does not answer"),
+            ("database", "the app registry cannot be used"),
+        ):
+            self.health.set(name, False, detail)
+        self.port = await self._http.start(self.settings.bind_ip, self.settings.http_port)
+        await self._link.start()
+        self._link.on_change(self.health.follow("nats", "NATS cannot be reached"))
+        await self._nodes.start()
+        self.sessions.start()
+        self._tasks = [
+            asyncio.create_task(self._prepare_database(), name="database"),
+            asyncio.create_task(self._probe_master(), name="master-probe"),
+        ]
+        _log.info("signaling serves", port=self.port, instance=self.instance_id)
+
+    async def aclose(self) -> None:
+        """Hands the sessions over and ends everything."""
+        self.health.set("running", False, "shutting down")
+        await self.sessions.shut_down()
+        await self._http.aclose()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.ctx.hubs.aclose()
+        await self._nodes.aclose()
+        await self._channels.aclose()
+        await self._link.aclose()
+        await self.apps.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.aclose()
+
+    def _make_app(self) -> FastAPI:
+        authenticator = Authenticator(self.apps)
+        joiner = Joiner(self.ctx, self.sessions)
+        door = WebSocketDoor(
+            self.ctx,
+            self.sessions,
+            authenticator,
+            joiner,
+            Resumer(self.ctx, self.sessions),
+            Requests(self.ctx, self.sessions),
+            ConnectionLimits(
+                max_connections=self.settings.max_connections,
+                max_requests_per_s=self.settings.max_requests_per_s,
+                max_request_burst=self.settings.max_request_burst,
+                first_frame_timeout_s=self.settings.first_frame_timeout_s,
+            ),
+        )
+        return make_http_app(
+            settings=self.settings,
+            health=self.health,
+            metrics=self.metrics,
+            authenticator=authenticator,
+            websocket=door,
+            rooms=Rooms(self.ctx, LocalStorage(Path(self.settings.storage_root))),
+            http_sessions=HttpSessions(self.ctx, self.sessions, joiner),
+            apps=self.apps,
+        )
+
+    async def _prepare_database(self) -> None:
+        while True:
+            try:
+                await self.apps.migrate()
+                if self.settings.demo:
+                    await self.apps.ensure_app(DEMO_APP, "Demo")
+            except MrtcError as error:
+                self.health.set("database", False, error.message)
+                await asyncio.sleep(_MIGRATE_RETRY_S)
+            except Exception as error:
+                # Another instance migrates at the same moment, for example.
+                _log.warning("the database is not ready, trying on", error=f"{type(error).__name__}: {error}"[:200])
+                await asyncio.sleep(_MIGRATE_RETRY_S)
+            else:
+                self.health.set("database", True)
+                return
+
+    async def _probe_master(self) -> None:
+        while True:
+            try:
+                await self._nodes.ping_master()
+                self.health.set("master", True)
+            except MrtcError as error:
+                self.health.set("master", False, error.message)
+            # Quick while it is missing, so that the suite comes up quickly; calm afterwards.
+            await asyncio.sleep(_MASTER_PROBE_S if self.health.checks["master"].is_ok else 0.2)
+
+
+def _options(settings: SignalingSettings) -> Options:
+    servers: tuple[client_pb2.IceServer, ...] = ()
+    if settings.ice_urls:
+        servers = (
+            client_pb2.IceServer(
+                urls=settings.ice_urls,
+                username=settings.ice_username,
+                credential=settings.ice_credential.get_secret_value(),
+            ),
+        )
+    return Options(
+        grace_s=settings.session_grace_s,
+        heartbeat_interval_s=settings.heartbeat_interval_s,
+        empty_room_timeout_s=settings.empty_room_timeout_s,
+        ice_servers=servers,
+        region=settings.region,
+        whep_wait_s=settings.whep_wait_s,
+        max_sessions=settings.max_sessions,
+    )
+
+
+async def serve(settings: SignalingSettings, stop: asyncio.Event) -> None:
+    """Runs until `stop` is set."""
+    service = Signaling(settings)
+    try:
+        await service.start()
+        await stop.wait()
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await service.aclose()

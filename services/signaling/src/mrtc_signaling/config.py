@@ -1,0 +1,57 @@
+"""Every setting of signaling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from mrtc_common.settings import Settings, setting
+from pydantic import SecretStr, field_validator
+
+
+class SignalingSettings(Settings):
+    """The settings; deploy/config/signaling.yaml documents them to operators."""
+
+    service: ClassVar[str] = "signaling"
+
+    http_port: int = setting(8080, "Port of the HTTP server; 0: any free one.", ge=0, le=65535)
+    master_address: str = setting("127.0.0.1:7000", "`host:port` of the master's gRPC server.", pattern=r"^.+:\d+$")
+    database_url: str = setting(
+        "sqlite+aiosqlite:///var/mrtc.sqlite3",
+        "Database of apps and keys: `sqlite+aiosqlite:///PATH` or `postgresql+asyncpg://…`. "
+        "All signaling instances share one.",
+    )
+    secrets_key: SecretStr = setting(SecretStr(""), "Encrypts app keys at rest. At least 16 characters; keep it safe.")
+    storage_root: Path = setting(Path("var/files"), "Directory of recordings and media, shared with recorder and vod.")
+    static_dir: Path | None = setting(None, "Directory of the page served at `/`; unset: none.")
+    demo: bool = setting(False, "True: `/demo/token` gives tokens of the app `demo` to everybody. Never in production.")
+    ice_urls: list[str] = setting([], "STUN and TURN URLs that clients are given.")
+    ice_username: str = setting("", "TURN user that clients are given.")
+    ice_credential: SecretStr = setting(SecretStr(""), "TURN credential that clients are given.")
+    cors_origins: list[str] = setting(["*"], "Origins of pages that may call the HTTP API; `*`: all.")
+    heartbeat_interval_s: float = setting(
+        10.0,
+        "A client that has nothing to say pings this often; it is lost after two and a half.",
+        unit="s",
+        ge=1,
+        le=120,
+    )
+    first_frame_timeout_s: float = setting(
+        10.0, "A connection must join or resume within this time.", unit="s", ge=1, le=60
+    )
+    empty_room_timeout_s: float = setting(60.0, "An empty room is closed after this time.", unit="s", ge=1, le=86_400)
+    whep_wait_s: float = setting(
+        3.0, "A WHEP player waits so long for a publication, then it is told to try again.", unit="s", ge=0, le=20
+    )
+    max_connections: int = setting(20_000, "WebSocket connections at once.", ge=1)
+    max_sessions: int = setting(20_000, "Sessions at once.", ge=1)
+    max_requests_per_s: float = setting(50.0, "Requests per second of one connection, on average.", ge=1)
+    max_request_burst: int = setting(200, "Requests of one connection at once.", ge=1)
+    max_upload_bytes: int = setting(2 * 1024**3, "Largest media file that can be uploaded.", unit="bytes", ge=1)
+
+    @field_validator("secrets_key")
+    @classmethod
+    def _key_is_long_enough(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < 16:
+            raise ValueError("must be set, at least 16 characters")
+        return value

@@ -1,0 +1,1 @@
+"""The doors: decode, call a use case, encode."""
