@@ -81,7 +81,7 @@ impl Call {
         self.server.handle_timeout(self.now);
         loop {
             match self.client.poll_output() {
-                Ok(Output::Transmit(t)) => self.to_server(&t.contents),
+                Ok(Output::Transmit(t)) => self.give_server(&t.contents),
                 Ok(Output::Event(Event::Connected)) => self.client_connected = true,
                 Ok(Output::Event(_)) => {}
                 Ok(Output::Timeout(_)) | Err(_) => break,
@@ -92,14 +92,14 @@ impl Call {
                 assert_eq!((dest.proto, dest.local), (Proto::Udp, addr(SERVER)));
                 let is_stun_or_dtls = matches!(bytes[0], 0..=3 | 20..=63);
                 assert!(is_stun_or_dtls);
-                self.to_client(&bytes.clone());
+                self.give_client(&bytes.clone());
             } else {
                 self.outputs.push(output);
             }
         }
     }
 
-    fn to_server(&mut self, bytes: &[u8]) {
+    fn give_server(&mut self, bytes: &[u8]) {
         if (20..=63).contains(&bytes[0]) && self.lose > 0 {
             self.lose -= 1;
             return;
@@ -110,7 +110,7 @@ impl Call {
         }
     }
 
-    fn to_client(&mut self, bytes: &[u8]) {
+    fn give_client(&mut self, bytes: &[u8]) {
         let receive = Receive::new(Protocol::Udp, addr(SERVER), addr(CLIENT), bytes).unwrap();
         self.client.handle_input(Input::Receive(self.now, receive)).unwrap();
     }

@@ -1,0 +1,71 @@
+//! What a worker counts beside its shard.
+
+use std::sync::{Mutex, PoisonError};
+
+/// Named figures of one worker: its shard's and its own.
+pub(crate) type Figures = Vec<(&'static str, u64)>;
+
+/// The sockets' and the thread's counters. Only ever grow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NetCounters {
+    /// Turns of the worker's loop.
+    pub loop_turns: u64,
+    /// CPU microseconds of the thread.
+    pub busy_us: u64,
+    /// `recvmmsg` calls that gave something.
+    pub udp_rx_batches: u64,
+    /// `sendmmsg` calls.
+    pub udp_tx_batches: u64,
+    /// Messages given to the kernel; one may hold many datagrams.
+    pub udp_tx_messages: u64,
+    /// Paths on which the kernel refused segmentation offload.
+    pub udp_gso_refused: u64,
+    /// Datagrams dropped because the socket's buffer stayed full.
+    pub drop_udp_tx_full: u64,
+    /// Datagrams that the kernel refused for another reason.
+    pub drop_udp_tx_error: u64,
+    /// Connections taken.
+    pub tcp_accepted: u64,
+    /// Connections refused by a limit.
+    pub tcp_refused: u64,
+    /// Connections closed because no STUN came.
+    pub tcp_idle_closed: u64,
+    /// Datagrams dropped because a connection's queue was full, or the connection is gone.
+    pub drop_tcp_tx: u64,
+    /// Batches of packets dropped because another worker's queue was full.
+    pub drop_shard_queue: u64,
+}
+
+impl NetCounters {
+    pub(crate) fn figures(&self) -> [(&'static str, u64); 13] {
+        [
+            ("loop_turns", self.loop_turns),
+            ("busy_us", self.busy_us),
+            ("udp_rx_batches", self.udp_rx_batches),
+            ("udp_tx_batches", self.udp_tx_batches),
+            ("udp_tx_messages", self.udp_tx_messages),
+            ("udp_gso_refused", self.udp_gso_refused),
+            ("drop_udp_tx_full", self.drop_udp_tx_full),
+            ("drop_udp_tx_error", self.drop_udp_tx_error),
+            ("tcp_accepted", self.tcp_accepted),
+            ("tcp_refused", self.tcp_refused),
+            ("tcp_idle_closed", self.tcp_idle_closed),
+            ("drop_tcp_tx", self.drop_tcp_tx),
+            ("drop_shard_queue", self.drop_shard_queue),
+        ]
+    }
+}
+
+/// The last figures that a worker published, for readers of other threads.
+#[derive(Debug, Default)]
+pub(crate) struct Published(Mutex<Figures>);
+
+impl Published {
+    pub(crate) fn set(&self, figures: Figures) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+
+    pub(crate) fn get(&self) -> Figures {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
