@@ -185,10 +185,15 @@ impl RtpRewriter {
 
     /// A number and timestamp for a packet of padding; those behind it move back.
     pub fn pad(&mut self) -> (ExtSeq, u32) {
-        self.newest = self.newest.next();
-        if let Some(source) = &mut self.source {
-            let last = *source.last_span();
-            source.push_span(Span { from: source.newest + 1, seq_delta: last.seq_delta.wrapping_add(1), ..last });
+        match &mut self.source {
+            Some(source) => {
+                // Not simply the next one: missing packets of the source may still claim theirs.
+                let last = *source.last_span();
+                let from = source.newest + 1;
+                self.newest = self.newest.max(ExtSeq(from.wrapping_add(last.seq_delta)));
+                source.push_span(Span { from, seq_delta: last.seq_delta.wrapping_add(1), ..last });
+            }
+            None => self.newest = self.newest.next(),
         }
         (self.newest, self.newest_timestamp)
     }
@@ -335,12 +340,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_unique_and_without_gaps(steps in prop::collection::vec(0u8..10, 1..300)) {
+        fn no_number_is_used_twice(steps in prop::collection::vec(0u8..10, 1..300)) {
             let now = Instant::now();
             let mut rewriter = RtpRewriter::new(7);
             let mut seq = 1_000u64;
             rewriter.switch(&vp8(seq, 0, 0, now), 90_000, None);
-            let first = rewriter.newest_seq().0 + 1;
             let mut used = vec![];
             let mut held: Option<Packet> = None;
             for step in steps {
@@ -360,10 +364,6 @@ mod tests {
             let count = used.len();
             used.dedup();
             prop_assert_eq!(used.len(), count, "a number was used twice");
-            // The only holes are packets that came too late for their place, or never.
-            if held.is_none() && count > 0 && seq < 1_000 + MAX_SPANS as u64 {
-                prop_assert_eq!(rewriter.newest_seq().0 + 1 - first, count as u64);
-            }
         }
     }
 }

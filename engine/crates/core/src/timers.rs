@@ -45,6 +45,11 @@ impl<K: Ord + Copy> Timers<K> {
 }
 
 impl Alarm {
+    /// True if it rings after `at` or not at all.
+    pub fn is_later_than(&self, at: Option<Instant>) -> bool {
+        at.is_some_and(|at| self.0.is_none_or(|armed| at < armed))
+    }
+
     /// True, once, if the entry popped with `at` is the current one.
     pub fn claim(&mut self, at: Instant) -> bool {
         let is_current = self.0 == Some(at);

@@ -285,6 +285,12 @@ impl Track {
         self.is_muted = is_muted;
     }
 
+    /// When a key-frame request or the end of a layer is to be told.
+    pub(crate) fn next_timeout(&self, now: Instant, rtt: Duration) -> Option<Instant> {
+        let keyframe = self.keyframes.next_timeout(now, rtt);
+        [keyframe, self.unwanted_since.map(|at| at + UNWANTED_DELAY)].into_iter().flatten().min()
+    }
+
     /// Bit per layer that had packets lately.
     pub(crate) fn live_mask(&self, now: Instant) -> u8 {
         let mut mask = 0;

@@ -3,85 +3,163 @@
 //! **The contract.** Feed it (`handle_*`), then `flush`, then drain `poll_event`, `poll_frame` and
 //! `poll_shard_message`, then sleep until `next_timeout` or more input. Time never runs backwards.
 
-use std::net::SocketAddr;
-use std::time::Instant;
+mod commands;
+mod endpoints;
+mod fanout;
+mod ingress;
+mod mirrors;
+mod relays;
+mod rtcp;
+mod stats;
+mod subscriptions;
+mod timeouts;
+mod tracks;
+mod upstream;
 
-use crate::addr::Proto;
-use crate::command::Command;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use crate::active_speaker::ActiveSpeakers;
+use crate::addr::{Dest, Proto};
+use crate::clock::Clock;
 use crate::config::ShardConfig;
 use crate::counters::Counters;
 use crate::event::{Event, SinkFrame};
-use crate::id::{CommandId, ShardIndex};
-use crate::outbox::Outbox;
-use crate::shard_message::ShardMessage;
+use crate::id::{RelayId, RoomId, ShardIndex, TrackId, TransportId};
+use crate::keys::{RelaySlot, SinkKey, TrackKey, TransportKey};
+use crate::random::Random;
+use crate::relay::RelayLink;
+use crate::shard_message::{MirrorKey, ShardMessage};
+use crate::timers::{Alarm, Timers};
+use crate::track::Track;
+use crate::transport::{Outgoing, Transport};
+
+/// Frames that wait to be polled; beyond it the oldest are dropped.
+const MAX_FRAMES: usize = 4_096;
+/// No timer is set nearer than this: what is overdue is done at the next turn, not in an endless loop of this one.
+const MIN_SLEEP: Duration = Duration::from_micros(500);
+
+/// What a timer is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum TimerKey {
+    Transport(TransportKey),
+    Track(TrackKey),
+    Sink(SinkKey),
+    Relay(RelaySlot),
+    /// Active speakers of all rooms.
+    Rooms,
+}
+
+/// What a shard keeps of a room: only who speaks. Everything else is the caller's.
+#[derive(Debug, Default)]
+struct Room {
+    speakers: ActiveSpeakers<TrackKey>,
+    audio_tracks: usize,
+}
 
 /// The state of one worker.
 #[derive(Debug)]
 pub struct Shard {
     config: ShardConfig,
-    counters: Counters,
+    clock: Clock,
     now: Instant,
+    counters: Counters,
+    random: Random,
+    transports: Slab<Transport>,
+    transport_ids: HashMap<TransportId, TransportKey>,
+    by_addr: HashMap<(Proto, SocketAddr), TransportKey>,
+    by_ufrag: HashMap<String, TransportKey>,
+    tracks: Slab<Track>,
+    track_ids: HashMap<TrackId, TrackKey>,
+    mirrors: HashMap<MirrorKey, TrackKey>,
+    next_mirror: u64,
+    relays: Slab<RelayLink>,
+    relay_ids: HashMap<RelayId, RelaySlot>,
+    relay_tags: HashMap<u32, RelaySlot>,
+    rooms: HashMap<RoomId, Room>,
+    rooms_alarm: Alarm,
+    timers: Timers<TimerKey>,
+    /// Last datagrams of transports that are gone.
+    farewells: Vec<(Dest, Vec<u8>)>,
+    dirty_tracks: Vec<TrackKey>,
+    dirty_transports: Vec<TransportKey>,
+    dirty_relays: Vec<RelaySlot>,
+    events: VecDeque<Event>,
+    frames: VecDeque<SinkFrame>,
+    messages: VecDeque<(ShardIndex, ShardMessage)>,
+    scratch: Scratch,
+}
+
+/// Buffers that are reused from flush to flush.
+#[derive(Debug, Default)]
+struct Scratch {
+    ready: Vec<Outgoing>,
+    keyframes: Vec<(TrackKey, u8)>,
 }
 
 impl Shard {
     /// An empty shard.
     pub fn new(config: ShardConfig, now: Instant) -> Self {
-        Self { config, counters: Counters::default(), now }
-    }
-
-    /// Carries out a command; its reply is an event.
-    pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
-        self.now = now;
-        let _ = (id, command, &self.config);
-    }
-
-    /// Takes a datagram. Media is decrypted in place. `to` is our address that it came to.
-    pub fn handle_datagram(&mut self, now: Instant, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &mut [u8]) {
-        self.now = now;
-        let _ = (proto, from, to, buf);
-    }
-
-    /// Takes a message of another shard of the process.
-    pub fn handle_shard_message(&mut self, now: Instant, from: ShardIndex, message: ShardMessage) {
-        self.now = now;
-        let _ = (from, message);
-    }
-
-    /// Does what is due. Harmless when nothing is.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.now = now;
+        Self {
+            clock: Clock::new(now, config.wall_clock_offset_us),
+            now,
+            counters: Counters::default(),
+            random: Random::new(config.seed ^ u64::from(config.index.0) << 48),
+            transports: Slab::new(),
+            transport_ids: HashMap::new(),
+            by_addr: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            tracks: Slab::new(),
+            track_ids: HashMap::new(),
+            mirrors: HashMap::new(),
+            next_mirror: 0,
+            relays: Slab::new(),
+            relay_ids: HashMap::new(),
+            relay_tags: HashMap::new(),
+            rooms: HashMap::new(),
+            rooms_alarm: Alarm::default(),
+            timers: Timers::default(),
+            farewells: Vec::new(),
+            dirty_tracks: Vec::new(),
+            dirty_transports: Vec::new(),
+            dirty_relays: Vec::new(),
+            events: VecDeque::new(),
+            frames: VecDeque::new(),
+            messages: VecDeque::new(),
+            scratch: Scratch::default(),
+            config,
+        }
     }
 
     /// When `handle_timeout` wants to be called next.
     pub fn next_timeout(&self) -> Instant {
-        self.now + std::time::Duration::from_secs(1)
-    }
-
-    /// Fans out all that came in since the last call, subscriber by subscriber, so that one subscriber's packets are
-    /// contiguous and leave as few runs.
-    pub fn flush(&mut self, now: Instant, out: &mut impl Outbox) {
-        self.now = now;
-        let _ = out;
+        let idle = self.now + Duration::from_secs(1);
+        self.timers.next().map_or(idle, |at| at.min(idle))
     }
 
     /// True if `flush` would send something. Lets the shell wait a little for more packets of a burst.
     pub fn wants_flush(&self) -> bool {
-        false
+        let is_clean = self.dirty_tracks.is_empty() && self.dirty_transports.is_empty() && self.dirty_relays.is_empty();
+        !is_clean || !self.farewells.is_empty()
     }
 
     /// The next message for another shard; never for this one.
     pub fn poll_shard_message(&mut self) -> Option<(ShardIndex, ShardMessage)> {
-        None
+        self.messages.pop_front()
     }
 
     /// The next thing to tell.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.events.pop_front()
     }
 
     /// The next frame of a sink.
     pub fn poll_frame(&mut self) -> Option<SinkFrame> {
-        None
+        self.frames.pop_front()
     }
 
     /// Figures since the start.
@@ -91,6 +169,52 @@ impl Shard {
 
     /// Number of transports; decides where new ones go.
     pub fn transport_count(&self) -> usize {
-        0
+        self.transports.len()
+    }
+
+    /// Time moves on; never backwards, also if a caller's clock does.
+    fn set_now(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn mark_transport(&mut self, key: TransportKey) {
+        if let Some(transport) = self.transports.get_mut(key.index())
+            && !std::mem::replace(&mut transport.is_dirty, true)
+        {
+            self.dirty_transports.push(key);
+        }
+    }
+
+    fn mark_track(&mut self, key: TrackKey) {
+        if let Some(track) = self.tracks.get_mut(key.index())
+            && !std::mem::replace(&mut track.is_dirty, true)
+        {
+            self.dirty_tracks.push(key);
+        }
+    }
+
+    fn mark_relay(&mut self, key: RelaySlot) {
+        if let Some(relay) = self.relays.get_mut(key.index())
+            && !std::mem::replace(&mut relay.is_dirty, true)
+        {
+            self.dirty_relays.push(key);
+        }
+    }
+
+    fn arm_transport(&mut self, key: TransportKey) {
+        if let Some(transport) = self.transports.get_mut(key.index()) {
+            let at = transport.next_timeout(self.now).max(self.now + MIN_SLEEP);
+            self.timers.set(&mut transport.alarm, TimerKey::Transport(key), at);
+        }
+    }
+
+    fn arm_track(&mut self, key: TrackKey) {
+        let rtt = self.rtt_to_origin(key);
+        if let Some(track) = self.tracks.get_mut(key.index())
+            && let Some(at) = track.next_timeout(self.now, rtt)
+        {
+            let at = at.max(self.now + MIN_SLEEP);
+            self.timers.set(&mut track.alarm, TimerKey::Track(key), at);
+        }
     }
 }

@@ -133,6 +133,11 @@ impl TransportTx {
         }
     }
 
+    /// What waits of STUN and DTLS, when the transport ends.
+    pub(crate) fn take_control(&mut self) -> Vec<(Dest, Vec<u8>)> {
+        self.control.drain(..).collect()
+    }
+
     /// Seals and queues a compound RTCP packet.
     pub(crate) fn push_rtcp(&mut self, mut plain: Vec<u8>) {
         let Some(srtp) = &mut self.srtp else { return };

@@ -1,0 +1,136 @@
+//! What one subscriber's path takes and how it is shared: estimator, pacer and allocator of a transport together.
+
+use std::time::{Duration, Instant};
+
+use mrtc_rtp::rtcp::TransportCc;
+use mrtc_rtp::rtcp::twcc::TICK_US;
+
+use crate::allocator::{Allocation, Allocator, Demand};
+use crate::bwe::{PacketClass, PacketFeedback, SendSideBwe};
+use crate::pacer::Pacer;
+
+/// Where the estimate begins: enough for a small picture at once, too little to flood a mobile path.
+const START_BPS: u64 = 1_000_000;
+/// Used where the application sets no cap.
+const DEFAULT_MAX_BPS: u64 = 50_000_000;
+/// Assumed until a receiver report tells.
+const DEFAULT_RTT: Duration = Duration::from_millis(100);
+/// Targets go up only over time, so they are looked at this often.
+const ALLOCATE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Bandwidth of one transport.
+#[derive(Debug)]
+pub(crate) struct Bandwidth {
+    bwe: SendSideBwe,
+    pacer: Pacer,
+    allocator: Allocator,
+    allocate_at: Instant,
+    has_feedback: bool,
+}
+
+impl Bandwidth {
+    pub(crate) fn new(now: Instant, max_bps: Option<u64>) -> Self {
+        let max_bps = max_bps.unwrap_or(DEFAULT_MAX_BPS);
+        let bwe = SendSideBwe::new(START_BPS, max_bps, now);
+        Self {
+            pacer: Pacer::new(bwe.estimate_bps(), now),
+            bwe,
+            allocator: Allocator::new(),
+            allocate_at: now,
+            has_feedback: false,
+        }
+    }
+
+    pub(crate) fn rtt(&self) -> Duration {
+        self.bwe.rtt().unwrap_or(DEFAULT_RTT)
+    }
+
+    /// Only if it was measured.
+    pub(crate) fn known_rtt(&self) -> Option<Duration> {
+        self.bwe.rtt()
+    }
+
+    pub(crate) fn estimate_bps(&self) -> u64 {
+        self.bwe.estimate_bps()
+    }
+
+    pub(crate) fn media_budget(&mut self, now: Instant) -> usize {
+        self.pacer.budget(now)
+    }
+
+    pub(crate) fn padding_budget(&mut self, now: Instant) -> usize {
+        self.pacer.padding_budget(now)
+    }
+
+    pub(crate) fn max_queue_bytes(&self) -> usize {
+        self.pacer.max_queue_bytes()
+    }
+
+    pub(crate) fn next_media_at(&self) -> Option<Instant> {
+        self.pacer.next_media_at()
+    }
+
+    pub(crate) fn next_probe_at(&self, now: Instant) -> Option<Instant> {
+        self.pacer.next_probe_at(now)
+    }
+
+    pub(crate) fn on_packet_sent(&mut self, now: Instant, number: Option<u16>, bytes: usize, class: PacketClass) {
+        let cluster = self.pacer.cluster();
+        self.bwe.on_packet_sent(number, bytes, class, cluster, now);
+        self.pacer.on_sent(bytes);
+        if cluster.is_some() {
+            self.pacer.on_probe_packet(bytes);
+        }
+    }
+
+    /// Takes transport-wide feedback.
+    pub(crate) fn on_transport_cc(&mut self, now: Instant, feedback: &TransportCc<'_>) {
+        self.has_feedback = true;
+        let mut ticks = feedback.reference_ticks();
+        let packets = feedback.statuses().map(|(seq, delta)| {
+            let arrived_at_us = delta.map(|delta| {
+                ticks += i64::from(delta);
+                ticks * TICK_US
+            });
+            PacketFeedback { seq: seq.0, arrived_at_us }
+        });
+        self.bwe.on_feedback(packets, now);
+        self.follow(now);
+    }
+
+    pub(crate) fn on_receiver_report(&mut self, now: Instant, fraction_lost: u8, rtt: Option<Duration>) {
+        self.bwe.on_receiver_report(fraction_lost, rtt, now);
+        self.follow(now);
+    }
+
+    pub(crate) fn on_remb(&mut self, now: Instant, bps: u64) {
+        self.bwe.on_remb(bps, now);
+        self.follow(now);
+    }
+
+    fn follow(&mut self, now: Instant) {
+        if let Some(probe) = self.bwe.poll_probe(self.has_feedback, now) {
+            self.pacer.start_probe(probe, now);
+        }
+        self.pacer.set_estimate(self.bwe.estimate_bps());
+    }
+
+    /// When targets are to be looked at next.
+    pub(crate) fn allocate_at(&self) -> Instant {
+        self.allocate_at
+    }
+
+    /// Looks at the targets at the next opportunity: a demand changed.
+    pub(crate) fn allocate_soon(&mut self, now: Instant) {
+        self.allocate_at = self.allocate_at.min(now);
+    }
+
+    /// Shares the estimate among the demands.
+    pub(crate) fn allocate(&mut self, now: Instant, demands: &[Demand]) -> &Allocation {
+        self.allocate_at = now + ALLOCATE_INTERVAL;
+        self.follow(now);
+        let allocation = self.allocator.allocate(now, self.bwe.estimate_bps(), demands);
+        self.bwe.set_desired_bps(allocation.desired_bps);
+        allocation
+    }
+}

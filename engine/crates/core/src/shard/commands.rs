@@ -1,0 +1,202 @@
+//! Carries out commands: one function per command, each of which gives a reply or changes nothing.
+
+use std::time::Instant;
+
+use mrtc_rtp::id::Ssrc;
+
+use super::Shard;
+use crate::command::Command;
+use crate::error::Error;
+use crate::event::{CloseReason, Event, Reply, TrackInfo};
+use crate::handshake::Handshake;
+use crate::id::{CommandId, RoomId, TrackId, TransportId};
+use crate::keys::TransportKey;
+use crate::sdp::{LineUse, Negotiated, Offer, negotiate};
+use crate::track::Origin;
+use crate::transport::{Transport, TransportInit};
+
+impl Shard {
+    /// Carries out a command; its reply is an event.
+    pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
+        self.set_now(now);
+        let result = self.carry_out(command);
+        self.events.push_back(Event::Reply { command: id, result });
+    }
+
+    fn carry_out(&mut self, command: Command) -> Result<Reply, Error> {
+        match command {
+            Command::CreateTransport { transport, room, offer, max_egress_bps } => {
+                self.create_transport(transport, room, &offer, max_egress_bps)
+            }
+            Command::Negotiate { transport, offer } => self.negotiate(&transport, &offer),
+            Command::CloseTransport { transport } => {
+                if let Some(key) = self.transport_ids.get(&transport) {
+                    self.close_transport(*key, CloseReason::Closed);
+                }
+                Ok(Reply::Done)
+            }
+            Command::PublishTrack { track, transport, mid } => self.publish_track(track, &transport, &mid),
+            Command::UnpublishTrack { track } => {
+                self.unpublish_track(&track);
+                Ok(Reply::Done)
+            }
+            Command::SetTrackMuted { track, is_muted } => self.set_track_muted(&track, is_muted),
+            Command::SetSubscriptions { transport, subscriptions } => self.set_subscriptions(&transport, subscriptions),
+            Command::CreateSource { track, room, codec } => self.create_source(track, room, codec),
+            Command::PushFrames { track, frames } => self.push_frames(&track, frames),
+            Command::CreateSink { sink, track } => self.create_sink(sink, &track),
+            Command::CloseSink { sink } => {
+                self.close_sink(&sink);
+                Ok(Reply::Done)
+            }
+            Command::OpenRelay { relay, remote, tx, rx } => self.open_relay(relay, remote, &tx, &rx),
+            Command::CloseRelay { relay } => {
+                self.close_relay(&relay);
+                Ok(Reply::Done)
+            }
+            Command::ExportTrack { relay, track, handle } => self.export_track(&relay, &track, handle),
+            Command::UnexportTrack { relay, track } => {
+                self.unexport_track(&relay, &track);
+                Ok(Reply::Done)
+            }
+            Command::ImportTrack { relay, track, room, handle, codec, rids } => {
+                let info = TrackInfo { track, kind: codec.kind(), codec, rids };
+                self.import_track(&relay, info, room, handle)
+            }
+            Command::Stats { transports } => Ok(Reply::Json(self.stats(&transports))),
+            Command::DumpRoom { room } => Ok(Reply::Json(self.dump_room(&room))),
+        }
+    }
+
+    fn create_transport(
+        &mut self,
+        id: TransportId,
+        room: RoomId,
+        offer: &str,
+        max_egress_bps: Option<u64>,
+    ) -> Result<Reply, Error> {
+        if self.transport_ids.contains_key(&id) {
+            return Err(Error::AlreadyExists(format!("transport {id}")));
+        }
+        if self.transports.len() >= self.config.limits.max_transports {
+            return Err(Error::LimitExceeded("transports of this worker".into()));
+        }
+        let negotiated = self.negotiate_offer(offer, None)?;
+        let handshake = Handshake::new(&self.config.certificate, negotiated.remote.clone(), self.now)
+            .map_err(|error| Error::BadOffer(error.to_string()))?;
+        let ufrag = handshake.local_ufrag().to_owned();
+        let local_ssrc = Ssrc(self.random.ssrc());
+        let init = TransportInit { id: id.clone(), room, handshake, negotiated, max_egress_bps, local_ssrc };
+        let transport = Transport::new(self.now, &self.clock, init);
+        let key = TransportKey::from(self.transports.insert(transport));
+        self.transport_ids.insert(id, key);
+        self.by_ufrag.insert(ufrag, key);
+        Ok(self.apply_and_answer(key))
+    }
+
+    fn negotiate(&mut self, id: &TransportId, offer: &str) -> Result<Reply, Error> {
+        let key = self.find_transport(id)?;
+        let previous = self.transports[key.index()].negotiated.clone();
+        let negotiated = self.negotiate_offer(offer, Some(&previous))?;
+        let transport = &mut self.transports[key.index()];
+        if negotiated.is_ice_restart {
+            self.by_ufrag.remove(transport.handshake.local_ufrag());
+            transport.handshake.restart_ice(&negotiated.remote.ice);
+            self.by_ufrag.insert(transport.handshake.local_ufrag().to_owned(), key);
+        }
+        transport.negotiated = negotiated;
+        for slot in transport.idle_slots() {
+            self.detach_slot(key, slot);
+        }
+        Ok(self.apply_and_answer(key))
+    }
+
+    fn negotiate_offer(&mut self, offer: &str, previous: Option<&Negotiated>) -> Result<Negotiated, Error> {
+        let offer = Offer::parse(offer)?;
+        let negotiated = negotiate(&offer, previous, &mut || Ssrc(self.random.ssrc()))?;
+        let max_lines = self.config.limits.max_lines;
+        if negotiated.lines.len() > max_lines {
+            return Err(Error::LimitExceeded(format!("{max_lines} m-lines")));
+        }
+        Ok(negotiated)
+    }
+
+    fn apply_and_answer(&mut self, key: TransportKey) -> Reply {
+        let transport = &mut self.transports[key.index()];
+        transport.apply_negotiated(self.config.limits.max_ssrcs, || self.random.next());
+        let local = transport.handshake.local_params();
+        let answer = transport.negotiated.answer(&local, &self.config.candidates);
+        let lines = transport.lines();
+        self.arm_transport(key);
+        Reply::Answer { answer, lines }
+    }
+
+    pub(super) fn find_transport(&self, id: &TransportId) -> Result<TransportKey, Error> {
+        self.transport_ids.get(id).copied().ok_or_else(|| Error::TransportNotFound(id.to_string()))
+    }
+
+    /// Ends a transport with all that hangs on it.
+    pub(super) fn close_transport(&mut self, key: TransportKey, reason: CloseReason) {
+        let Some(transport) = self.transports.get_mut(key.index()) else { return };
+        transport.handshake.close(self.now);
+        transport.drain_handshake();
+        let farewell = transport.tx.take_control();
+        let published: Vec<_> = transport.published.iter().map(|(_, track)| *track).collect();
+        for slot in 0..transport.tx.slots.len() {
+            self.detach_slot(key, slot);
+        }
+        for track in published {
+            self.end_track(track);
+        }
+        let transport = self.transports.remove(key.index());
+        self.transport_ids.remove(&transport.id);
+        self.by_ufrag.remove(transport.handshake.local_ufrag());
+        for addr in &transport.addrs {
+            // Another transport may have taken the address over.
+            if self.by_addr.get(addr) == Some(&key) {
+                self.by_addr.remove(addr);
+            }
+        }
+        self.dirty_transports.retain(|k| *k != key);
+        self.farewells.extend(farewell);
+        self.events.push_back(Event::TransportClosed { transport: transport.id, reason });
+    }
+
+    fn publish_track(&mut self, id: TrackId, transport_id: &TransportId, mid: &str) -> Result<Reply, Error> {
+        let key = self.find_transport(transport_id)?;
+        let transport = &self.transports[key.index()];
+        let is_wanted = |l: &crate::sdp::NegotiatedLine| l.mid.as_str() == mid && l.usage == LineUse::Inbound;
+        let line = transport.negotiated.lines.iter().position(is_wanted);
+        let line = line.ok_or_else(|| Error::BadRequest(format!("transport {transport_id} sends nothing on mid {mid}")))?;
+        if let Some((_, track)) = transport.published.iter().find(|(l, _)| *l == line) {
+            // The same order again is no error, so that it can be repeated after a lost reply.
+            let track = &self.tracks[track.index()];
+            let is_same = track.id == id;
+            let in_use = Error::AlreadyExists(format!("track {} on mid {mid}", track.id));
+            return if is_same { Ok(Reply::Track(track.info())) } else { Err(in_use) };
+        }
+        let negotiated = &transport.negotiated.lines[line];
+        let format = negotiated.codecs.first().ok_or_else(|| Error::BadRequest(format!("mid {mid} has no codec")))?;
+        let info = TrackInfo {
+            track: id,
+            kind: negotiated.kind,
+            codec: format.codec,
+            rids: negotiated.rids.iter().map(ToString::to_string).collect(),
+        };
+        let room = transport.room.clone();
+        let track = self.add_track(info.clone(), room, Origin::Transport { transport: key, line })?;
+        let transport = &mut self.transports[key.index()];
+        transport.published.push((line, track));
+        let mut has_begun = false;
+        for stream in transport.rx.streams.list.iter_mut().filter(|s| s.line == line) {
+            stream.track = Some(track);
+            stream.is_restarting = true;
+            has_begun |= stream.register.received() > 0;
+        }
+        if has_begun {
+            // What came so far was dropped; without this the next key frame may be seconds away.
+            (0..self.tracks[track.index()].layers.len()).for_each(|layer| self.request_keyframe(track, layer as u8));
+        }
+        Ok(Reply::Track(info))
+    }
+}

@@ -1,0 +1,150 @@
+//! Datagrams in: which protocol, whose, and where its media goes.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use mrtc_rtp::demux::{DatagramKind, classify, stun_username};
+
+use super::{Shard, TimerKey};
+use crate::addr::Proto;
+use crate::counters::Counters;
+use crate::event::Event;
+use crate::keys::{TrackKey, TransportKey};
+use crate::track::{Arriving, Taken};
+use crate::transport::{MAX_ADDRS, Progress};
+
+impl Shard {
+    /// Takes a datagram. Media is decrypted in place. `to` is our address that it came to.
+    pub fn handle_datagram(&mut self, now: Instant, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &mut [u8]) {
+        self.set_now(now);
+        self.counters.rx_datagrams += 1;
+        self.counters.rx_bytes += buf.len() as u64;
+        match classify(buf) {
+            DatagramKind::Rtp => self.handle_rtp(proto, from, buf),
+            DatagramKind::Rtcp => self.handle_rtcp(proto, from, buf),
+            DatagramKind::Stun => self.handle_stun(proto, from, to, buf),
+            DatagramKind::Dtls => self.handle_dtls(proto, from, to, buf),
+            DatagramKind::Relay => self.handle_relay_datagram(proto, from, to, buf),
+            DatagramKind::Unknown => self.counters.drop_unknown_datagram += 1,
+        }
+    }
+
+    /// A check names its transport by our ufrag, also when it comes from an address that was another transport's.
+    fn handle_stun(&mut self, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &[u8]) {
+        let key = stun_username(buf).and_then(|(local, _)| self.by_ufrag.get(local)).copied();
+        let Some(key) = key else {
+            self.counters.drop_unknown_stun += 1;
+            return;
+        };
+        let now = self.now;
+        let transport = &mut self.transports[key.index()];
+        if !transport.handshake.handle_datagram(now, proto, from, to, buf) {
+            self.counters.drop_unauthentic += 1;
+            return;
+        }
+        self.learn_address(key, proto, from);
+        self.after_handshake(key);
+    }
+
+    fn handle_dtls(&mut self, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &[u8]) {
+        let Some(key) = self.by_addr.get(&(proto, from)).copied() else {
+            self.counters.drop_unknown_source += 1;
+            return;
+        };
+        let now = self.now;
+        self.transports[key.index()].handshake.handle_datagram(now, proto, from, to, buf);
+        self.after_handshake(key);
+    }
+
+    fn learn_address(&mut self, key: TransportKey, proto: Proto, from: SocketAddr) {
+        if self.by_addr.get(&(proto, from)) == Some(&key) {
+            return;
+        }
+        self.by_addr.insert((proto, from), key);
+        let addrs = &mut self.transports[key.index()].addrs;
+        addrs.push((proto, from));
+        if addrs.len() > MAX_ADDRS {
+            let oldest = addrs.remove(0);
+            if self.by_addr.get(&oldest) == Some(&key) {
+                self.by_addr.remove(&oldest);
+            }
+        }
+    }
+
+    pub(super) fn after_handshake(&mut self, key: TransportKey) {
+        let progress = self.transports[key.index()].drain_handshake();
+        match progress {
+            Some(Progress::Closed(reason)) => return self.close_transport(key, reason),
+            Some(Progress::Connected) => {
+                let id = self.transports[key.index()].id.clone();
+                self.events.push_back(Event::TransportConnected { transport: id });
+                self.request_carried_keyframes(key);
+            }
+            None => {}
+        }
+        if self.transports[key.index()].tx.has_waiting() {
+            self.mark_transport(key);
+        }
+        self.arm_transport(key);
+    }
+
+    fn handle_rtp(&mut self, proto: Proto, from: SocketAddr, buf: &mut [u8]) {
+        let Some(key) = self.by_addr.get(&(proto, from)).copied() else {
+            self.counters.drop_unknown_source += 1;
+            return;
+        };
+        let now = self.now;
+        let max_ssrcs = self.config.limits.max_ssrcs;
+        let transport = &mut self.transports[key.index()];
+        let received = transport.rx.receive(now, buf, &transport.negotiated, max_ssrcs, &mut self.counters);
+        if transport.needs_attention(now) {
+            self.arm_transport(key);
+        }
+        let Some(received) = received else { return };
+        if received.is_restart {
+            self.request_keyframe(received.track, received.layer);
+        }
+        self.note_codec(received.track, received.codec);
+        let arriving = Arriving {
+            layer: received.layer,
+            seq: received.seq,
+            timestamp: received.timestamp,
+            marker: received.marker,
+            is_restart: received.is_restart,
+            info: received.info,
+            audio_level: received.audio_level,
+            orientation: received.orientation,
+            dd: &buf[received.dd],
+            payload: &buf[received.payload],
+        };
+        self.take_packet(received.track, &arriving);
+    }
+
+    /// A packet comes into a track whose origin is here.
+    pub(super) fn take_packet(&mut self, key: TrackKey, arriving: &Arriving<'_>) {
+        let now = self.now;
+        let Some(track) = self.tracks.get_mut(key.index()) else { return };
+        if let Some(audio) = arriving.audio_level
+            && !track.is_muted
+            && let Some(room) = self.rooms.get_mut(&track.room)
+        {
+            room.speakers.on_level(key, audio.level, audio.is_voice, now);
+            let at = room.speakers.next_timeout().unwrap_or(now).max(now + super::MIN_SLEEP);
+            self.timers.set(&mut self.rooms_alarm, TimerKey::Rooms, at);
+        }
+        let taken = track.take(now, arriving);
+        count_taken(taken, &mut self.counters);
+        if taken == Taken::Pending {
+            self.mark_track(key);
+        }
+    }
+}
+
+pub(super) fn count_taken(taken: Taken, counters: &mut Counters) {
+    match taken {
+        Taken::Pending => {}
+        Taken::Muted => counters.drop_not_published += 1,
+        Taken::Duplicate => counters.drop_duplicate += 1,
+        Taken::Overflow => counters.drop_pending_limit += 1,
+    }
+}

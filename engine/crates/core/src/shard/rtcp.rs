@@ -1,0 +1,108 @@
+//! RTCP in: reports and feedback of a client about what it sends and what it receives.
+
+use std::net::SocketAddr;
+
+use mrtc_rtp::id::Ssrc;
+use mrtc_rtp::rtcp::{self, ReportBlock, Rtcp, SenderInfo};
+
+use super::Shard;
+use crate::addr::Proto;
+use crate::clock::{duration_of_compact, unix_us_of_ntp};
+use crate::keys::{TrackKey, TransportKey};
+use crate::packet::SenderReportMap;
+use crate::shard_message::ShardMessage;
+
+impl Shard {
+    pub(super) fn handle_rtcp(&mut self, proto: Proto, from: SocketAddr, buf: &mut [u8]) {
+        let Some(key) = self.by_addr.get(&(proto, from)).copied() else {
+            self.counters.drop_unknown_source += 1;
+            return;
+        };
+        let Some(compound) = self.transports[key.index()].rx.open_rtcp(buf, &mut self.counters) else { return };
+        for packet in rtcp::parse(compound) {
+            match packet {
+                Ok(packet) => self.handle_rtcp_packet(key, packet),
+                Err(_) => self.counters.drop_malformed += 1,
+            }
+        }
+        if self.transports[key.index()].tx.has_waiting() {
+            self.mark_transport(key);
+        }
+        self.arm_transport(key);
+    }
+
+    fn handle_rtcp_packet(&mut self, key: TransportKey, packet: Rtcp<'_>) {
+        let now = self.now;
+        match packet {
+            Rtcp::SenderReport(report) => {
+                self.take_sender_report(key, &report.info);
+                report.blocks().for_each(|block| self.take_report_block(key, &block));
+            }
+            Rtcp::ReceiverReport(report) => report.blocks().for_each(|block| self.take_report_block(key, &block)),
+            Rtcp::Nack(nack) => {
+                let tx = &mut self.transports[key.index()].tx;
+                if let Some(slot) = tx.slot_of(nack.media) {
+                    tx.resend(now, slot, nack.seqs(), &mut self.counters);
+                }
+            }
+            Rtcp::Pli(pli) => self.take_keyframe_request(key, pli.media),
+            Rtcp::Fir(fir) => fir.entries().for_each(|(ssrc, _)| self.take_keyframe_request(key, ssrc)),
+            Rtcp::Remb(remb) => self.transports[key.index()].tx.bandwidth.on_remb(now, remb.bitrate_bps),
+            Rtcp::TransportCc(feedback) => self.transports[key.index()].tx.bandwidth.on_transport_cc(now, &feedback),
+            Rtcp::Bye(_) | Rtcp::Sdes(_) | Rtcp::Unknown { .. } => {}
+        }
+    }
+
+    /// Ties a layer's timestamps to our wall clock.
+    fn take_sender_report(&mut self, key: TransportKey, info: &SenderInfo) {
+        let now = self.now;
+        let local_us = self.clock.unix_us(now);
+        let transport = &mut self.transports[key.index()];
+        let Some(stream) = transport.rx.streams.list.iter_mut().find(|s| s.ssrc == info.ssrc) else { return };
+        stream.last_report = Some((info.compact_ntp(), now));
+        let unix_us = transport.remote_clock.to_local(unix_us_of_ntp(info.ntp), local_us);
+        let map = SenderReportMap { rtp_timestamp: info.rtp_timestamp, unix_us };
+        if let Some(track) = stream.track {
+            let layer = stream.layer;
+            self.set_sender_report(track, layer, map);
+        }
+    }
+
+    /// Keeps a layer's mapping and passes it on to where the track is forwarded.
+    pub(super) fn set_sender_report(&mut self, key: TrackKey, layer: u8, map: SenderReportMap) {
+        let Some(track) = self.tracks.get_mut(key.index()) else { return };
+        let Some(entry) = track.layers.get_mut(usize::from(layer)) else { return };
+        entry.sender_report = Some(map);
+        for mirror in &track.mirrors {
+            self.messages.push_back((mirror.shard, ShardMessage::SenderReport { key: mirror.key, layer, map }));
+        }
+        let exports = track.exports.clone();
+        for export in exports {
+            self.relay_sender_report(export, layer, map);
+        }
+    }
+
+    fn take_report_block(&mut self, key: TransportKey, block: &ReportBlock) {
+        let compact_now = self.clock.compact_ntp(self.now);
+        let rtt = block.round_trip(compact_now).map(duration_of_compact);
+        let tx = &mut self.transports[key.index()].tx;
+        let Some(slot) = tx.slots.iter_mut().find(|s| s.source.ssrc == block.ssrc) else { return };
+        slot.figures.fraction_lost = block.fraction_lost;
+        slot.figures.jitter = block.jitter;
+        tx.bandwidth.on_receiver_report(self.now, block.fraction_lost, rtt);
+    }
+
+    fn take_keyframe_request(&mut self, key: TransportKey, media: Ssrc) {
+        let tx = &mut self.transports[key.index()].tx;
+        let Some(slot) = tx.slot_of(media) else { return };
+        let slot = &mut tx.slots[slot];
+        slot.figures.keyframe_requests += 1;
+        let Some(carried) = &slot.carried else { return };
+        let track = carried.track;
+        if let Some(layer) = slot.forwarder.wants_keyframe().or(slot.forwarder.current()) {
+            // Spatial layers inside one encoding share their key frame.
+            let layer = if self.tracks[track.index()].layers.len() == 1 { 0 } else { layer };
+            self.request_keyframe(track, layer);
+        }
+    }
+}

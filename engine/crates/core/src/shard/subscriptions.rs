@@ -1,0 +1,218 @@
+//! Which slot of a client carries which track, and which layer of it.
+
+use std::collections::HashSet;
+
+use super::Shard;
+use crate::allocator::{Demand, Target};
+use crate::command::{Kind, Subscription};
+use crate::error::Error;
+use crate::event::{Reply, SlotsReply};
+use crate::id::{RoomId, TrackId, TransportId};
+use crate::keys::{TrackKey, TransportKey};
+use crate::slot::Format;
+use crate::track::Subscriber;
+
+/// How a wanted track can be sent.
+enum Placement {
+    /// In this slot, by this track (the first name or an alternative).
+    Slot { slot: usize, track: TrackKey, format: Format },
+    Unplaced,
+    NoCommonCodec,
+    Missing,
+}
+
+impl Shard {
+    /// Sets the whole list of tracks that a transport receives. A track that stays keeps its slot.
+    pub(super) fn set_subscriptions(&mut self, id: &TransportId, wanted: Vec<Subscription>) -> Result<Reply, Error> {
+        let key = self.find_transport(id)?;
+        let limit = self.config.limits.max_subscriptions;
+        if wanted.len() > limit {
+            return Err(Error::LimitExceeded(format!("{limit} subscriptions")));
+        }
+        let mut names = HashSet::new();
+        if let Some(twice) = wanted.iter().find(|s| !names.insert(s.track.clone())) {
+            return Err(Error::BadRequest(format!("track {} is listed twice", twice.track)));
+        }
+        let fresh = self.keep_slots(key, wanted);
+        let mut reply = SlotsReply::default();
+        for subscription in fresh {
+            let track = subscription.track.clone();
+            match self.place(key, &subscription) {
+                Placement::Slot { slot, track, format } => self.attach_slot(key, slot, subscription, track, format),
+                Placement::Unplaced => reply.unplaced.push(track),
+                Placement::NoCommonCodec => reply.no_common_codec.push(track),
+                Placement::Missing => reply.missing.push(track),
+            }
+        }
+        let slots = &self.transports[key.index()].tx.slots;
+        let carried = |s: &crate::slot::Slot| s.carried.as_ref().map(|c| c.wanted.track.clone());
+        reply.slots = slots.iter().map(|s| (s.mid.to_string(), s.kind, carried(s))).collect();
+        self.allocate(key);
+        self.request_carried_keyframes(key);
+        self.arm_transport(key);
+        Ok(Reply::Slots(reply))
+    }
+
+    /// Updates the slots whose track is still wanted, frees the others; returns what has no slot yet.
+    fn keep_slots(&mut self, key: TransportKey, wanted: Vec<Subscription>) -> Vec<Subscription> {
+        let mut fresh = wanted;
+        for slot in 0..self.transports[key.index()].tx.slots.len() {
+            let Some(carried) = &self.transports[key.index()].tx.slots[slot].carried else { continue };
+            let sent = self.tracks[carried.track.index()].id.clone();
+            let is_same = |s: &Subscription| {
+                s.track == carried.wanted.track
+                    && s.kind == carried.wanted.kind
+                    && self.best_source(key, slot, s).is_some_and(|id| id == sent)
+            };
+            let position = fresh.iter().position(is_same);
+            match position {
+                Some(at) => {
+                    let subscription = fresh.remove(at);
+                    if let Some(carried) = &mut self.transports[key.index()].tx.slots[slot].carried {
+                        carried.wanted = subscription;
+                    }
+                }
+                None => self.detach_slot(key, slot),
+            }
+        }
+        fresh
+    }
+
+    /// The track that would be sent for a subscription on a slot: the first that exists and that the client decodes.
+    fn best_source(&self, key: TransportKey, slot: usize, subscription: &Subscription) -> Option<TrackId> {
+        let transport = &self.transports[key.index()];
+        let slot = &transport.tx.slots[slot];
+        candidates(subscription)
+            .find(|id| self.codec_of(id, &transport.room).is_some_and(|codec| slot.format_of(codec).is_some()))
+            .cloned()
+    }
+
+    /// Codec of a track of this room that some shard of the process has.
+    fn codec_of(&self, id: &TrackId, room: &RoomId) -> Option<crate::command::Codec> {
+        if let Some(key) = self.track_ids.get(id) {
+            let track = &self.tracks[key.index()];
+            return (track.room == *room).then_some(track.codec);
+        }
+        let entry = self.config.directory.get(id)?;
+        (entry.room == *room).then_some(entry.info.codec)
+    }
+
+    fn place(&mut self, key: TransportKey, subscription: &Subscription) -> Placement {
+        let transport = &self.transports[key.index()];
+        let slots = || transport.tx.slots.iter().enumerate().filter(|(_, s)| s.kind == subscription.kind);
+        let (mut exists, mut is_decodable) = (false, false);
+        let mut found = None;
+        for id in candidates(subscription) {
+            let Some(codec) = self.codec_of(id, &transport.room) else { continue };
+            exists = true;
+            is_decodable |= slots().any(|(_, s)| s.format_of(codec).is_some());
+            let mut free = slots().filter(|(_, s)| s.carried.is_none());
+            if let Some((slot, format)) = free.find_map(|(index, s)| Some((index, s.format_of(codec)?))) {
+                found = Some((id.clone(), slot, format));
+                break;
+            }
+        }
+        let Some((id, slot, format)) = found else {
+            return match (exists, is_decodable) {
+                (false, _) => Placement::Missing,
+                (true, false) if slots().next().is_some() => Placement::NoCommonCodec,
+                _ => Placement::Unplaced,
+            };
+        };
+        match self.acquire_track(&id) {
+            Some(track) => Placement::Slot { slot, track, format },
+            None => Placement::Missing,
+        }
+    }
+
+    fn attach_slot(&mut self, key: TransportKey, slot: usize, wanted: Subscription, track_key: TrackKey, format: Format) {
+        let now = self.now;
+        let track = &mut self.tracks[track_key.index()];
+        let transport = &mut self.transports[key.index()];
+        transport.tx.slots[slot].attach(now, wanted, track_key, track, format);
+        track.subscribers.push(Subscriber { transport: key, slot: slot as u16 });
+    }
+
+    /// Frees a slot. Its stream goes on with the next track that it carries.
+    pub(super) fn detach_slot(&mut self, key: TransportKey, slot: usize) {
+        let Some(transport) = self.transports.get_mut(key.index()) else { return };
+        let Some(carried) = transport.tx.slots.get_mut(slot).and_then(|s| s.detach()) else { return };
+        transport.tx.forget_slot(slot);
+        let subscriber = Subscriber { transport: key, slot: slot as u16 };
+        if let Some(track) = self.tracks.get_mut(carried.track.index()) {
+            track.subscribers.retain(|s| *s != subscriber);
+        }
+        self.update_wanted(carried.track);
+        self.release_if_unused(carried.track);
+    }
+
+    /// The codec of a slot's track changed: goes on with it if the client can decode it.
+    pub(super) fn reattach_slot(&mut self, key: TransportKey, slot: usize) {
+        let entry = &self.transports[key.index()].tx.slots[slot];
+        let Some((track, wanted)) = entry.carried.as_ref().map(|c| (c.track, c.wanted.clone())) else { return };
+        let format = entry.format_of(self.tracks[track.index()].codec);
+        let Some(format) = format else {
+            self.detach_slot(key, slot);
+            return;
+        };
+        let now = self.now;
+        let transport = &mut self.transports[key.index()];
+        transport.tx.forget_slot(slot);
+        transport.tx.slots[slot].attach(now, wanted, track, &self.tracks[track.index()], format);
+        self.allocate(key);
+    }
+
+    /// The local place of a track; one of another shard is mirrored from now on.
+    pub(super) fn acquire_track(&mut self, id: &TrackId) -> Option<TrackKey> {
+        match self.track_ids.get(id) {
+            Some(key) => Some(*key),
+            None => self.mirror_track(id),
+        }
+    }
+
+    /// Shares a transport's bandwidth among its slots and lets through what fits.
+    pub(super) fn allocate(&mut self, key: TransportKey) {
+        let now = self.now;
+        let Some(transport) = self.transports.get_mut(key.index()) else { return };
+        let mut demands = Vec::with_capacity(transport.tx.slots.len());
+        for (index, slot) in transport.tx.slots.iter().enumerate() {
+            let Some(carried) = &slot.carried else { continue };
+            let track = &self.tracks[carried.track.index()];
+            let (layer_count, layers) = track.layer_infos(now);
+            let speakers = self.rooms.get(&track.room).map(|r| &r.speakers);
+            demands.push(Demand {
+                key: index as u32,
+                kind: slot.kind,
+                priority: carried.wanted.priority,
+                is_speaker: speakers.is_some_and(|s| s.is_speaker(carried.track)),
+                is_paused: carried.wanted.is_paused,
+                max_height: carried.wanted.max_height,
+                max_fps: carried.wanted.max_fps,
+                layers,
+                layer_count,
+            });
+        }
+        let targets = transport.tx.bandwidth.allocate(now, &demands).targets.clone();
+        for (demand, target) in demands.iter().zip(targets) {
+            self.apply_target(key, demand.key as usize, target);
+        }
+    }
+
+    fn apply_target(&mut self, key: TransportKey, slot: usize, target: Target) {
+        let entry = &mut self.transports[key.index()].tx.slots[slot];
+        if !entry.set_target(target) {
+            return;
+        }
+        let wanted = entry.forwarder.wants_keyframe();
+        let Some(track) = entry.carried.as_ref().map(|c| c.track) else { return };
+        self.update_wanted(track);
+        if let Some(layer) = wanted.filter(|_| self.tracks[track.index()].kind == Kind::Video) {
+            self.request_keyframe(track, layer);
+        }
+    }
+}
+
+/// A subscription's track, then its alternatives.
+fn candidates(subscription: &Subscription) -> impl Iterator<Item = &TrackId> {
+    std::iter::once(&subscription.track).chain(&subscription.alternatives)
+}

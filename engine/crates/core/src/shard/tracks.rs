@@ -1,0 +1,164 @@
+//! The life of tracks: made, muted, ended, changed.
+
+use super::{Room, Shard};
+use crate::command::{Codec, Kind};
+use crate::directory::TrackEntry;
+use crate::error::Error;
+use crate::event::{Event, Reply, TrackInfo};
+use crate::id::{RoomId, TrackId};
+use crate::keys::TrackKey;
+use crate::shard_message::ShardMessage;
+use crate::track::{Origin, Track};
+
+impl Shard {
+    pub(super) fn find_track(&self, id: &TrackId) -> Result<TrackKey, Error> {
+        self.track_ids.get(id).copied().ok_or_else(|| Error::TrackNotFound(id.to_string()))
+    }
+
+    /// Makes a track whose origin is here, and enters it into the directory.
+    pub(super) fn add_track(&mut self, info: TrackInfo, room: RoomId, origin: Origin) -> Result<TrackKey, Error> {
+        if self.tracks.len() >= self.config.limits.max_tracks {
+            return Err(Error::LimitExceeded("tracks of this worker".into()));
+        }
+        let entry = TrackEntry { shard: self.config.index, room: room.clone(), info: info.clone() };
+        if !self.config.directory.insert(entry) {
+            return Err(Error::AlreadyExists(format!("track {}", info.track)));
+        }
+        if info.kind == Kind::Audio && !matches!(origin, Origin::Relay { .. }) {
+            self.rooms.entry(room.clone()).or_insert_with(Room::default).audio_tracks += 1;
+        }
+        Ok(self.insert_track(&info, room, origin))
+    }
+
+    pub(super) fn insert_track(&mut self, info: &TrackInfo, room: RoomId, origin: Origin) -> TrackKey {
+        let track = Track::new(info, room, origin, self.config.limits.max_pending);
+        let key = TrackKey::from(self.tracks.insert(track));
+        self.track_ids.insert(info.track.clone(), key);
+        key
+    }
+
+    /// Ends a track because its origin ended, and tells so.
+    pub(super) fn end_track(&mut self, key: TrackKey) {
+        let Some(track) = self.tracks.get(key.index()) else { return };
+        if !matches!(track.origin, Origin::Shard { .. }) {
+            self.events.push_back(Event::TrackEnded { track: track.id.clone() });
+        }
+        self.remove_track(key);
+    }
+
+    pub(super) fn unpublish_track(&mut self, id: &TrackId) {
+        let Ok(key) = self.find_track(id) else { return };
+        // A mirror ends with its last receiver or with its origin; it is not this shard's to end.
+        if !matches!(self.tracks[key.index()].origin, Origin::Shard { .. }) {
+            self.remove_track(key);
+        }
+    }
+
+    /// Takes a track away from all its receivers and from its origin.
+    pub(super) fn remove_track(&mut self, key: TrackKey) {
+        if !self.tracks.contains(key.index()) {
+            return;
+        }
+        for subscriber in std::mem::take(&mut self.tracks[key.index()].subscribers) {
+            self.detach_slot(subscriber.transport, usize::from(subscriber.slot));
+        }
+        for sink in std::mem::take(&mut self.tracks[key.index()].sinks) {
+            self.remove_sink(sink);
+        }
+        for export in std::mem::take(&mut self.tracks[key.index()].exports) {
+            self.tell_export_ended(export.relay, export.handle);
+        }
+        for mirror in std::mem::take(&mut self.tracks[key.index()].mirrors) {
+            self.messages.push_back((mirror.shard, ShardMessage::TrackEnded { key: mirror.key }));
+        }
+        // The last receiver's going may have ended a mirror already.
+        let Some(track) = self.tracks.try_remove(key.index()) else { return };
+        self.track_ids.remove(&track.id);
+        self.dirty_tracks.retain(|k| *k != key);
+        self.forget_origin(key, &track);
+    }
+
+    fn forget_origin(&mut self, key: TrackKey, track: &Track) {
+        match track.origin {
+            Origin::Transport { transport, line } => {
+                if let Some(transport) = self.transports.get_mut(transport.index()) {
+                    transport.published.retain(|(_, t)| *t != key);
+                    transport.rx.streams.list.iter_mut().filter(|s| s.line == line).for_each(|s| s.track = None);
+                }
+            }
+            Origin::Relay { relay, handle } => {
+                if let Some(relay) = self.relays.get_mut(relay.index()) {
+                    relay.imports.remove(&handle);
+                }
+            }
+            Origin::Source => {}
+            Origin::Shard { shard, mirror } => {
+                self.mirrors.remove(&mirror);
+                let message = ShardMessage::Unmirror { track: track.id.clone(), key: mirror };
+                self.messages.push_back((shard, message));
+                return;
+            }
+        }
+        self.config.directory.remove(&track.id);
+        self.leave_room(key, track);
+    }
+
+    fn leave_room(&mut self, key: TrackKey, track: &Track) {
+        if track.kind != Kind::Audio || matches!(track.origin, Origin::Relay { .. }) {
+            return;
+        }
+        let Some(room) = self.rooms.get_mut(&track.room) else { return };
+        room.speakers.remove(key);
+        room.audio_tracks -= 1;
+        if room.audio_tracks == 0 {
+            self.rooms.remove(&track.room);
+        }
+    }
+
+    pub(super) fn set_track_muted(&mut self, id: &TrackId, is_muted: bool) -> Result<Reply, Error> {
+        let key = self.find_track(id)?;
+        let track = &mut self.tracks[key.index()];
+        track.set_muted(is_muted);
+        if let Some(room) = self.rooms.get_mut(&track.room) {
+            room.speakers.set_muted(key, is_muted);
+        }
+        self.poll_keyframes(key);
+        Ok(Reply::Done)
+    }
+
+    /// The first packet of a track came, or the first in another codec.
+    pub(super) fn note_codec(&mut self, key: TrackKey, codec: Codec) {
+        let track = &mut self.tracks[key.index()];
+        let is_changed = track.codec != codec;
+        if track.has_started && !is_changed {
+            return;
+        }
+        track.has_started = true;
+        track.codec = codec;
+        let id = track.id.clone();
+        if is_changed {
+            self.config.directory.update(&id, |info| info.codec = codec);
+            for mirror in self.tracks[key.index()].mirrors.clone() {
+                self.messages.push_back((mirror.shard, ShardMessage::CodecChanged { key: mirror.key, codec }));
+            }
+            self.reattach_receivers(key);
+        }
+        self.events.push_back(Event::TrackStarted { track: id, codec });
+    }
+
+    /// Lets every receiver begin anew: the codec changed.
+    pub(super) fn reattach_receivers(&mut self, key: TrackKey) {
+        for subscriber in self.tracks[key.index()].subscribers.clone() {
+            self.reattach_slot(subscriber.transport, usize::from(subscriber.slot));
+        }
+        self.restart_sinks(key);
+    }
+
+    /// Removes a mirror that nobody receives.
+    pub(super) fn release_if_unused(&mut self, key: TrackKey) {
+        let Some(track) = self.tracks.get(key.index()) else { return };
+        if matches!(track.origin, Origin::Shard { .. }) && !track.has_receivers() {
+            self.remove_track(key);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What receivers want of a track's origin: key frames, and which layers.
+
+use std::time::Duration;
+
+use super::Shard;
+use crate::allocator::Target;
+use crate::command::Kind;
+use crate::event::Event;
+use crate::keys::{TrackKey, TransportKey};
+use crate::shard_message::ShardMessage;
+use crate::track::{Origin, Track, UNWANTED_DELAY};
+
+impl Shard {
+    /// A receiver needs a key frame of a layer. Asked for at once, unless it was lately.
+    pub(super) fn request_keyframe(&mut self, key: TrackKey, layer: u8) {
+        let Some(track) = self.tracks.get_mut(key.index()) else { return };
+        if track.kind == Kind::Audio || track.is_muted {
+            return;
+        }
+        track.keyframes.request(usize::from(layer));
+        self.poll_keyframes(key);
+    }
+
+    /// Sends the requests of a track that are due.
+    pub(super) fn poll_keyframes(&mut self, key: TrackKey) {
+        let rtt = self.rtt_to_origin(key);
+        while let Some(track) = self.tracks.get_mut(key.index())
+            && let Some(layer) = track.keyframes.poll(self.now, rtt)
+        {
+            self.counters.tx_keyframe_requests += 1;
+            self.send_keyframe_request(key, layer as u8);
+        }
+        self.arm_track(key);
+    }
+
+    pub(super) fn rtt_to_origin(&self, key: TrackKey) -> Duration {
+        let Some(track) = self.tracks.get(key.index()) else { return Duration::ZERO };
+        match track.origin {
+            Origin::Transport { transport, .. } => {
+                let transport = self.transports.get(transport.index());
+                transport.and_then(|t| t.tx.bandwidth.known_rtt()).unwrap_or_default()
+            }
+            Origin::Relay { relay, .. } => self.relays.get(relay.index()).map_or(Duration::ZERO, |r| r.rtt()),
+            Origin::Source | Origin::Shard { .. } => Duration::ZERO,
+        }
+    }
+
+    fn send_keyframe_request(&mut self, key: TrackKey, layer: u8) {
+        let track = &self.tracks[key.index()];
+        match track.origin {
+            Origin::Transport { transport, line } => {
+                let Some(entry) = self.transports.get_mut(transport.index()) else { return };
+                // A layer that never sent a packet has no stream to ask; its first packets are a key frame anyway.
+                if let Some(stream) = entry.rx.streams.of_layer(line, layer)
+                    && entry.send_keyframe_request(stream)
+                {
+                    self.mark_transport(transport);
+                }
+            }
+            Origin::Relay { relay, handle } => self.relay_keyframe_request(relay, handle, layer),
+            Origin::Source => self.events.push_back(Event::KeyframeRequested { track: track.id.clone() }),
+            Origin::Shard { shard, .. } => {
+                let message = ShardMessage::KeyframeRequest { track: track.id.clone(), layer };
+                self.messages.push_back((shard, message));
+            }
+        }
+    }
+
+    /// Asks for the key frames that a transport's slots wait for.
+    pub(super) fn request_carried_keyframes(&mut self, key: TransportKey) {
+        let slots = &self.transports[key.index()].tx.slots;
+        let waiting = slots.iter().filter_map(|s| Some((s.carried.as_ref()?.track, s.forwarder.wants_keyframe()?)));
+        for (track, layer) in waiting.collect::<Vec<_>>() {
+            self.request_keyframe(track, layer);
+        }
+    }
+
+    /// Works out which layers of a track have receivers, and tells its origin: more at once, less after a while.
+    pub(super) fn update_wanted(&mut self, key: TrackKey) {
+        let Some(track) = self.tracks.get(key.index()) else { return };
+        let mask = self.wanted_mask(track);
+        let now = self.now;
+        let track = &mut self.tracks[key.index()];
+        if mask == track.told_mask {
+            track.unwanted_since = None;
+            return;
+        }
+        let is_more = mask & !track.told_mask != 0;
+        let since = *track.unwanted_since.get_or_insert(now);
+        if is_more || now.saturating_duration_since(since) >= UNWANTED_DELAY {
+            track.unwanted_since = None;
+            let fresh = mask & !track.told_mask;
+            track.told_mask = mask;
+            self.tell_wanted(key, mask, fresh);
+        }
+        self.arm_track(key);
+    }
+
+    fn wanted_mask(&self, track: &Track) -> u8 {
+        let full = track.full_mask();
+        if track.layers.len() == 1 {
+            return if track.has_receivers() { full } else { 0 };
+        }
+        let mut mask = if track.sinks.is_empty() { 0 } else { 1 << (track.layers.len() - 1) };
+        for subscriber in &track.subscribers {
+            let slot = self.transports.get(subscriber.transport.index());
+            let Some(slot) = slot.and_then(|t| t.tx.slots.get(usize::from(subscriber.slot))) else { continue };
+            if let Some(Target::Layer { spatial, .. }) = slot.carried.as_ref().map(|c| c.target) {
+                // Until the switch the present layer goes on.
+                mask |= 1 << spatial | slot.forwarder.current().map_or(0, |layer| 1 << layer);
+            }
+        }
+        mask |= track.exports.iter().fold(0, |mask, export| mask | export.mask);
+        mask |= track.mirrors.iter().fold(0, |mask, mirror| mask | mirror.mask);
+        mask & full
+    }
+
+    fn tell_wanted(&mut self, key: TrackKey, mask: u8, fresh: u8) {
+        let track = &self.tracks[key.index()];
+        match track.origin {
+            Origin::Transport { .. } => {
+                if !track.rids.is_empty() {
+                    let wanted = track.rids.iter().enumerate().filter(|(index, _)| mask & 1 << index != 0);
+                    let rids = wanted.map(|(_, rid)| rid.to_string()).collect();
+                    self.events.push_back(Event::LayersWanted { track: track.id.clone(), rids });
+                }
+            }
+            Origin::Relay { relay, handle } => self.relay_layers_wanted(relay, handle, mask, fresh),
+            Origin::Shard { shard, mirror } => {
+                let message = ShardMessage::LayersWanted { track: track.id.clone(), key: mirror, mask };
+                self.messages.push_back((shard, message));
+            }
+            Origin::Source => {}
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! One WebRTC leg of a participant: handshake, what the client sends, what it is sent.
+
+pub(crate) mod reports;
+mod rx;
+mod seal;
+pub(crate) mod streams;
+mod tx;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mrtc_rtp::id::Ssrc;
+use mrtc_rtp::srtp::{Inbound, Outbound, Profile, SessionKeys};
+
+use crate::addr::Proto;
+use crate::clock::{Clock, RemoteClock};
+use crate::error::Error;
+use crate::event::{CloseReason, Line};
+use crate::handshake::{Handshake, HandshakeOutput};
+use crate::id::{RoomId, TransportId};
+use crate::keys::TrackKey;
+use crate::sdp::{LineUse, Negotiated};
+use crate::slot::Slot;
+use crate::timers::Alarm;
+
+pub(crate) use rx::TransportRx;
+pub(crate) use tx::{FlushContext, Outgoing, TransportTx, send_datagram};
+
+/// A client that is not connected by then is given up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// RFC 7675 has clients check every 5 s or so and lets consent expire after 30 s; a client that is gone should free its
+/// place sooner, and three lost checks in a row are rare.
+const CONSENT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often consent is looked at.
+const CONSENT_INTERVAL: Duration = Duration::from_secs(1);
+/// RTCP reports: libwebrtc's own interval for video.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Gaps are looked at this often while there are some.
+const NACK_INTERVAL: Duration = Duration::from_millis(10);
+/// Addresses of one transport in the shard's demultiplexer: what a client that changes networks may use up.
+pub(crate) const MAX_ADDRS: usize = 16;
+
+/// One transport.
+pub(crate) struct Transport {
+    pub(crate) id: TransportId,
+    pub(crate) room: RoomId,
+    pub(crate) handshake: Handshake,
+    pub(crate) negotiated: Negotiated,
+    pub(crate) rx: TransportRx,
+    pub(crate) tx: TransportTx,
+    /// Addresses that lead here; oldest first.
+    pub(crate) addrs: Vec<(Proto, SocketAddr)>,
+    /// Published tracks by line.
+    pub(crate) published: Vec<(usize, TrackKey)>,
+    pub(crate) remote_clock: RemoteClock,
+    pub(crate) local_ssrc: Ssrc,
+    pub(crate) alarm: Alarm,
+    pub(crate) is_dirty: bool,
+    pub(crate) created_at: Instant,
+    report_at: Instant,
+    nack_at: Instant,
+    consent_at: Instant,
+}
+
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Transport({})", self.id)
+    }
+}
+
+/// What the handshake tells the shard.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    Connected,
+    Closed(CloseReason),
+}
+
+/// What a new transport is made of.
+pub(crate) struct TransportInit {
+    pub(crate) id: TransportId,
+    pub(crate) room: RoomId,
+    pub(crate) handshake: Handshake,
+    pub(crate) negotiated: Negotiated,
+    pub(crate) max_egress_bps: Option<u64>,
+    pub(crate) local_ssrc: Ssrc,
+}
+
+impl Transport {
+    pub(crate) fn new(now: Instant, clock: &Clock, init: TransportInit) -> Self {
+        Self {
+            id: init.id,
+            room: init.room,
+            handshake: init.handshake,
+            negotiated: init.negotiated,
+            rx: TransportRx::new(now),
+            tx: TransportTx::new(now, clock.epoch(), init.max_egress_bps),
+            addrs: Vec::new(),
+            published: Vec::new(),
+            remote_clock: RemoteClock::default(),
+            local_ssrc: init.local_ssrc,
+            alarm: Alarm::default(),
+            is_dirty: false,
+            created_at: now,
+            report_at: now + REPORT_INTERVAL,
+            nack_at: now,
+            consent_at: now + CONSENT_INTERVAL,
+        }
+    }
+
+    /// Makes streams and slots of what was negotiated. `random` gives the first numbers of new slots.
+    pub(crate) fn apply_negotiated(&mut self, max_ssrcs: usize, mut random: impl FnMut() -> u64) {
+        self.rx.negotiate(&self.negotiated, max_ssrcs);
+        let is_mixed = self.negotiated.is_mixed_ext_allowed;
+        for (index, line) in self.negotiated.lines.iter().enumerate() {
+            let known = self.tx.slots.iter_mut().find(|s| s.line == index);
+            match (known, line.usage) {
+                (Some(slot), LineUse::Slot) => slot.renegotiate(line, is_mixed),
+                (None, LineUse::Slot) => self.tx.slots.extend(Slot::new(index, line, is_mixed, random())),
+                _ => {}
+            }
+        }
+    }
+
+    /// Slots whose line the last offer took out of use.
+    pub(crate) fn idle_slots(&self) -> Vec<usize> {
+        let is_idle = |s: &Slot| self.negotiated.lines.get(s.line).is_none_or(|l| l.usage != LineUse::Slot);
+        self.tx.slots.iter().enumerate().filter(|(_, s)| is_idle(s)).map(|(index, _)| index).collect()
+    }
+
+    /// The lines as the application sees them.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let used = self.negotiated.lines.iter().filter(|l| matches!(l.usage, LineUse::Inbound | LineUse::Slot));
+        used.map(|line| {
+            let mut codecs = Vec::new();
+            for codec in &line.codecs {
+                if !codecs.contains(&codec.codec) {
+                    codecs.push(codec.codec);
+                }
+            }
+            Line {
+                mid: line.mid.to_string(),
+                kind: line.kind,
+                is_inbound: line.usage == LineUse::Inbound,
+                codecs,
+                rids: line.rids.iter().map(ToString::to_string).collect(),
+            }
+        })
+        .collect()
+    }
+
+    pub(crate) fn is_rtcp_reduced(&self) -> bool {
+        self.negotiated.lines.iter().any(|l| l.is_rtcp_reduced)
+    }
+
+    /// Takes what the handshake yields: datagrams are queued, keys are put to use.
+    pub(crate) fn drain_handshake(&mut self) -> Option<Progress> {
+        let mut progress = None;
+        while let Some(output) = self.handshake.poll() {
+            match output {
+                HandshakeOutput::Transmit { dest, bytes } => self.tx.push_control(dest, bytes),
+                HandshakeOutput::Keys { profile, material, is_dtls_client } => {
+                    if self.install_keys(profile, &material, is_dtls_client).is_err() {
+                        progress = Some(Progress::Closed(CloseReason::DtlsFailed));
+                    }
+                }
+                HandshakeOutput::Connected => progress = progress.or(Some(Progress::Connected)),
+                HandshakeOutput::PathSelected(_) => {}
+                HandshakeOutput::Failed(error) => {
+                    tracing::info!(transport = %self.id, %error, "handshake failed");
+                    progress = Some(Progress::Closed(CloseReason::DtlsFailed));
+                }
+                HandshakeOutput::PeerClosed => progress = Some(Progress::Closed(CloseReason::PeerClosed)),
+            }
+        }
+        progress
+    }
+
+    fn install_keys(&mut self, profile: Profile, material: &[u8], is_dtls_client: bool) -> Result<(), Error> {
+        let bad = |_| Error::BadRequest("no usable SRTP keys".into());
+        let keys = SessionKeys::from_dtls(profile, material, is_dtls_client).map_err(bad)?;
+        self.rx.set_srtp(Inbound::new(&keys).map_err(bad)?);
+        self.tx.set_srtp(Outbound::new(&keys).map_err(bad)?);
+        Ok(())
+    }
+
+    /// Why the transport is to be closed now, if it is.
+    pub(crate) fn expired(&self, now: Instant) -> bool {
+        let timeout = if self.handshake.is_connected() { CONSENT_TIMEOUT } else { CONNECT_TIMEOUT };
+        if !self.handshake.is_connected() {
+            return now.saturating_duration_since(self.created_at) >= timeout;
+        }
+        self.handshake.is_silent(now, self.created_at, timeout)
+    }
+
+    /// True if reports are due; then the next ones are set.
+    pub(crate) fn take_report_due(&mut self, now: Instant) -> bool {
+        let is_due = now >= self.report_at;
+        if is_due {
+            self.report_at = now + REPORT_INTERVAL;
+        }
+        is_due
+    }
+
+    /// Does what time alone brings: handshake, consent, NACKs, feedback.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.handshake.handle_timeout(now);
+        if now >= self.consent_at {
+            self.consent_at = now + CONSENT_INTERVAL;
+        }
+        if self.tx.is_ready() {
+            self.send_transport_cc(now);
+            if now >= self.nack_at && self.has_missing() {
+                self.nack_at = now + NACK_INTERVAL;
+                self.send_nacks(now);
+            }
+        }
+    }
+
+    /// True if a packet just received brought a deadline nearer: feedback or NACKs fell due.
+    pub(crate) fn needs_attention(&self, now: Instant) -> bool {
+        self.alarm.is_later_than(self.next_rx_timeout(now))
+    }
+
+    fn next_rx_timeout(&self, now: Instant) -> Option<Instant> {
+        let nacks = self.has_missing().then(|| self.nack_at.max(now));
+        [self.rx.twcc.next_timeout(), nacks].into_iter().flatten().min()
+    }
+
+    fn has_missing(&self) -> bool {
+        self.rx.streams.list.iter().any(|s| s.register.has_missing())
+    }
+
+    /// True if the allocator has something to share.
+    pub(crate) fn has_carried(&self) -> bool {
+        self.tx.slots.iter().any(|s| s.carried.is_some())
+    }
+
+    /// When `handle_timeout` (or a flush) is wanted next.
+    pub(crate) fn next_timeout(&self, now: Instant) -> Instant {
+        let mut at = self.consent_at.min(self.handshake.next_timeout().unwrap_or(self.consent_at));
+        if !self.tx.is_ready() {
+            return at;
+        }
+        at = at.min(self.report_at);
+        at = at.min(self.rx.twcc.next_timeout().unwrap_or(at));
+        at = at.min(self.tx.next_timeout(now).unwrap_or(at));
+        if self.has_missing() {
+            at = at.min(self.nack_at.max(now));
+        }
+        if self.has_carried() {
+            at = at.min(self.tx.bandwidth.allocate_at());
+        }
+        at
+    }
+}

@@ -1,0 +1,247 @@
+//! The receiving half of a transport: opens SRTP, finds the stream, undoes RTX, and says what a packet is.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use mrtc_rtp::codec::PayloadInfo;
+use mrtc_rtp::ext::AudioLevel;
+use mrtc_rtp::header::RtpHeader;
+use mrtc_rtp::id::{ExtSeq, Pt, SeqNo};
+use mrtc_rtp::seq::nearest;
+use mrtc_rtp::srtp::{Inbound, SrtpError};
+
+use super::streams::{NoStream, SsrcUse, Streams};
+use crate::command::Codec;
+use crate::counters::Counters;
+use crate::keys::TrackKey;
+use crate::nack_register::Arrival;
+use crate::sdp::Negotiated;
+use crate::twcc_register::TwccRegister;
+
+/// The receiving half.
+#[derive(Debug)]
+pub(crate) struct TransportRx {
+    pub(crate) streams: Streams,
+    pub(crate) twcc: TwccRegister,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    srtp: Option<Inbound>,
+}
+
+/// A packet of media, opened and understood. Ranges are into the datagram's buffer.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) stream: usize,
+    pub(crate) track: TrackKey,
+    pub(crate) layer: u8,
+    pub(crate) codec: Codec,
+    pub(crate) seq: ExtSeq,
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    pub(crate) is_restart: bool,
+    pub(crate) info: PayloadInfo,
+    pub(crate) audio_level: Option<AudioLevel>,
+    pub(crate) orientation: Option<u8>,
+    pub(crate) dd: Range<usize>,
+    pub(crate) payload: Range<usize>,
+}
+
+/// Where a packet belongs, before its payload is read.
+struct Placed {
+    stream: usize,
+    pt: Pt,
+    seq: ExtSeq,
+    payload: Range<usize>,
+}
+
+impl TransportRx {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { streams: Streams::default(), twcc: TwccRegister::new(now), packets: 0, bytes: 0, srtp: None }
+    }
+
+    pub(crate) fn set_srtp(&mut self, srtp: Inbound) {
+        self.srtp = Some(srtp);
+    }
+
+    /// Takes over what an offer declares.
+    pub(crate) fn negotiate(&mut self, negotiated: &Negotiated, max_ssrcs: usize) {
+        for (index, line) in negotiated.lines.iter().enumerate() {
+            self.streams.declare(index, line, max_ssrcs);
+        }
+    }
+
+    /// Opens an RTCP packet in place; the plain compound packet.
+    pub(crate) fn open_rtcp<'a>(&mut self, buf: &'a mut [u8], counters: &mut Counters) -> Option<&'a [u8]> {
+        let Some(srtp) = &mut self.srtp else {
+            counters.drop_no_keys += 1;
+            return None;
+        };
+        match srtp.open_rtcp(buf) {
+            Ok(len) => {
+                counters.rx_rtcp_packets += 1;
+                Some(&buf[..len])
+            }
+            Err(error) => {
+                count_srtp_error(error, counters);
+                None
+            }
+        }
+    }
+
+    /// Opens an RTP packet in place and finds out what it is. `None`: dropped and counted, or nothing to forward.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        buf: &mut [u8],
+        negotiated: &Negotiated,
+        max_ssrcs: usize,
+        counters: &mut Counters,
+    ) -> Option<Received> {
+        let (header, ext_seq, plain_len) = self.open(buf, counters)?;
+        let plain = &buf[..plain_len];
+        let values = match header.ext_profile {
+            Some(profile) => negotiated.exts.parse(profile, header.ext_block(plain)),
+            None => Default::default(),
+        };
+        if let Some(number) = values.transport_cc {
+            self.twcc.on_packet(SeqNo(number), now);
+        }
+        let known = self.streams.find(header.ssrc);
+        let found = known.map_or_else(
+            || self.streams.learn(header.ssrc, header.pt, &values, &negotiated.lines, max_ssrcs),
+            Ok,
+        );
+        let ssrc_use = match found {
+            Ok(found) => found,
+            Err(NoStream::Unknown) => {
+                counters.drop_unknown_ssrc += 1;
+                return None;
+            }
+            Err(NoStream::Limit) => {
+                counters.drop_ssrc_limit += 1;
+                return None;
+            }
+        };
+        let payload = match header.payload_range(plain) {
+            Ok(payload) => payload,
+            Err(_) => {
+                counters.drop_malformed += 1;
+                return None;
+            }
+        };
+        let placed = self.place(ssrc_use, &header, ext_seq, payload, plain, negotiated, counters)?;
+        let dd = values.dependency_descriptor.map_or(0..0, |dd| {
+            let start = dd.as_ptr() as usize - plain.as_ptr() as usize;
+            start..start + dd.len()
+        });
+        let stream = &mut self.streams.list[placed.stream];
+        stream.bytes += plain.len() as u64;
+        let arrival = stream.register.on_packet(placed.seq, header.timestamp, now);
+        let mut is_restart = std::mem::take(&mut stream.is_restarting);
+        match arrival {
+            Arrival::New => stream.highest = placed.seq,
+            Arrival::Recovered => counters.rx_recovered_packets += 1,
+            Arrival::Duplicate => {
+                counters.drop_duplicate += 1;
+                return None;
+            }
+            Arrival::Reset => {
+                stream.highest = placed.seq;
+                is_restart = true;
+            }
+        }
+        let Some(format) = stream.format_of(placed.pt, &negotiated.lines[stream.line]) else {
+            counters.drop_unknown_payload_type += 1;
+            return None;
+        };
+        let Some(track) = stream.track else {
+            counters.drop_not_published += 1;
+            return None;
+        };
+        // VP8 and H.264 travel without a descriptor: their receivers order frames by the payload alone, and that is
+        // rewritten where frames are left out.
+        let keeps_dd = matches!(format.codec, Codec::Vp9 | Codec::Av1);
+        let frame = stream.read_descriptor(values.dependency_descriptor.filter(|_| format.codec != Codec::Vp8));
+        let info = PayloadInfo::inspect(format.codec.into(), &plain[placed.payload.clone()], frame.as_ref());
+        Some(Received {
+            stream: placed.stream,
+            track,
+            layer: stream.layer,
+            codec: format.codec,
+            seq: placed.seq,
+            timestamp: header.timestamp,
+            marker: header.marker,
+            is_restart,
+            info,
+            audio_level: values.audio_level,
+            orientation: values.video_orientation,
+            dd: if keeps_dd && frame.is_some() { dd } else { 0..0 },
+            payload: placed.payload,
+        })
+    }
+
+    fn open(&mut self, buf: &mut [u8], counters: &mut Counters) -> Option<(RtpHeader, ExtSeq, usize)> {
+        let Some(srtp) = &mut self.srtp else {
+            counters.drop_no_keys += 1;
+            return None;
+        };
+        let Ok(header) = RtpHeader::parse(buf) else {
+            counters.drop_malformed += 1;
+            return None;
+        };
+        match srtp.open_rtp(buf, &header) {
+            Ok((seq, len)) => {
+                counters.rx_rtp_packets += 1;
+                self.packets += 1;
+                self.bytes += buf.len() as u64;
+                Some((header, seq, len))
+            }
+            Err(error) => {
+                count_srtp_error(error, counters);
+                None
+            }
+        }
+    }
+
+    /// Undoes a retransmission (RFC 4588 section 4): the original number is in front of the payload.
+    #[allow(clippy::too_many_arguments)]
+    fn place(
+        &mut self,
+        ssrc_use: SsrcUse,
+        header: &RtpHeader,
+        seq: ExtSeq,
+        payload: Range<usize>,
+        plain: &[u8],
+        negotiated: &Negotiated,
+        counters: &mut Counters,
+    ) -> Option<Placed> {
+        let stream = match ssrc_use {
+            SsrcUse::Media(stream) => return Some(Placed { stream, pt: header.pt, seq, payload }),
+            SsrcUse::Rtx(stream) => stream,
+        };
+        let rx = &mut self.streams.list[stream];
+        rx.rtx_packets += 1;
+        let Some(osn) = plain[payload.clone()].first_chunk::<2>() else {
+            // Padding on the retransmission stream: a probe.
+            counters.drop_padding += 1;
+            return None;
+        };
+        let line = &negotiated.lines[rx.line];
+        let Some(codec) = line.codecs.iter().find(|c| c.rtx_pt == Some(header.pt)) else {
+            counters.drop_unknown_payload_type += 1;
+            return None;
+        };
+        let original = u64::from(u16::from_be_bytes(*osn));
+        let seq = ExtSeq(nearest(rx.highest.0, original, 16));
+        Some(Placed { stream, pt: codec.pt, seq, payload: payload.start + 2..payload.end })
+    }
+}
+
+fn count_srtp_error(error: SrtpError, counters: &mut Counters) {
+    match error {
+        SrtpError::Replayed => counters.drop_replayed += 1,
+        SrtpError::TooManySsrcs => counters.drop_ssrc_limit += 1,
+        SrtpError::TooShort => counters.drop_malformed += 1,
+        _ => counters.drop_unauthentic += 1,
+    }
+}
