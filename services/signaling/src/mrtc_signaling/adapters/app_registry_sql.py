@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -24,7 +25,6 @@ from mrtc_signaling.ports import App, AppLimits
 
 from .app_tables import AppKeyRow, AppRow
 from .secret_box import SecretBox, SecretBoxError
-import contextlib
 
 _log = get_logger(__name__)
 T = TypeVar("T")

@@ -1,0 +1,6 @@
+"""Help for tests: a media node and a master in this process, and a client of the protocol."""
+
+from .client import Client, ClientClosedError
+from .media_node import FakeMaster, FakeNode, offer
+
+__all__ = ["Client", "ClientClosedError", "FakeMaster", "FakeNode", "offer"]
