@@ -36,10 +36,10 @@ def all_streams(options: SchemaOptions) -> list[api.StreamConfig]:
         _bucket(subjects.BUCKET_NODES, options, ttl_s=NODE_TTL_S, storage=api.StorageType.MEMORY),
         _bucket(subjects.BUCKET_LEASES, options, ttl_s=LEASE_TTL_S, storage=api.StorageType.MEMORY),
         _bucket(subjects.BUCKET_DRAINS, options, ttl_s=24 * 3600.0),
-        _bucket(subjects.BUCKET_ROOMS, options, max_bytes=1024 * _MIB),
+        _bucket(subjects.BUCKET_ROOMS, options, max_bytes=512 * _MIB),
         _bucket(subjects.BUCKET_SESSIONS, options, ttl_s=options.session_grace_s),
-        _bucket(subjects.BUCKET_RECORDINGS, options, max_bytes=256 * _MIB),
-        _bucket(subjects.BUCKET_VODS, options, max_bytes=256 * _MIB),
+        _bucket(subjects.BUCKET_RECORDINGS, options, max_bytes=128 * _MIB),
+        _bucket(subjects.BUCKET_VODS, options, max_bytes=128 * _MIB),
         api.StreamConfig(
             name=subjects.STREAM_MESSAGES,
             subjects=[subjects.MESSAGES_WILDCARD],
@@ -47,7 +47,7 @@ def all_streams(options: SchemaOptions) -> list[api.StreamConfig]:
             storage=api.StorageType.FILE,
             num_replicas=options.replicas,
             max_age=600.0,
-            max_bytes=512 * _MIB,
+            max_bytes=256 * _MIB,
             # One room that floods loses its own old messages, not the others'.
             max_msgs_per_subject=10_000,
             max_msg_size=80 * 1024,
@@ -62,6 +62,7 @@ def all_streams(options: SchemaOptions) -> list[api.StreamConfig]:
             storage=api.StorageType.FILE,
             num_replicas=options.replicas,
             max_msgs=100_000,
+            max_bytes=64 * _MIB,
             max_msg_size=64 * 1024,
             # A full queue refuses new jobs, so that the caller knows.
             discard=api.DiscardPolicy.NEW,

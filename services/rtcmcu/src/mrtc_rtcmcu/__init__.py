@@ -1,0 +1,1 @@
+"""Receives, forwards and processes media: one engine node."""

@@ -1,0 +1,214 @@
+"""Puts rtcmcu together; the only module that knows all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from mrtc.media.v1 import media_service_pb2_grpc, relay_service_pb2_grpc
+from mrtc.node.v1.master_service_pb2 import NODE_KIND_MCU, NodeLoad
+from mrtc_common.clock import Clock, SystemClock
+from mrtc_common.grpc import Channels, GrpcSecurity, GrpcServer
+from mrtc_common.health import Health, health_app
+from mrtc_common.http import HttpServer
+from mrtc_common.load import CpuMeter, RateMeter, cpu_limit_cores
+from mrtc_common.log import bind, get_logger
+from mrtc_common.metrics import Metrics
+from mrtc_common.nats import NatsLink, NatsOptions
+from mrtc_common.node import NodeAgent, NodeDirectory, new_node_id
+from mrtc_common.relay import RelayManager
+from mrtc_engine import AsyncEngine, EngineConfig, Subscription
+
+from .config import McuSettings
+from .core.load import LoadLimits, node_load
+from .entrypoints.grpc import MediaServicer
+from .figures import EngineCollector, McuFigures
+from .media import Media
+from .ports import Engine
+from .speakers import SpeakerNotices
+
+_log = get_logger(__name__)
+
+
+def start_engine(settings: McuSettings) -> Engine:
+    """The real engine. Raises OSError if a media port is taken."""
+    engine: Engine = AsyncEngine(
+        EngineConfig(
+            advertised_ips=settings.advertised_ips,
+            bind_ip=settings.media_bind_ip,
+            udp_port=settings.udp_port,
+            tcp_port=settings.tcp_port,
+            workers=settings.workers,
+            max_transports=settings.max_transports,
+            tick_us=settings.tick_us,
+            pin_workers=settings.pin_workers,
+            log_filter=settings.log_level,
+        )
+    )
+    return engine
+
+
+class Mcu:
+    """A running rtcmcu. Use as `async with Mcu(settings)`.
+
+    Args:
+        make_engine, make_subscription: for tests; by default the real engine's.
+    """
+
+    def __init__(
+        self,
+        settings: McuSettings,
+        *,
+        make_engine: Callable[[McuSettings], Engine] = start_engine,
+        make_subscription: Callable[..., Any] = Subscription,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self._make_engine = make_engine
+        self._make_subscription = make_subscription
+        self._clock = clock or SystemClock()
+        self._stack = contextlib.AsyncExitStack()
+        self.node_id = new_node_id("mcu")
+        self.health = Health()
+        self.metrics = Metrics(settings.service)
+        self.figures = McuFigures(self.metrics)
+        self._cpu, self._cpu_limit = CpuMeter(), cpu_limit_cores()
+        self._packets, self._tx_bytes, self._rx_bytes = RateMeter(), RateMeter(), RateMeter()
+        self.grpc_port = 0
+        self.http_port = 0
+
+    async def __aenter__(self) -> Mcu:
+        bind(node=self.node_id)
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        addresses = [f"{kind} {address}" for kind, address in self.engine.local_addresses()]
+        _log.info("rtcmcu runs", grpc_port=self.grpc_port, http_port=self.http_port, media=addresses)
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._stack.aclose()
+        _log.info("rtcmcu ended")
+
+    async def drain(self) -> None:
+        """Takes nothing new, and waits a while for transports to move away."""
+        self.agent.drain()
+        self.health.set("draining", False, "the process is ending")
+        deadline = self._clock.monotonic() + self.settings.drain_timeout_s
+        # Polled: a drain is rare, and a wake-up per transport would be more to get wrong.
+        while len(self.media.transports) and self._clock.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        await self.media.close_all("node_shutdown")
+
+    async def _start(self) -> None:
+        settings, push = self.settings, self._stack.push_async_callback
+        security = GrpcSecurity.from_settings(settings)
+        self.engine = self._make_engine(settings)
+        push(self.engine.aclose)
+        self.metrics.registry.register(EngineCollector(self.engine.counters))
+        self.link = NatsLink(NatsOptions.from_settings(settings), name=self.node_id)
+        self.link.on_change(self.health.follow("nats", "NATS is not connected; media goes on"))
+        push(self.link.aclose)
+        channels = Channels(security)
+        push(channels.aclose)
+        self._build(channels)
+        server = GrpcServer(security, self.health)
+        servicer = MediaServicer(self.media, self.figures, settings.max_subscriptions_per_transport)
+        media_service_pb2_grpc.add_MediaServiceServicer_to_server(servicer, server.server)
+        relay_service_pb2_grpc.add_RelayServiceServicer_to_server(self.relays.server, server.server)
+        self.grpc_port = await server.start(settings.bind_ip, settings.grpc_port)
+        push(server.aclose)
+        http = HttpServer(health_app(self.health, self.metrics))
+        self.http_port = await http.start(settings.bind_ip, settings.http_port)
+        push(http.aclose)
+        self.agent = self._build_agent()
+        for part in (self.directory, self.relays, self.speakers, self.agent):
+            await part.start()
+            push(part.aclose)
+        push(self.media.subscriptions.aclose)
+        push(_cancel, asyncio.create_task(self._follow_engine(), name="engine-events"))
+        await self.link.start()
+
+    def _build(self, channels: Channels) -> None:
+        self.directory = NodeDirectory(self.link, self._clock)
+        self.relays = RelayManager(
+            self.engine,
+            node_id=self.node_id,
+            channels=channels,
+            directory=self.directory,
+            on_changed=lambda track_id: self.media.subscriptions.track_changed(track_id),
+            clock=self._clock,
+        )
+        self.media = Media(
+            self.engine,
+            self.relays,
+            self.settings,
+            self.figures,
+            self.node_id,
+            lambda: self.agent.is_draining,
+            self._make_subscription,
+        )
+        self.speakers = SpeakerNotices(self.link, self.media.transports, self.node_id, self._clock)
+
+    def _build_agent(self) -> NodeAgent:
+        settings = self.settings
+        host = f"[{settings.node_host}]" if ":" in settings.node_host else settings.node_host
+        return NodeAgent(
+            self.link,
+            node_id=self.node_id,
+            kind=NODE_KIND_MCU,
+            grpc_address=f"{host}:{self.grpc_port}",
+            load=self._load,
+            region=settings.region,
+            zone=settings.zone,
+            on_drain=lambda drains: self.health.set("draining", not drains, "told to take nobody new"),
+            clock=self._clock,
+        )
+
+    def _load(self) -> NodeLoad:
+        workers = self.engine.counters()
+        total = {name: sum(worker.get(name, 0) for worker in workers) for name in _LOAD_COUNTERS}
+        load = node_load(
+            LoadLimits(self.settings.max_transports, self.settings.max_egress_packets_per_s, self._cpu_limit),
+            cpu_cores=self._cpu.cores(),
+            egress_packets_per_s=self._packets.rate(total["tx_rtp_packets"] + total["tx_relay_datagrams"]),
+            egress_bps=8 * self._tx_bytes.rate(total["tx_bytes"]),
+            ingress_bps=8 * self._rx_bytes.rate(total["rx_bytes"]),
+            transports=len(self.media.transports),
+            rooms=self.media.transports.room_count(),
+        )
+        self.figures.load.set(load.load)
+        self.figures.transports.set(load.transports)
+        self.figures.rooms.set(load.rooms)
+        self.figures.relays.set(self.relays.relay_count)
+        return load
+
+    async def _follow_engine(self) -> None:
+        async for event in self.engine.events:
+            try:
+                if type(event).__name__.endswith("ActiveSpeakers"):
+                    self.speakers.update(event.room, tuple(event.speakers))
+                self.media.handle_event(event)
+            except Exception:
+                _log.exception("an engine event failed", kind=type(event).__name__)
+        self.health.set_live(False, "the engine ended")
+
+
+_LOAD_COUNTERS = ("tx_rtp_packets", "tx_relay_datagrams", "tx_bytes", "rx_bytes")
+
+
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def serve(settings: McuSettings, stop: asyncio.Event) -> None:
+    """Runs until `stop`, then drains."""
+    async with Mcu(settings) as mcu:
+        await stop.wait()
+        await mcu.drain()

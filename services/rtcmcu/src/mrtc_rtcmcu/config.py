@@ -1,0 +1,47 @@
+"""Every setting of rtcmcu."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import ClassVar
+
+from mrtc_common.settings import Settings, setting
+from pydantic import field_validator
+
+
+class McuSettings(Settings):
+    """Settings of rtcmcu; see `Settings` for those that all services share."""
+
+    service: ClassVar[str] = "rtcmcu"
+
+    grpc_port: int = setting(7100, "Port of the gRPC server; 0: any free one.", ge=0, le=65535)
+    http_port: int = setting(7101, "Port of /healthz, /readyz and /metrics; 0: any free one.", ge=0, le=65535)
+    node_host: str = setting("127.0.0.1", "Name or address at which other services reach this node.", min_length=1)
+    advertised_ips: list[str] = setting(["127.0.0.1"], "Addresses at which clients and nodes reach its media ports.")
+    media_bind_ip: str = setting("0.0.0.0", "Address that the media sockets bind to.")  # noqa: S104
+    udp_port: int = setting(7200, "UDP port of worker 0; worker n takes the n-th after it. 0: any.", ge=0, le=65535)
+    tcp_port: int = setting(7200, "ICE-TCP port of worker 0, likewise. 0: any; -1: no ICE-TCP.", ge=-1, le=65535)
+    workers: int = setting(0, "Worker threads of the engine; 0: one per usable core.", ge=0, le=256)
+    pin_workers: bool = setting(False, "Bind each worker thread to a core.")
+    tick_us: int = setting(2000, "Longest time a packet waits for its batch.", unit="us", ge=0, le=20_000)
+    max_transports: int = setting(2000, "Transports at once; further ones are refused.", ge=1, le=100_000)
+    max_tracks_per_transport: int = setting(64, "Tracks that one transport may publish.", ge=1, le=1000)
+    max_subscriptions_per_transport: int = setting(512, "Tracks that one transport may receive.", ge=1, le=10_000)
+    max_egress_packets_per_s: float = setting(
+        400_000.0, "Packets sent per second at which the node counts as full.", unit="1/s", ge=1
+    )
+    drain_timeout_s: float = setting(
+        2.0, "How long SIGTERM waits for transports to move away before they are closed.", unit="s", ge=0, le=86400
+    )
+
+    @field_validator("advertised_ips")
+    @classmethod
+    def _ips_are_addresses(cls, value: list[str]) -> list[str]:
+        if not value:
+            raise ValueError("must have at least one address")
+        for text in value:
+            try:
+                ipaddress.ip_address(text)
+            except ValueError:
+                raise ValueError(f"{text!r} is not an IP address") from None
+        return value

@@ -1,0 +1,1 @@
+"""The pure part: state of transports, fan-out of events, pacing of speaker notices."""

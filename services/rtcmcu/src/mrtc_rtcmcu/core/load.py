@@ -1,0 +1,45 @@
+"""How full the node is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mrtc.node.v1.master_service_pb2 import NodeLoad
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLimits:
+    """What counts as full."""
+
+    max_transports: int
+    max_egress_packets_per_s: float
+    cpu_cores: float
+
+
+def node_load(
+    limits: LoadLimits,
+    *,
+    cpu_cores: float,
+    egress_packets_per_s: float,
+    egress_bps: float,
+    ingress_bps: float,
+    transports: int,
+    rooms: int,
+) -> NodeLoad:
+    """The report: the largest part against its limit is the load."""
+    parts = (
+        cpu_cores / limits.cpu_cores,
+        egress_packets_per_s / limits.max_egress_packets_per_s,
+        transports / limits.max_transports,
+    )
+    return NodeLoad(
+        load=min(1.0, max(parts)),
+        cpu_cores=cpu_cores,
+        cpu_limit_cores=limits.cpu_cores,
+        egress_packets_per_s=egress_packets_per_s,
+        egress_bps=egress_bps,
+        ingress_bps=ingress_bps,
+        transports=transports,
+        rooms=rooms,
+        max_transports=limits.max_transports,
+    )

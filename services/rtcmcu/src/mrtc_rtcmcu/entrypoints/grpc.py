@@ -1,0 +1,112 @@
+"""MediaService."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from mrtc.media.v1 import media_service_pb2 as pb
+from mrtc.media.v1 import media_service_pb2_grpc
+from mrtc_common.errors import BadRequestError, MrtcError
+from mrtc_common.log import bound
+
+from mrtc_rtcmcu.figures import McuFigures
+from mrtc_rtcmcu.media import Media
+
+_MAX_IDS = 10_000
+
+
+class MediaServicer(media_service_pb2_grpc.MediaServiceServicer):
+    """Decodes, calls, encodes."""
+
+    def __init__(self, media: Media, figures: McuFigures, max_subscriptions: int) -> None:
+        self._media = media
+        self._figures = figures
+        self._max_subscriptions = max_subscriptions
+
+    async def CreateTransport(self, request: pb.CreateTransportRequest, context: Any) -> pb.CreateTransportResponse:
+        """Opens a transport."""
+        with self._measured("create_transport", request.transport_id, request.room_key):
+            return await self._media.create_transport(request)
+
+    async def NegotiateTransport(
+        self, request: pb.NegotiateTransportRequest, context: Any
+    ) -> pb.NegotiateTransportResponse:
+        """Answers a later offer."""
+        with self._measured("negotiate_transport", request.transport_id):
+            return await self._media.negotiate_transport(request)
+
+    async def CloseTransport(self, request: pb.CloseTransportRequest, context: Any) -> pb.CloseTransportResponse:
+        """Ends a transport."""
+        with self._measured("close_transport", request.transport_id):
+            await self._media.close_transport(request.transport_id)
+            return pb.CloseTransportResponse()
+
+    async def PublishTracks(self, request: pb.PublishTracksRequest, context: Any) -> pb.PublishTracksResponse:
+        """Makes tracks."""
+        with self._measured("publish_tracks", request.transport_id):
+            tracks = await self._media.publish_tracks(request.transport_id, request.tracks)
+            return pb.PublishTracksResponse(tracks=tracks)
+
+    async def UnpublishTracks(self, request: pb.UnpublishTracksRequest, context: Any) -> pb.UnpublishTracksResponse:
+        """Ends tracks."""
+        with self._measured("unpublish_tracks", request.transport_id):
+            await self._media.unpublish_tracks(request.transport_id, request.track_ids)
+            return pb.UnpublishTracksResponse()
+
+    async def MuteTrack(self, request: pb.MuteTrackRequest, context: Any) -> pb.MuteTrackResponse:
+        """Mutes or unmutes."""
+        with self._measured("mute_track", request.transport_id):
+            await self._media.mute_track(request.transport_id, request.track_id, request.is_muted)
+            return pb.MuteTrackResponse()
+
+    async def SetSubscriptions(self, request: pb.SetSubscriptionsRequest, context: Any) -> pb.SetSubscriptionsResponse:
+        """Sets the whole list."""
+        with self._measured("set_subscriptions", request.transport_id):
+            subscriptions = self._media.subscriptions
+            return await subscriptions.set(request.transport_id, request.subscriptions, self._max_subscriptions)
+
+    async def WatchTransports(
+        self, request: pb.WatchTransportsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchTransportsResponse]:
+        """The present state, then events."""
+        if len(request.transport_ids) > _MAX_IDS:
+            raise BadRequestError(f"at most {_MAX_IDS} transports")
+        watcher = self._media.watch(request.transport_ids)
+        self._figures.watchers.set(len(self._media.watchers))
+        try:
+            async for event in watcher.events():
+                yield event
+        finally:
+            self._media.watchers.remove(watcher)
+            self._figures.watchers.set(len(self._media.watchers))
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
+        """Figures."""
+        if len(request.transport_ids) > _MAX_IDS:
+            raise BadRequestError(f"at most {_MAX_IDS} transports")
+        return pb.GetStatsResponse(json=await self._media.stats(request.transport_ids))
+
+    async def DumpRoom(self, request: pb.DumpRoomRequest, context: Any) -> pb.DumpRoomResponse:
+        """Forwarding state."""
+        return pb.DumpRoomResponse(json=await self._media.dump_room(request.room_key))
+
+    @contextlib.contextmanager
+    def _measured(self, call: str, transport_id: str, room_key: str = "") -> Iterator[None]:
+        began_at = time.monotonic()
+        result = "ok"
+        ids = {"transport": transport_id} | ({"room": room_key} if room_key else {})
+        try:
+            with bound(**ids):
+                yield
+        except MrtcError as error:
+            result = error.code_name()
+            raise
+        except Exception:
+            result = "internal"
+            raise
+        finally:
+            self._figures.calls.labels(call, result).inc()
+            self._figures.call_seconds.labels(call).observe(time.monotonic() - began_at)

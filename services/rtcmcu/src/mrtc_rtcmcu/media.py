@@ -1,0 +1,298 @@
+"""What the node does on request: transports, tracks, subscriptions, over the engine and the relays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from mrtc.common.v1 import common_pb2
+from mrtc.media.v1 import media_service_pb2 as pb
+from mrtc_common.engine_errors import engine_errors
+from mrtc_common.errors import (
+    AlreadyExistsError,
+    BadRequestError,
+    LimitExceededError,
+    MrtcError,
+    NoCapacityError,
+    PublicationNotFoundError,
+    TransportNotFoundError,
+)
+from mrtc_common.ids import is_id
+from mrtc_common.log import get_logger
+from mrtc_common.relay import RelayManager
+from mrtc_common.relay_types import track_to_proto
+from mrtc_common.subjects import parse_room_key
+
+from .config import McuSettings
+from .core.transports import Transports, TransportState, offer_hash
+from .core.watchers import Watcher, Watchers
+from .figures import McuFigures
+from .ports import Engine
+from .subscriptions import Subscriptions
+
+_log = get_logger(__name__)
+
+_MAX_OFFER_BYTES = 512 * 1024
+_RETRY_AFTER_MS = 1000
+
+
+class Media:
+    """The node's transports. Every method is idempotent and safe to call at the same time as any other."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        relays: RelayManager,
+        settings: McuSettings,
+        figures: McuFigures,
+        node_id: str,
+        is_draining: Callable[[], bool],
+        make_subscription: Callable[..., Any],
+    ) -> None:
+        self._engine = engine
+        self._relays = relays
+        self._settings = settings
+        self._figures = figures
+        self._is_draining = is_draining
+        self._opening: dict[str, asyncio.Lock] = {}
+        self.transports = Transports()
+        self.watchers = Watchers()
+        self.subscriptions = Subscriptions(engine, relays, self.transports, self.watchers, node_id, make_subscription)
+
+    # Transports
+
+    async def create_transport(self, request: pb.CreateTransportRequest) -> pb.CreateTransportResponse:
+        """Opens a transport. Raises NoCapacityError, BadOfferError, AlreadyExistsError."""
+        parse_room_key(request.room_key)
+        if not is_id(request.transport_id) or not is_id(request.participant_id):
+            raise BadRequestError("transport_id and participant_id must be ids")
+        _check_offer(request.offer)
+        lock = self._opening.setdefault(request.transport_id, asyncio.Lock())
+        try:
+            async with lock:
+                known = self.transports.find(request.transport_id)
+                if known is None:
+                    known = await self._open(request)
+                elif known.offer_hash != offer_hash(request.offer) or known.room_key != request.room_key:
+                    raise AlreadyExistsError("this transport exists with another offer or in another room")
+                return pb.CreateTransportResponse(answer=known.answer.answer, lines=lines_to_proto(known.answer.lines))
+        finally:
+            self._opening.pop(request.transport_id, None)
+
+    async def negotiate_transport(self, request: pb.NegotiateTransportRequest) -> pb.NegotiateTransportResponse:
+        """Answers a later offer. Raises TransportNotFoundError, BadOfferError."""
+        _check_offer(request.offer)
+        state = self.transports.get(request.transport_id)
+        async with state.lock:
+            digest = offer_hash(request.offer)
+            if digest != state.offer_hash:
+                with engine_errors():
+                    state.answer = await self._engine.negotiate(transport=state.transport_id, offer=request.offer)
+                state.offer_hash = digest
+            return pb.NegotiateTransportResponse(answer=state.answer.answer, lines=lines_to_proto(state.answer.lines))
+
+    async def close_transport(self, transport_id: str, reason: str = "closed") -> None:
+        """Ends a transport; no error if it does not exist."""
+        state = self.transports.remove(transport_id, reason)
+        if state is None:
+            return
+        self._closed(state, reason)
+        with engine_errors():
+            await self._engine.close_transport(transport=transport_id)
+
+    async def _open(self, request: pb.CreateTransportRequest) -> TransportState:
+        if self._is_draining():
+            raise NoCapacityError("this node is draining", retry_after_ms=_RETRY_AFTER_MS)
+        if len(self.transports) >= self._settings.max_transports:
+            raise NoCapacityError("this node is full", retry_after_ms=_RETRY_AFTER_MS)
+        state = TransportState(request.transport_id, request.room_key, request.participant_id)
+        # Known before the engine's first event about it can come.
+        self.transports.add(state)
+        try:
+            with engine_errors():
+                state.answer = await self._engine.create_transport(
+                    transport=request.transport_id,
+                    room=request.room_key,
+                    offer=request.offer,
+                    max_egress_bps=request.max_egress_bps,
+                )
+        except LimitExceededError as error:
+            self.transports.remove(request.transport_id, "refused")
+            raise NoCapacityError(error.message, retry_after_ms=_RETRY_AFTER_MS) from error
+        except BaseException:
+            self.transports.remove(request.transport_id, "refused")
+            raise
+        state.offer_hash = offer_hash(request.offer)
+        return state
+
+    def _closed(self, state: TransportState, reason: str) -> None:
+        self._figures.transports_closed.labels(reason).inc()
+        self.subscriptions.release_all(state)
+        closed = pb.TransportClosed(reason=reason)
+        self.watchers.publish(pb.WatchTransportsResponse(transport_id=state.transport_id, closed=closed))
+
+    # Tracks
+
+    async def publish_tracks(self, transport_id: str, tracks: Sequence[common_pb2.Track]) -> list[common_pb2.Track]:
+        """Makes tracks of m-lines; a track that exists on another transport of this node moves over."""
+        state = self.transports.get(transport_id)
+        for track in tracks:
+            if not is_id(track.id) or not track.mid:
+                raise BadRequestError("every track needs an id and a mid")
+        if len(state.tracks.keys() | {track.id for track in tracks}) > self._settings.max_tracks_per_transport:
+            raise LimitExceededError(f"at most {self._settings.max_tracks_per_transport} tracks per transport")
+        async with state.lock:
+            return [await self._publish(state, track) for track in tracks]
+
+    async def unpublish_tracks(self, transport_id: str, track_ids: Iterable[str]) -> None:
+        """Ends tracks of a transport; others are left alone."""
+        for track_id in track_ids:
+            owner = self.transports.owner_of(track_id)
+            if owner is None or owner.transport_id != transport_id:
+                continue
+            async with owner.lock:
+                self.transports.remove_track(track_id)
+                with engine_errors():
+                    await self._engine.unpublish_track(track=track_id)
+
+    async def mute_track(self, transport_id: str, track_id: str, is_muted: bool) -> None:
+        """Mutes or unmutes. Raises PublicationNotFoundError."""
+        state = self.transports.get(transport_id)
+        async with state.lock:
+            known = state.tracks.get(track_id)
+            if known is None:
+                raise PublicationNotFoundError(f"this transport publishes no track {track_id}")
+            with engine_errors():
+                await self._engine.set_track_muted(track=track_id, is_muted=is_muted)
+            known.track.is_muted = is_muted
+
+    async def _publish(self, state: TransportState, track: common_pb2.Track) -> common_pb2.Track:
+        known = state.tracks.get(track.id)
+        if known is not None and known.track.mid == track.mid:
+            return known.track
+        moves = self.transports.owner_of(track.id) is not None or self._relays.origin_of(track.id) is not None
+        if moves:
+            await self._make_way(track.id)
+        with engine_errors():
+            info = await self._engine.publish_track(track=track.id, transport=state.transport_id, mid=track.mid)
+            if track.is_muted:
+                await self._engine.set_track_muted(track=track.id, is_muted=True)
+        if self.transports.find(state.transport_id) is not state:
+            raise TransportNotFoundError(f"no such transport: {state.transport_id}")
+        made = common_pb2.Track()
+        made.CopyFrom(track)
+        described = track_to_proto(info)
+        made.kind, made.codec = described.kind, described.codec
+        if not made.layers:
+            made.layers.extend(described.layers)
+        self.transports.add_track(state, made)
+        self.subscriptions.track_changed(track.id)
+        return made
+
+    async def _make_way(self, track_id: str) -> None:
+        """The same track is here already, from the participant's former transport or over a relay: that one ends."""
+        await self._relays.drop_track(track_id)
+        if self.transports.remove_track(track_id) is not None:
+            with engine_errors():
+                await self._engine.unpublish_track(track=track_id)
+
+    # Events and figures
+
+    def watch(self, transport_ids: Sequence[str]) -> Watcher:
+        """A watcher that is first offered the present state."""
+        watcher = self.watchers.add(transport_ids)
+        for transport_id, reason in self.transports.closed.items():
+            closed = pb.TransportClosed(reason=reason)
+            watcher.offer(pb.WatchTransportsResponse(transport_id=transport_id, closed=closed))
+        for state in self.transports:
+            for event in _present_state(state):
+                watcher.offer(event)
+        return watcher
+
+    def handle_event(self, event: Any) -> None:
+        """Takes an event of the engine."""
+        self._relays.handle_event(event)
+        match type(event).__name__.rpartition("_")[2]:
+            case "TransportConnected":
+                self._connected(event.transport)
+            case "TransportClosed":
+                state = self.transports.remove(event.transport, event.reason)
+                if state is not None:
+                    self._closed(state, event.reason)
+            case "TrackStarted":
+                self._track_started(event.track, event.codec)
+            case "LayersWanted":
+                self._layers_wanted(event.track, tuple(event.rids))
+
+    async def stats(self, transport_ids: Sequence[str]) -> str:
+        """JSON of the engine."""
+        with engine_errors():
+            return str((await self._engine.stats(transports=list(transport_ids))).json)
+
+    async def dump_room(self, room_key: str) -> str:
+        """JSON of the engine."""
+        parse_room_key(room_key)
+        with engine_errors():
+            return str((await self._engine.dump_room(room=room_key)).json)
+
+    async def close_all(self, reason: str) -> None:
+        """Ends every transport, for the end of the process."""
+        for state in self.transports:
+            try:
+                await self.close_transport(state.transport_id, reason)
+            except MrtcError as error:
+                _log.debug("a transport could not be closed", error=error.message)
+        self.watchers.end()
+
+    def _connected(self, transport_id: str) -> None:
+        state = self.transports.find(transport_id)
+        if state is not None:
+            state.is_connected = True
+            connected = pb.TransportConnected()
+            self.watchers.publish(pb.WatchTransportsResponse(transport_id=transport_id, connected=connected))
+
+    def _track_started(self, track_id: str, codec: str) -> None:
+        owner = self.transports.owner_of(track_id)
+        if owner is not None:
+            known = owner.tracks[track_id]
+            known.is_started, known.track.codec = True, codec
+            started = pb.TrackStarted(track_id=track_id, codec=codec)
+            self.watchers.publish(pb.WatchTransportsResponse(transport_id=owner.transport_id, track_started=started))
+
+    def _layers_wanted(self, track_id: str, rids: tuple[str, ...]) -> None:
+        owner = self.transports.owner_of(track_id)
+        if owner is not None:
+            owner.tracks[track_id].wanted_rids = rids
+            wanted = pb.LayersWanted(track_id=track_id, rids=rids)
+            self.watchers.publish(pb.WatchTransportsResponse(transport_id=owner.transport_id, layers_wanted=wanted))
+
+
+def lines_to_proto(lines: Iterable[Any]) -> list[pb.TransportLine]:
+    """The engine's m-lines as protos write them."""
+    kinds = {"audio": common_pb2.TRACK_KIND_AUDIO, "video": common_pb2.TRACK_KIND_VIDEO}
+    return [
+        pb.TransportLine(
+            mid=line.mid, kind=kinds[line.kind], is_inbound=line.is_inbound, codecs=line.codecs, rids=line.rids
+        )
+        for line in lines
+    ]
+
+
+def _present_state(state: TransportState) -> Iterable[pb.WatchTransportsResponse]:
+    if state.is_connected:
+        yield pb.WatchTransportsResponse(transport_id=state.transport_id, connected=pb.TransportConnected())
+    for track_id, known in state.tracks.items():
+        if known.is_started:
+            started = pb.TrackStarted(track_id=track_id, codec=known.track.codec)
+            yield pb.WatchTransportsResponse(transport_id=state.transport_id, track_started=started)
+        if known.wanted_rids is not None:
+            wanted = pb.LayersWanted(track_id=track_id, rids=known.wanted_rids)
+            yield pb.WatchTransportsResponse(transport_id=state.transport_id, layers_wanted=wanted)
+
+
+def _check_offer(offer: str) -> None:
+    if not offer:
+        raise BadRequestError("an SDP offer is needed")
+    if len(offer.encode("utf-8", "surrogatepass")) > _MAX_OFFER_BYTES:
+        raise BadRequestError(f"an SDP offer has at most {_MAX_OFFER_BYTES} bytes")

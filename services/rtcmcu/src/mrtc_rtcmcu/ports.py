@@ -1,0 +1,61 @@
+"""What rtcmcu needs of the engine; `mrtc_engine.AsyncEngine` fulfils it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from mrtc_common.relay import RelayEngine
+
+
+class Engine(RelayEngine, Protocol):
+    """Coroutines raise `EngineError` with a stable code."""
+
+    @property
+    def events(self) -> AsyncIterator[Any]:
+        """Everything that happens, for one consumer."""
+        ...
+
+    async def create_transport(self, *, transport: str, room: str, offer: str, max_egress_bps: int = 0) -> Any:
+        """Returns `answer` and `lines`."""
+        ...
+
+    async def negotiate(self, *, transport: str, offer: str) -> Any:
+        """Returns `answer` and `lines`."""
+        ...
+
+    async def close_transport(self, *, transport: str) -> Any:
+        """Ends a transport."""
+        ...
+
+    async def publish_track(self, *, track: str, transport: str, mid: str) -> Any:
+        """Returns kind, codec, rids."""
+        ...
+
+    async def set_track_muted(self, *, track: str, is_muted: bool) -> Any:
+        """Mutes or unmutes."""
+        ...
+
+    async def set_subscriptions(self, *, transport: str, subscriptions: list[Any]) -> Any:
+        """Returns slots, unplaced, no_common_codec, missing."""
+        ...
+
+    async def stats(self, *, transports: list[str]) -> Any:
+        """Returns `json`."""
+        ...
+
+    async def dump_room(self, *, room: str) -> Any:
+        """Returns `json`."""
+        ...
+
+    def counters(self) -> Sequence[dict[str, int]]:
+        """Per worker."""
+        ...
+
+    async def aclose(self) -> None:
+        """Ends it."""
+        ...
+
+    def local_addresses(self) -> Sequence[tuple[str, str]]:
+        """(`udp` or `tcp`, `ip:port`)."""
+        ...
