@@ -219,3 +219,132 @@ impl<K> Voice<K> {
         self.is_speaking = !self.is_muted && self.level >= threshold;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A room in virtual time: each track sends a level each 20 ms.
+    struct Room {
+        start: Instant,
+        now_ms: u64,
+        speakers: ActiveSpeakers<u32>,
+        reports: Vec<(u64, Vec<u32>)>,
+    }
+
+    impl Room {
+        fn new() -> Self {
+            Self { start: Instant::now(), now_ms: 0, speakers: ActiveSpeakers::new(), reports: Vec::new() }
+        }
+
+        /// `levels`: track and level in -dBov, 0 loudest.
+        fn run(&mut self, for_ms: u64, levels: &[(u32, u8)]) -> &mut Self {
+            for _ in 0..for_ms / 20 {
+                self.now_ms += 20;
+                let now = self.start + Duration::from_millis(self.now_ms);
+                for &(key, dbov) in levels {
+                    self.speakers.on_level(key, dbov, true, now);
+                }
+                if let Some(ranked) = self.speakers.poll(now) {
+                    self.reports.push((self.now_ms, ranked.iter().map(|(k, _)| *k).collect()));
+                }
+            }
+            self
+        }
+
+        fn last(&self) -> &[u32] {
+            self.reports.last().map_or(&[], |(_, keys)| keys)
+        }
+    }
+
+    #[test]
+    fn a_speaker_is_seen_within_a_quarter_of_a_second_and_noise_is_not() {
+        let mut room = Room::new();
+        room.run(2000, &[(1, 70), (2, 127)]);
+        assert!(room.reports.is_empty());
+        room.run(1000, &[(1, 70), (2, 30)]);
+        assert_eq!(room.last(), [2]);
+        assert!(room.reports[0].0 <= 2250, "{:?}", room.reports);
+    }
+
+    #[test]
+    fn silence_ends_it_but_a_breath_does_not() {
+        let mut room = Room::new();
+        room.run(1000, &[(1, 30)]).run(150, &[(1, 110)]).run(500, &[(1, 30)]);
+        assert_eq!(room.reports.len(), 1);
+        room.run(3000, &[(1, 127)]);
+        assert!(room.last().is_empty());
+        assert_eq!(room.speakers.dominant(), Some(1));
+    }
+
+    #[test]
+    fn a_track_that_sends_nothing_falls_silent() {
+        let mut room = Room::new();
+        room.run(1000, &[(1, 30)]).run(3000, &[]);
+        assert!(room.last().is_empty());
+    }
+
+    #[test]
+    fn the_dominant_speaker_changes_only_for_somebody_clearly_louder() {
+        let mut room = Room::new();
+        room.run(1000, &[(1, 35)]).run(3000, &[(1, 35), (2, 33)]);
+        assert_eq!(room.last(), [1, 2]);
+        room.run(200, &[(1, 45), (2, 20)]);
+        assert_eq!(room.speakers.dominant(), Some(1));
+        room.run(1000, &[(1, 45), (2, 20)]);
+        assert_eq!(room.last(), [2, 1]);
+    }
+
+    #[test]
+    fn a_cough_does_not_take_the_floor() {
+        let mut room = Room::new();
+        room.run(2000, &[(1, 30), (2, 100)]);
+        room.run(120, &[(1, 30), (2, 5)]).run(2000, &[(1, 30), (2, 100)]);
+        assert_eq!(room.speakers.dominant(), Some(1));
+    }
+
+    #[test]
+    fn changes_are_told_at_most_twice_a_second() {
+        let mut room = Room::new();
+        for i in 0..40u32 {
+            room.run(250, &[(i % 3, 20), ((i + 1) % 3, 120), ((i + 2) % 3, 120)]);
+        }
+        assert!(room.reports.len() > 3);
+        assert!(room.reports.windows(2).all(|w| w[1].0 - w[0].0 >= 500), "{:?}", room.reports);
+    }
+
+    #[test]
+    fn near_equals_do_not_swap_places() {
+        let mut room = Room::new();
+        room.run(1000, &[(1, 20)]);
+        for i in 0..40u8 {
+            room.run(300, &[(1, 20), (2, 30 + i % 2), (3, 31 - i % 2)]);
+        }
+        let mut orders: Vec<_> = room.reports.iter().map(|(_, keys)| keys.clone()).collect();
+        orders.dedup();
+        assert!(orders.len() <= 2, "{orders:?}");
+    }
+
+    #[test]
+    fn muting_and_leaving_are_immediate() {
+        let mut room = Room::new();
+        room.run(1000, &[(1, 20), (2, 40)]);
+        assert_eq!(room.last(), [1, 2]);
+        room.speakers.set_muted(1, true);
+        room.run(600, &[(1, 20), (2, 40)]);
+        assert_eq!(room.last(), [2]);
+        room.speakers.remove(2);
+        room.run(600, &[(1, 20)]);
+        assert!(room.last().is_empty());
+        assert_eq!(room.speakers.dominant(), None);
+    }
+
+    #[test]
+    fn the_list_and_the_memory_are_bounded() {
+        let mut room = Room::new();
+        let crowd: Vec<(u32, u8)> = (0..2000).map(|k| (k, 20)).collect();
+        room.run(600, &crowd);
+        assert_eq!(room.last().len(), MAX_SPEAKERS);
+        assert_eq!(room.speakers.voices.len(), MAX_TRACKS);
+    }
+}

@@ -125,8 +125,7 @@ mod tests {
         let start = Instant::now();
         let mut throttle = KeyframeThrottle::new();
         throttle.request(0);
-        let sent: Vec<u64> =
-            (0..6000).filter(|&t| throttle.poll(start + ms(t), RTT).is_some()).collect();
+        let sent: Vec<u64> = (0..6000).filter(|&t| throttle.poll(start + ms(t), RTT).is_some()).collect();
         assert_eq!(sent, [0, 200, 600, 1400, 3000, 5000]);
         throttle.on_keyframe(0);
         assert!(!throttle.is_pending());

@@ -140,8 +140,7 @@ impl LossModel {
     }
 
     fn average_loss(&self) -> f64 {
-        let (packets, lost) =
-            self.weighted().fold((0.0, 0.0), |(p, l), (w, o)| (p + w * o.packets, l + w * o.lost));
+        let (packets, lost) = self.weighted().fold((0.0, 0.0), |(p, l), (w, o)| (p + w * o.packets, l + w * o.lost));
         if packets > 0.0 { lost / packets } else { 0.0 }
     }
 

@@ -188,7 +188,14 @@ impl SendSideBwe {
 
     /// Records a packet that goes out now. `seq` is its transport-wide number, `None` if the client takes none. `size`
     /// is the UDP payload. `cluster` is [`Pacer::cluster`](crate::pacer::Pacer::cluster) at that time.
-    pub fn on_packet_sent(&mut self, seq: Option<u16>, size: usize, class: PacketClass, cluster: Option<u8>, now: Instant) {
+    pub fn on_packet_sent(
+        &mut self,
+        seq: Option<u16>,
+        size: usize,
+        class: PacketClass,
+        cluster: Option<u8>,
+        now: Instant,
+    ) {
         self.reported_bytes += size as u64;
         if class == PacketClass::Media {
             self.alr.on_sent(size);

@@ -79,7 +79,14 @@ impl RateControl {
 
     /// Takes the state of the queue and the rate that arrives. `is_application_limited`: we send less than we may, so
     /// that what arrives proves nothing and the estimate does not grow.
-    pub fn update(&mut self, usage: Usage, acked_bps: Option<f64>, is_application_limited: bool, rtt_ms: f64, now_us: i64) {
+    pub fn update(
+        &mut self,
+        usage: Usage,
+        acked_bps: Option<f64>,
+        is_application_limited: bool,
+        rtt_ms: f64,
+        now_us: i64,
+    ) {
         match usage {
             Usage::Overuse => self.maybe_decrease(acked_bps, rtt_ms, now_us),
             Usage::Underuse => self.state = State::Hold,

@@ -151,7 +151,9 @@ impl Call {
             }
         }
         let mut budget = self.pacer.budget(now) as i64;
-        while budget > 0 && let Some(bytes) = self.queue.pop_front() {
+        while budget > 0
+            && let Some(bytes) = self.queue.pop_front()
+        {
             budget -= bytes as i64;
             self.send(bytes, PacketClass::Media);
         }
@@ -188,7 +190,9 @@ impl Call {
             let Some(Ok(Rtcp::TransportCc(feedback))) = rtcp::parse(&rtcp).next() else { panic!("no feedback") };
             self.bwe.on_feedback(packets_of(&feedback), now);
         }
-        if self.now_us % 50_000 == 0 && let Some(probe) = self.bwe.poll_probe(true, now) {
+        if self.now_us % 50_000 == 0
+            && let Some(probe) = self.bwe.poll_probe(true, now)
+        {
             self.pacer.start_probe(probe, now);
         }
         self.pacer.set_estimate(self.bwe.estimate_bps());
@@ -358,8 +362,10 @@ fn costs_little_per_packet() {
         bwe.on_packet_sent(Some(i as u16), 1_100, PacketClass::Media, None, now);
         if i % 20 == 19 {
             let from = i - 19;
-            let feedback = (from..=i)
-                .map(|j| PacketFeedback { seq: j as u16, arrived_at_us: Some(i64::from(j) * 5_000 % 1_073_741_824_000) });
+            let feedback = (from..=i).map(|j| PacketFeedback {
+                seq: j as u16,
+                arrived_at_us: Some(i64::from(j) * 5_000 % 1_073_741_824_000),
+            });
             bwe.on_feedback(feedback, now);
         }
     }

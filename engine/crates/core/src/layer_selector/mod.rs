@@ -62,7 +62,7 @@ pub enum LayerSelector {
 }
 
 impl LayerSelector {
-    /// For a track of `layer_count` encodings.
+    /// For a track of one or more encodings.
     pub fn simulcast() -> Self {
         Self::Simulcast(SimulcastSelector::new())
     }

@@ -1,30 +1,35 @@
 //! Chooses spatial and temporal layers within one encoding (VP9 SVC; AV1 and others by dependency descriptor).
+//!
+//! Spatial layers are added at key frames only: whether an upper layer can be joined elsewhere is known too late, when
+//! the marker of the layer below has already left.
 
 use crate::allocator::Target;
 
 use super::{SelectorPacket, Verdict};
 
-/// See [`super::LayerSelector`].
-#[derive(Debug)]
-pub struct SvcSelector {
-    target: Option<(u8, u8)>,
-    /// Layers being sent: `None` before the first key frame.
-    current: Option<(u8, u8)>,
-    /// Timestamp of the picture being judged, and the highest spatial layer of it that is sent.
-    picture: Option<u32>,
-    started_at: u64,
+/// The highest layers that are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layers {
+    spatial: u8,
+    temporal: u8,
 }
 
-impl Default for SvcSelector {
-    fn default() -> Self {
-        Self::new()
-    }
+/// See [`super::LayerSelector`].
+#[derive(Debug, Default)]
+pub struct SvcSelector {
+    target: Option<Layers>,
+    /// `None` before the first key frame.
+    current: Option<Layers>,
+    /// Timestamp of the picture being judged.
+    picture: Option<u32>,
+    /// Sequence number of the key frame at which sending began; what is before it comes too late.
+    started_at: u64,
 }
 
 impl SvcSelector {
     /// Paused.
     pub fn new() -> Self {
-        Self { target: None, current: None, picture: None, started_at: 0 }
+        Self::default()
     }
 
     /// Follows the allocator. Pausing takes effect at once; after it the stream starts at a key frame again.
@@ -34,7 +39,7 @@ impl SvcSelector {
                 self.target = None;
                 self.reset();
             }
-            Target::Layer { spatial, temporal } => self.target = Some((spatial, temporal)),
+            Target::Layer { spatial, temporal } => self.target = Some(Layers { spatial, temporal }),
         }
     }
 
@@ -46,54 +51,163 @@ impl SvcSelector {
 
     /// The highest spatial layer being sent.
     pub fn current(&self) -> Option<u8> {
-        self.current.map(|(spatial, _)| spatial)
+        self.current.map(|layers| layers.spatial)
     }
 
     /// True if going on needs a key frame: nothing is sent yet, or a higher spatial layer is wanted than is sent.
     pub fn wants_keyframe(&self) -> bool {
-        match (self.target, self.current) {
-            (Some(_), None) => true,
-            (Some((target, _)), Some((current, _))) => target > current,
-            (None, _) => false,
-        }
+        self.target.is_some_and(|target| self.current.is_none_or(|current| target.spatial > current.spatial))
     }
 
     /// See [`super::LayerSelector::on_packet`].
     pub fn on_packet(&mut self, packet: &SelectorPacket<'_>) -> Verdict {
         let Some(target) = self.target else { return Verdict::Ignore };
-        let is_picture_start = self.picture != Some(packet.timestamp);
-        let is_switch = self.current.is_none();
-        if is_picture_start {
+        let is_switch = self.maybe_start(packet, target);
+        if self.picture != Some(packet.timestamp) {
             self.picture = Some(packet.timestamp);
-            self.begin_picture(packet, target);
+            self.follow_target(packet, target);
         }
-        let Some((spatial, temporal)) = self.current else { return Verdict::Ignore };
-        if packet.seq.0 < self.started_at {
-            return Verdict::Ignore;
-        }
-        if packet.info.spatial > spatial || packet.info.temporal > temporal {
+        let Some(current) = self.current.filter(|_| packet.seq.0 >= self.started_at) else { return Verdict::Ignore };
+        let info = packet.info;
+        if info.spatial > current.spatial || info.temporal > current.temporal {
             return Verdict::Drop;
         }
-        let is_last = packet.info.spatial == spatial && packet.info.is_frame_end;
+        // The layers above are gone: the picture ends with the highest one that is sent.
+        let is_last = info.spatial == current.spatial && info.is_frame_end;
         Verdict::Forward { is_switch, marker: packet.marker || is_last }
     }
 
-    fn begin_picture(&mut self, packet: &SelectorPacket<'_>, (target_spatial, target_temporal): (u8, u8)) {
+    /// All wanted layers begin at a key frame. True if nothing was sent before it.
+    fn maybe_start(&mut self, packet: &SelectorPacket<'_>, target: Layers) -> bool {
         let info = packet.info;
-        let is_start = info.is_keyframe && info.is_frame_start && info.spatial == 0;
-        if is_start {
-            if self.current.is_none() {
-                self.started_at = packet.seq.0;
-            }
-            self.current = Some((target_spatial, target_temporal));
-            return;
+        if !(info.is_keyframe && info.is_frame_start && info.spatial == 0) {
+            return false;
         }
-        let Some((spatial, temporal)) = &mut self.current else { return };
-        *spatial = (*spatial).min(target_spatial);
-        if target_temporal <= *temporal {
-            *temporal = target_temporal;
-        } else if info.is_switch_point && info.temporal > *temporal {
-            *temporal = info.temporal.min(target_temporal);
+        let is_first = self.current.is_none();
+        if is_first {
+            self.started_at = packet.seq.0;
         }
+        self.current = Some(target);
+        is_first
+    }
+
+    /// Down at any picture; temporal layers up at one from which they can be decoded.
+    fn follow_target(&mut self, packet: &SelectorPacket<'_>, target: Layers) {
+        let Some(current) = &mut self.current else { return };
+        let info = packet.info;
+        current.spatial = current.spatial.min(target.spatial);
+        if target.temporal <= current.temporal {
+            current.temporal = target.temporal;
+        } else if info.is_switch_point && info.temporal > current.temporal {
+            current.temporal = info.temporal.min(target.temporal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mrtc_rtp::PayloadInfo;
+    use mrtc_rtp::id::ExtSeq;
+
+    /// A stream of pictures with one packet per spatial layer.
+    struct Stream {
+        selector: SvcSelector,
+        seq: u64,
+        timestamp: u32,
+    }
+
+    impl Stream {
+        fn new(spatial: u8, temporal: u8) -> Self {
+            let mut selector = SvcSelector::new();
+            selector.set_target(Target::Layer { spatial, temporal });
+            Self { selector, seq: 100, timestamp: 0 }
+        }
+
+        fn aim(&mut self, spatial: u8, temporal: u8) {
+            self.selector.set_target(Target::Layer { spatial, temporal });
+        }
+
+        /// Verdicts on the three layers: `K` switch, `f` forwarded, `M` with marker, `.` dropped, `-` ignored.
+        fn picture(&mut self, is_key: bool, temporal: u8, is_switch_point: bool) -> String {
+            self.timestamp += 3000;
+            let verdicts = (0..3).map(|spatial| {
+                let info = PayloadInfo {
+                    is_keyframe: is_key && spatial == 0,
+                    is_frame_start: true,
+                    is_frame_end: true,
+                    spatial,
+                    temporal,
+                    is_switch_point,
+                    ..PayloadInfo::default()
+                };
+                self.seq += 1;
+                let (seq, timestamp, marker) = (ExtSeq(self.seq), self.timestamp, spatial == 2);
+                let packet = SelectorPacket { layer: 0, seq, timestamp, marker, info: &info };
+                match self.selector.on_packet(&packet) {
+                    Verdict::Forward { is_switch: true, .. } => 'K',
+                    Verdict::Forward { marker: true, .. } => 'M',
+                    Verdict::Forward { .. } => 'f',
+                    Verdict::Drop => '.',
+                    Verdict::Ignore => '-',
+                }
+            });
+            verdicts.collect()
+        }
+    }
+
+    #[test]
+    fn begins_at_a_key_frame_and_marks_the_end_of_the_highest_layer() {
+        let mut stream = Stream::new(1, 3);
+        assert_eq!(stream.picture(false, 0, false), "---");
+        assert!(stream.selector.wants_keyframe());
+        assert_eq!(stream.picture(true, 0, false), "KM.");
+        assert_eq!(stream.picture(false, 0, false), "fM.");
+        assert!(!stream.selector.wants_keyframe());
+    }
+
+    #[test]
+    fn goes_down_at_once_and_up_at_a_key_frame() {
+        let mut stream = Stream::new(2, 3);
+        stream.picture(true, 0, false);
+        assert_eq!(stream.picture(false, 0, false), "ffM");
+        stream.aim(0, 3);
+        assert_eq!(stream.picture(false, 0, false), "M..");
+        stream.aim(2, 3);
+        assert_eq!(stream.picture(false, 0, true), "M..");
+        assert!(stream.selector.wants_keyframe());
+        assert_eq!(stream.picture(true, 0, false), "ffM");
+    }
+
+    #[test]
+    fn temporal_layers_go_up_at_switch_points() {
+        let mut stream = Stream::new(0, 0);
+        stream.picture(true, 0, false);
+        assert_eq!(stream.picture(false, 1, true), "...");
+        stream.aim(0, 1);
+        assert_eq!(stream.picture(false, 1, false), "...");
+        assert_eq!(stream.picture(false, 1, true), "M..");
+    }
+
+    #[test]
+    fn pausing_ends_and_resuming_begins_anew() {
+        let mut stream = Stream::new(0, 0);
+        stream.picture(true, 0, false);
+        stream.selector.set_target(Target::Paused);
+        assert_eq!(stream.picture(true, 0, false), "---");
+        stream.aim(0, 0);
+        assert_eq!(stream.picture(false, 0, false), "---");
+        assert_eq!(stream.picture(true, 0, false), "K..");
+    }
+
+    #[test]
+    fn a_key_frame_whose_first_packet_is_overtaken_is_not_missed() {
+        let mut stream = Stream::new(0, 0);
+        let delta = PayloadInfo { is_frame_start: false, ..PayloadInfo::default() };
+        let key = PayloadInfo { is_keyframe: true, is_frame_start: true, ..PayloadInfo::default() };
+        let packet = |seq, info| SelectorPacket { layer: 0, seq: ExtSeq(seq), timestamp: 9, marker: false, info };
+        assert_eq!(stream.selector.on_packet(&packet(2, &delta)), Verdict::Ignore);
+        assert!(stream.selector.on_packet(&packet(1, &key)).is_forward());
+        assert!(stream.selector.on_packet(&packet(3, &delta)).is_forward());
     }
 }
