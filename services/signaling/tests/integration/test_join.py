@@ -99,7 +99,7 @@ async def test_same_identity_joins_again_newest_wins(world: World) -> None:
     """The former session is closed with the reason; others see one bob."""
     alice = await world.joined("alice")
     first = await world.joined("bob", offer=offer(AV_SEND), publications=[camera()])
-    second = await world.joined("bob", offer=offer(AV_SEND), publications=[camera()])
+    await world.joined("bob", offer=offer(AV_SEND), publications=[camera()])
     closing = await first.wait_push("closing")
     assert closing.closing.reason == common.LEAVE_REASON_DUPLICATE_IDENTITY
     assert not closing.closing.can_resume

@@ -172,13 +172,10 @@ def _add_recordings(router: APIRouter, rooms: Rooms, for_app: Any, for_room: Any
         """Asks for its end; the files are complete when its state says so."""
         return m.Recording.of(await rooms.stop_recording(app, room, recording))
 
-    @router.api_route(
-        "/rooms/{room}/recordings/{recording}/files/{name}",
-        methods=["GET", "HEAD"],
-        tags=["recordings"],
-        response_class=StreamingResponse,
-        operation_id="get_recording_file",
-    )
+    path = "/rooms/{room}/recordings/{recording}/files/{name}"
+
+    @router.head(path, include_in_schema=False)
+    @router.get(path, tags=["recordings"], response_class=StreamingResponse)
     async def get_recording_file(
         request: Request, app: Id, room: RoomName, recording: Id, name: Id, access: Access = for_file
     ) -> Response:
