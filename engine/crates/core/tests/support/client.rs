@@ -1,0 +1,223 @@
+//! A whole str0m client in RTP mode: publishes what the test writes, keeps what it gets.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use mrtc_core::event::Line;
+use mrtc_netem::LinkConfig;
+use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite};
+use str0m::{Candidate, Event, Input, Output, Rtc};
+
+use super::Datagram;
+
+/// What a client negotiates.
+#[derive(Clone, Debug)]
+pub struct ClientSpec {
+    pub sends_audio: bool,
+    pub sends_video: bool,
+    /// Simulcast rids of the video, lowest first.
+    pub rids: Vec<&'static str>,
+    pub audio_slots: usize,
+    pub video_slots: usize,
+    pub codecs: Codecs,
+    pub max_egress_bps: Option<u64>,
+    pub up: LinkConfig,
+    pub down: LinkConfig,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codecs {
+    All,
+    Vp8Only,
+    H264Only,
+}
+
+impl Default for ClientSpec {
+    fn default() -> Self {
+        let link = LinkConfig { delay: std::time::Duration::from_millis(10), ..LinkConfig::default() };
+        Self {
+            sends_audio: false,
+            sends_video: false,
+            rids: vec![],
+            audio_slots: 0,
+            video_slots: 0,
+            codecs: Codecs::Vp8Only,
+            max_egress_bps: None,
+            up: link,
+            down: link,
+        }
+    }
+}
+
+impl ClientSpec {
+    pub fn publisher() -> Self {
+        Self { sends_audio: true, sends_video: true, ..Self::default() }
+    }
+
+    pub fn simulcast() -> Self {
+        Self { rids: vec!["q", "h", "f"], ..Self::publisher() }
+    }
+
+    pub fn subscriber() -> Self {
+        Self { audio_slots: 2, video_slots: 2, ..Self::default() }
+    }
+
+    pub fn with_loss(mut self, loss: f64) -> Self {
+        (self.up.loss, self.down.loss) = (loss, loss);
+        self
+    }
+}
+
+pub struct Client {
+    pub name: String,
+    pub node: usize,
+    pub addr: SocketAddr,
+    pub rtc: Rtc,
+    pub is_connected: bool,
+    pub is_ended: bool,
+    pub lines: Vec<Line>,
+    pub packets: Vec<RtpPacket>,
+    pub keyframe_requests: Vec<(String, Option<String>)>,
+    pub outbox: Vec<Datagram>,
+    server: Option<SocketAddr>,
+}
+
+impl Client {
+    pub fn new(
+        now: Instant,
+        name: &str,
+        node: usize,
+        addr: SocketAddr,
+        spec: &ClientSpec,
+    ) -> (Self, String, SdpPendingOffer) {
+        let mut builder = Rtc::builder().set_rtp_mode(true).clear_codecs().enable_opus(true, false);
+        builder = match spec.codecs {
+            Codecs::All => builder.enable_vp8(true).enable_h264(true).enable_vp9(true).enable_av1(true),
+            Codecs::Vp8Only => builder.enable_vp8(true),
+            Codecs::H264Only => builder.enable_h264(true),
+        };
+        let mut rtc = builder.build(now);
+        rtc.add_local_candidate(Candidate::host(addr, "udp").unwrap());
+        let mut changes = rtc.sdp_api();
+        if spec.sends_audio {
+            changes.add_media(MediaKind::Audio, Direction::SendOnly, None, None, None);
+        }
+        if spec.sends_video {
+            let simulcast = (!spec.rids.is_empty()).then(|| {
+                let mut simulcast = Simulcast::new();
+                spec.rids.iter().for_each(|rid| simulcast.add_send_layer(SimulcastLayer::new(rid)));
+                simulcast
+            });
+            changes.add_media(MediaKind::Video, Direction::SendOnly, None, None, simulcast);
+        }
+        for _ in 0..spec.audio_slots {
+            changes.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+        }
+        for _ in 0..spec.video_slots {
+            changes.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+        }
+        let (offer, pending) = changes.apply().expect("an offer");
+        let client = Self {
+            name: name.into(),
+            node,
+            addr,
+            rtc,
+            is_connected: false,
+            is_ended: false,
+            lines: vec![],
+            packets: vec![],
+            keyframe_requests: vec![],
+            outbox: vec![],
+            server: None,
+        };
+        (client, offer.to_sdp_string(), pending)
+    }
+
+    pub fn accept(&mut self, pending: SdpPendingOffer, answer: &str, lines: Vec<Line>) {
+        let answer = SdpAnswer::from_sdp_string(answer).expect("str0m reads the answer");
+        self.rtc.sdp_api().accept_answer(pending, answer).expect("str0m takes the answer");
+        self.lines = lines;
+    }
+
+    pub fn step(&mut self, now: Instant) {
+        if !self.is_ended {
+            let _ = self.rtc.handle_input(Input::Timeout(now));
+            self.drain();
+        }
+    }
+
+    pub fn receive(&mut self, now: Instant, datagram: &Datagram) {
+        self.server = Some(datagram.from);
+        let Ok(receive) = Receive::new(Protocol::Udp, datagram.from, self.addr, &datagram.bytes) else { return };
+        if !self.is_ended {
+            let _ = self.rtc.handle_input(Input::Receive(now, receive));
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Transmit(t)) => {
+                    self.outbox.push(Datagram { from: self.addr, to: t.destination, bytes: t.contents.to_vec() });
+                }
+                Ok(Output::Event(Event::Connected)) => self.is_connected = true,
+                Ok(Output::Event(Event::RtpPacket(packet))) => self.packets.push(packet),
+                Ok(Output::Event(Event::KeyframeRequest(request))) => {
+                    self.keyframe_requests.push((request.mid.to_string(), request.rid.map(|r| r.to_string())));
+                }
+                Ok(Output::Event(_)) => {}
+                Ok(Output::Timeout(_)) => return,
+                Err(_) => {
+                    self.is_ended = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes one RTP packet to a published line.
+    pub fn write(&mut self, now: Instant, line: usize, rid: Option<&str>, packet: &super::media::Outgoing) {
+        let mid: Mid = self.lines[line].mid.as_str().into();
+        let rid_value: Option<Rid> = rid.map(Rid::from);
+        let mut api = self.rtc.direct_api();
+        let stream = api.stream_tx_by_mid(mid, rid_value).expect("a stream of the line");
+        let ext_vals = ExtensionValues { audio_level: packet.audio_level, voice_activity: Some(true), ..Default::default() };
+        let write = RtpWrite::new(packet.pt.into(), packet.seq.into(), packet.timestamp, now, packet.payload.clone())
+            .marker(packet.marker)
+            .ext_vals(ext_vals)
+            .nackable(true);
+        stream.write_rtp(write);
+        let _ = self.rtc.handle_input(Input::Timeout(now));
+        self.drain();
+    }
+
+    /// Packets that came on the stream of a slot, in order of sequence.
+    pub fn sorted(&self, ssrc: u32) -> Vec<&RtpPacket> {
+        let mut packets: Vec<&RtpPacket> = self.packets.iter().filter(|p| *p.header.ssrc == ssrc).collect();
+        packets.sort_by_key(|p| *p.seq_no);
+        packets
+    }
+
+    /// SSRCs that packets came on, in order of appearance.
+    pub fn ssrcs(&self) -> Vec<u32> {
+        let mut ssrcs = vec![];
+        for packet in &self.packets {
+            if !ssrcs.contains(&*packet.header.ssrc) {
+                ssrcs.push(*packet.header.ssrc);
+            }
+        }
+        ssrcs
+    }
+
+    /// Asks for a key frame of everything that comes on an SSRC.
+    pub fn request_keyframe(&mut self, ssrc: u32) {
+        use str0m::media::KeyframeRequestKind;
+        if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc.into()) {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Media that tests can recognise: VP8 frames with picture ids, Opus packets with a number.
+
+use std::time::{Duration, Instant};
+
+use super::Net;
+
+/// One RTP packet to write.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    pub pt: u8,
+    pub seq: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub audio_level: Option<i8>,
+    pub payload: Vec<u8>,
+}
+
+/// A VP8 encoder's output, without a picture: descriptor, frame tag, a mark of its layer, filling.
+#[derive(Clone, Debug)]
+pub struct Vp8Source {
+    pub client: usize,
+    pub line: usize,
+    pub rid: Option<&'static str>,
+    pub height: u16,
+    pub packets_per_frame: usize,
+    pub payload_len: usize,
+    pub frame_interval: Duration,
+    pub pt: u8,
+    pub seq: u64,
+    pub timestamp: u32,
+    pub picture_id: u16,
+    pub tl0: u8,
+    /// Every second frame is of temporal layer 1.
+    pub has_temporal_layers: bool,
+    pub frames: u64,
+    pub keyframes: u64,
+    next_at: Option<Instant>,
+    wants_keyframe: bool,
+}
+
+impl Vp8Source {
+    pub fn new(client: usize, line: usize, rid: Option<&'static str>, height: u16) -> Self {
+        Self {
+            client,
+            line,
+            rid,
+            height,
+            packets_per_frame: 3,
+            payload_len: 1000,
+            frame_interval: Duration::from_millis(33),
+            pt: 96,
+            seq: 1_000,
+            timestamp: 50_000 + u32::from(height) * 1_000,
+            picture_id: height % 100,
+            tl0: height as u8,
+            has_temporal_layers: false,
+            frames: 0,
+            keyframes: 0,
+            next_at: None,
+            wants_keyframe: true,
+        }
+    }
+
+    /// Writes the frame that is due, a key frame when one was asked for.
+    pub fn step(&mut self, net: &mut Net) {
+        let client = &mut net.clients[self.client];
+        let (mid, rid) = (client.lines[self.line].mid.clone(), self.rid.map(str::to_owned));
+        let before = client.keyframe_requests.len();
+        client.keyframe_requests.retain(|(m, r)| *m != mid || *r != rid);
+        self.wants_keyframe |= client.keyframe_requests.len() != before;
+        let next_at = *self.next_at.get_or_insert(net.now);
+        if net.now < next_at {
+            return;
+        }
+        self.next_at = Some(next_at + self.frame_interval);
+        self.write_frame(net);
+    }
+
+    fn write_frame(&mut self, net: &mut Net) {
+        let is_keyframe = std::mem::take(&mut self.wants_keyframe);
+        let temporal = if self.has_temporal_layers && !is_keyframe { (self.frames % 2) as u8 } else { 0 };
+        if temporal == 0 {
+            self.tl0 = self.tl0.wrapping_add(1);
+        }
+        self.picture_id = (self.picture_id + 1) & 0x7fff;
+        self.keyframes += u64::from(is_keyframe);
+        for n in 0..self.packets_per_frame {
+            let payload = self.payload(is_keyframe, temporal, n == 0);
+            let packet = Outgoing {
+                pt: self.pt,
+                seq: self.seq,
+                timestamp: self.timestamp,
+                marker: n + 1 == self.packets_per_frame,
+                audio_level: None,
+                payload,
+            };
+            self.seq += 1;
+            let now = net.now;
+            net.clients[self.client].write(now, self.line, self.rid, &packet);
+        }
+        self.frames += 1;
+        self.timestamp = self.timestamp.wrapping_add((self.frame_interval.as_micros() as u64 * 90 / 1000) as u32);
+    }
+
+    fn payload(&self, is_keyframe: bool, temporal: u8, is_first: bool) -> Vec<u8> {
+        // RFC 7741 4.2: X and S; I, L and T present; 15-bit picture id; TL0PICIDX; TID with Y.
+        let mut p = vec![0x80 | u8::from(is_first) << 4, 0xe0];
+        p.extend((0x8000 | self.picture_id).to_be_bytes());
+        p.push(self.tl0);
+        p.push(temporal << 6 | 0x20);
+        if is_first {
+            p.extend([u8::from(!is_keyframe), 0, 0]);
+            if is_keyframe {
+                p.extend([0x9d, 0x01, 0x2a]);
+                p.extend((self.height * 16 / 9).to_le_bytes());
+                p.extend(self.height.to_le_bytes());
+            }
+        }
+        p.extend(self.height.to_be_bytes());
+        p.extend(self.seq.to_be_bytes());
+        p.resize(self.payload_len, self.height as u8);
+        p
+    }
+}
+
+/// What a received VP8 payload tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vp8Seen {
+    pub picture_id: u16,
+    pub tl0: u8,
+    pub temporal: u8,
+    pub is_first: bool,
+    pub is_keyframe: bool,
+    pub height: u16,
+    pub source_seq: u64,
+}
+
+pub fn read_vp8(p: &[u8]) -> Vp8Seen {
+    let is_first = p[0] & 0x10 != 0;
+    let is_keyframe = is_first && p[6] & 1 == 0;
+    let at = 6 + if is_keyframe { 10 } else if is_first { 3 } else { 0 };
+    Vp8Seen {
+        picture_id: u16::from_be_bytes([p[2], p[3]]) & 0x7fff,
+        tl0: p[4],
+        temporal: p[5] >> 6,
+        is_first,
+        is_keyframe,
+        height: u16::from_be_bytes([p[at], p[at + 1]]),
+        source_seq: u64::from_be_bytes(p[at + 2..at + 10].try_into().unwrap()),
+    }
+}
+
+/// Opus packets with their number in the payload.
+#[derive(Clone, Debug)]
+pub struct OpusSource {
+    pub client: usize,
+    pub line: usize,
+    pub level: i8,
+    pub seq: u64,
+    next_at: Option<Instant>,
+}
+
+impl OpusSource {
+    pub fn new(client: usize, line: usize) -> Self {
+        Self { client, line, level: -20, seq: 500, next_at: None }
+    }
+
+    pub fn step(&mut self, net: &mut Net) {
+        let next_at = *self.next_at.get_or_insert(net.now);
+        if net.now < next_at {
+            return;
+        }
+        self.next_at = Some(next_at + Duration::from_millis(20));
+        let mut payload = vec![0xfc; 60];
+        payload[1..9].copy_from_slice(&self.seq.to_be_bytes());
+        let packet = Outgoing {
+            pt: 111,
+            seq: self.seq,
+            timestamp: (self.seq * 960) as u32,
+            marker: false,
+            audio_level: Some(self.level),
+            payload,
+        };
+        let now = net.now;
+        net.clients[self.client].write(now, self.line, None, &packet);
+        self.seq += 1;
+    }
+}
+
+/// Runs the network with these sources.
+pub fn run(net: &mut Net, time: Duration, audio: &mut [OpusSource], video: &mut [Vp8Source]) {
+    let end = net.now + time;
+    while net.now < end {
+        audio.iter_mut().for_each(|s| s.step(net));
+        video.iter_mut().for_each(|s| s.step(net));
+        net.step();
+    }
+}
