@@ -1,0 +1,1 @@
+"""Decisions of the player: pure, synchronous, tested in virtual time."""
