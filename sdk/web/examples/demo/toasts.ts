@@ -41,5 +41,6 @@ export function note(title: string, text = '', className = ''): void {
 export function tellError(error: unknown): void {
   const message = error instanceof Error ? error.message : String(error);
   const code = error instanceof MrtcError || error instanceof RestError ? error.code : undefined;
-  note(message, (code && NEXT_STEPS[code as MrtcErrorCode]) ?? '', 'error');
+  // The REST API writes its codes in lower case.
+  note(message, (code && NEXT_STEPS[code.toUpperCase() as MrtcErrorCode]) ?? '', 'error');
 }

@@ -1,0 +1,1 @@
+"""Browsers in real calls."""

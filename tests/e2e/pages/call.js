@@ -1,0 +1,158 @@
+/** One participant, driven by a test through `window.call`. Everything is asked of the SDK's public surface. */
+
+import * as mrtc from '/mrtc.mjs';
+import { listen, patternTrack, readPattern, toneTrack } from './pattern.js';
+
+const call = { room: undefined, events: [], messages: [] };
+window.call = call;
+mrtc.setLogLevel('info');
+
+const videos = new Map(); // track id -> element
+const ears = new Map(); // track id -> function
+const patterns = new Map(); // number -> pattern
+
+const note = (name, ...details) => call.events.push([name, ...details]);
+
+function follow(room) {
+  for (const name of ['connectionStateChanged', 'disconnected']) {
+    room.on(name, (value, error) => note(name, value, error?.code ?? ''));
+  }
+  for (const name of ['participantJoined', 'participantLeft', 'participantUpdated']) {
+    room.on(name, (participant, reason) => note(name, participant.identity, reason ?? ''));
+  }
+  for (const name of ['trackMuted', 'trackUnmuted']) {
+    room.on(name, (track, participant) => note(name, participant.identity, track.source));
+  }
+  for (const name of ['mediaLost', 'mediaRestored']) room.on(name, () => note(name, performance.now()));
+  room.on('trackSubscriptionFailed', (trackId, error) => note('trackSubscriptionFailed', trackId, error.code));
+  room.on('activeSpeakersChanged', (speakers) => note('speakers', speakers.map((s) => s.participant.identity).join()));
+  room.on('recordingChanged', ({ isActive }) => note('recording', isActive));
+  room.on('messageReceived', ({ seq, identity, text, isPrivate }) => call.messages.push({ seq, identity, text, isPrivate }));
+  room.on('trackSubscribed', (track, _, participant) => {
+    note('trackSubscribed', participant.identity, track.source);
+    const element = track.attach();
+    element.dataset.track = track.id;
+    document.body.append(element);
+    if (track.kind === 'video') videos.set(track.id, element);
+    else ears.set(track.id, listen(track.mediaStreamTrack));
+    track.on('mediaChanged', (media) => media && track.kind === 'audio' && ears.set(track.id, listen(media)));
+  });
+  room.on('trackUnsubscribed', (track, _, participant) => {
+    note('trackUnsubscribed', participant.identity, track.source);
+    for (const element of track.detach()) element.remove();
+    videos.delete(track.id);
+    ears.delete(track.id);
+  });
+}
+
+const find = (identity, source) =>
+  [...call.room.remoteParticipants.values()].find((one) => one.identity === identity)?.track(source);
+
+/** Joins; returns nothing, or the error as data. */
+call.join = async (url, token, options = {}) => {
+  const room = new mrtc.Room(options);
+  follow(room);
+  try {
+    await room.connect(url, token, options);
+    call.room = room;
+    return null;
+  } catch (error) {
+    return { name: error.name, type: error.constructor.name, code: error.code, message: error.message };
+  }
+};
+
+/** Joins and leaves again; gives the milliseconds from the call to the first remote frame that was shown. */
+call.timeToFirstFrame = async (url, token, timeoutMs = 10_000) => {
+  const room = new mrtc.Room({});
+  const video = document.body.appendChild(document.createElement('video'));
+  const shown = new Promise((resolve, reject) => {
+    setTimeout(() => reject(new Error('no frame')), timeoutMs);
+    room.on('trackSubscribed', (track) => {
+      if (track.kind !== 'video') return;
+      track.attach(video);
+      video.requestVideoFrameCallback((now) => resolve(now));
+    });
+  });
+  const startedAt = performance.now();
+  await room.connect(url, token);
+  const joinedMs = performance.now() - startedAt;
+  try {
+    return { joinedMs, firstFrameMs: (await shown) - startedAt };
+  } finally {
+    await room.disconnect();
+    video.remove();
+  }
+};
+
+/** Publishes the pattern and, if a frequency is given, a tone, as one publication. */
+call.publish = async (number, frequencyHz = 0, { source, ...options } = {}) => {
+  const pattern = patternTrack(number, options);
+  patterns.set(number, pattern);
+  const tracks = [new mrtc.LocalTrack(pattern.track, source ? { source } : {})];
+  if (frequencyHz) tracks.push(new mrtc.LocalTrack(toneTrack(frequencyHz)));
+  const publication = await call.room.localParticipant.publish(tracks, { tag: 'test' });
+  return publication.id;
+};
+
+/** Ends the publication with this id. */
+call.unpublish = async (id) => {
+  await call.room.localParticipant.unpublish(call.room.localParticipant.publications.get(id));
+};
+
+/** Mutes or unmutes an own track. */
+call.mute = async (source, isMuted) => {
+  const self = call.room.localParticipant;
+  await (isMuted ? self.mute(self.track(source)) : self.unmute(self.track(source)));
+};
+
+/** What is seen of somebody. */
+call.see = (identity, source = 'camera') => {
+  const track = find(identity, source);
+  const video = track && videos.get(track.id);
+  return video ? readPattern(video) : null;
+};
+
+/** The strongest frequency that is heard of somebody; null without a track. */
+call.hear = (identity) => {
+  const track = find(identity, 'microphone') ?? find(identity, 'file');
+  const ear = track && ears.get(track.id);
+  return ear ? ear() : null;
+};
+
+/** Shows somebody's picture in another size. */
+call.resize = (identity, width, height, source = 'camera') => {
+  const video = videos.get(find(identity, source).id);
+  Object.assign(video.style, { width: `${width}px`, height: `${height}px` });
+};
+
+/** State of a remote track. */
+call.track = (identity, source) => {
+  const track = find(identity, source);
+  return track ? { id: track.id, isMuted: track.isMuted, isSubscribed: track.isSubscribed, codec: track.codec } : null;
+};
+
+/** The codec in which somebody's picture arrives. */
+call.receivedCodec = async (identity, source = 'camera') => {
+  const track = find(identity, source);
+  const { tracks } = await call.room.getStats();
+  return tracks.find(({ trackId }) => trackId === track?.id)?.codec ?? null;
+};
+
+/** Watches a picture: the longest time in milliseconds in which it did not change, until `stop`. */
+call.watch = (identity, source = 'camera') => {
+  let last = -1;
+  let changedAt = performance.now();
+  let longestMs = 0;
+  const timer = setInterval(() => {
+    const now = performance.now();
+    const counter = call.see(identity, source)?.counter ?? null;
+    longestMs = Math.max(longestMs, now - changedAt);
+    if (counter !== null && counter !== last) [last, changedAt] = [counter, now];
+  }, 20);
+  call.longestStill = () => {
+    clearInterval(timer);
+    return longestMs;
+  };
+};
+
+call.identities = () => [...call.room.remoteParticipants.values()].map(({ identity }) => identity).sort();
