@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 from mrtc.media.v1 import media_service_pb2_grpc, relay_service_pb2_grpc
@@ -19,55 +18,34 @@ from mrtc_common.metrics import Metrics
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.node import NodeAgent, NodeDirectory, new_node_id
 from mrtc_common.relay import RelayManager
-from mrtc_engine import AsyncEngine, EngineConfig, Subscription
 
+from .adapters.engine_mrtc import EngineKit, real_engine_kit
 from .config import McuSettings
 from .core.load import LoadLimits, node_load
 from .entrypoints.grpc import MediaServicer
 from .figures import EngineCollector, McuFigures
 from .media import Media
-from .ports import Engine
 from .speakers import SpeakerNotices
 
 _log = get_logger(__name__)
-
-
-def start_engine(settings: McuSettings) -> Engine:
-    """The real engine. Raises OSError if a media port is taken."""
-    engine: Engine = AsyncEngine(
-        EngineConfig(
-            advertised_ips=settings.advertised_ips,
-            bind_ip=settings.media_bind_ip,
-            udp_port=settings.udp_port,
-            tcp_port=settings.tcp_port,
-            workers=settings.workers,
-            max_transports=settings.max_transports,
-            tick_us=settings.tick_us,
-            pin_workers=settings.pin_workers,
-            log_filter=settings.log_level,
-        )
-    )
-    return engine
 
 
 class Mcu:
     """A running rtcmcu. Use as `async with Mcu(settings)`.
 
     Args:
-        make_engine, make_subscription: for tests; by default the real engine's.
+        engine_kit: for tests; by default the real engine.
     """
 
     def __init__(
         self,
         settings: McuSettings,
         *,
-        make_engine: Callable[[McuSettings], Engine] = start_engine,
-        make_subscription: Callable[..., Any] = Subscription,
+        engine_kit: EngineKit | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.settings = settings
-        self._make_engine = make_engine
-        self._make_subscription = make_subscription
+        self._kit = engine_kit or real_engine_kit()
         self._clock = clock or SystemClock()
         self._stack = contextlib.AsyncExitStack()
         self.node_id = new_node_id("mcu")
@@ -100,14 +78,14 @@ class Mcu:
         self.health.set("draining", False, "the process is ending")
         deadline = self._clock.monotonic() + self.settings.drain_timeout_s
         # Polled: a drain is rare, and a wake-up per transport would be more to get wrong.
-        while len(self.media.transports) and self._clock.monotonic() < deadline:
+        while len(self.media.transports) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await self.media.close_all("node_shutdown")
 
     async def _start(self) -> None:
         settings, push = self.settings, self._stack.push_async_callback
         security = GrpcSecurity.from_settings(settings)
-        self.engine = self._make_engine(settings)
+        self.engine = self._kit.start(settings)
         push(self.engine.aclose)
         self.metrics.registry.register(EngineCollector(self.engine.counters))
         self.link = NatsLink(NatsOptions.from_settings(settings), name=self.node_id)
@@ -150,7 +128,7 @@ class Mcu:
             self.figures,
             self.node_id,
             lambda: self.agent.is_draining,
-            self._make_subscription,
+            self._kit.make_subscription,
         )
         self.speakers = SpeakerNotices(self.link, self.media.transports, self.node_id, self._clock)
 

@@ -1,0 +1,1 @@
+from mrtc_common.testing.fixtures import *  # noqa: F403

@@ -1,0 +1,96 @@
+"""Pure parts of rtcmcu."""
+
+import pytest
+from mrtc.media.v1 import media_service_pb2 as pb
+from mrtc_common.errors import UnavailableError
+from mrtc_rtcmcu.core.load import LoadLimits, node_load
+from mrtc_rtcmcu.core.speaker_pacing import CHANGE_INTERVAL_S, LEVEL_INTERVAL_S, SpeakerPacing
+from mrtc_rtcmcu.core.watchers import QUEUE_SIZE, Watchers
+
+
+def _connected(transport_id: str) -> pb.WatchTransportsResponse:
+    return pb.WatchTransportsResponse(transport_id=transport_id, connected=pb.TransportConnected())
+
+
+def test_new_speakers_are_due_at_once_and_levels_twice_a_second() -> None:
+    pacing = SpeakerPacing()
+    pacing.update("r", (("a", 90),))
+    assert pacing.due(0.0) == [("r", (("a", 90),))]
+    pacing.update("r", (("a", 80),))
+    assert pacing.due(LEVEL_INTERVAL_S - 0.01) == []
+    assert pacing.next_at(0.1) == pytest.approx(LEVEL_INTERVAL_S)
+    assert pacing.due(LEVEL_INTERVAL_S) == [("r", (("a", 80),))]
+
+
+def test_another_speaker_is_due_soon() -> None:
+    pacing = SpeakerPacing()
+    pacing.update("r", (("a", 90),))
+    pacing.due(0.0)
+    pacing.update("r", (("b", 90), ("a", 70)))
+    assert pacing.due(CHANGE_INTERVAL_S / 2) == []
+    assert pacing.due(CHANGE_INTERVAL_S) != []
+
+
+def test_silence_is_told_once_and_then_forgotten() -> None:
+    pacing = SpeakerPacing()
+    pacing.update("r", (("a", 90),))
+    pacing.due(0.0)
+    pacing.update("r", ())
+    assert pacing.due(1.0) == [("r", ())]
+    assert pacing.due(2.0) == []
+    assert pacing.next_at(2.0) is None
+    assert pacing._rooms == {}
+
+
+def test_speakers_that_come_and_go_between_looks_are_not_told() -> None:
+    pacing = SpeakerPacing()
+    pacing.update("r", (("a", 90),))
+    pacing.update("r", ())
+    assert pacing.due(0.0) == []
+
+
+async def test_a_watcher_that_does_not_keep_up_is_ended() -> None:
+    watchers = Watchers()
+    watcher = watchers.add([])
+    for _ in range(QUEUE_SIZE + 1):
+        watchers.publish(_connected("t"))
+    with pytest.raises(UnavailableError):
+        await anext(watcher.events())
+
+
+async def test_a_watcher_gets_only_what_it_asked_for() -> None:
+    watchers = Watchers()
+    watcher = watchers.add(["t2"])
+    watchers.publish(_connected("t1"))
+    watchers.publish(_connected("t2"))
+    watchers.end()
+    assert [event.transport_id async for event in watcher.events()] == ["t2"]
+
+
+def test_there_is_a_limit_of_watchers() -> None:
+    watchers = Watchers(limit=1)
+    first = watchers.add([])
+    with pytest.raises(UnavailableError):
+        watchers.add([])
+    watchers.remove(first)
+    watchers.add([])
+
+
+@pytest.mark.parametrize(
+    ("cpu", "packets", "transports", "expected"),
+    [(1.0, 0, 0, 0.5), (0, 750, 0, 0.75), (0, 0, 9, 0.9), (8.0, 0, 0, 1.0), (0.2, 100, 1, 0.1)],
+)
+def test_load_is_the_largest_part_against_its_limit(
+    cpu: float, packets: float, transports: int, expected: float
+) -> None:
+    limits = LoadLimits(max_transports=10, max_egress_packets_per_s=1000, cpu_cores=2)
+    load = node_load(
+        limits,
+        cpu_cores=cpu,
+        egress_packets_per_s=packets,
+        egress_bps=0,
+        ingress_bps=0,
+        transports=transports,
+        rooms=0,
+    )
+    assert load.load == pytest.approx(expected)

@@ -1,0 +1,460 @@
+"""Whole nodes with a real nats-server and real gRPC, around an engine without packets."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from mrtc.common.v1.common_pb2 import TRACK_KIND_VIDEO, Track
+from mrtc.event.v1.state_pb2 import NodeSpeakers
+from mrtc.media.v1 import media_service_pb2 as pb
+from mrtc.media.v1 import media_service_pb2_grpc, relay_service_pb2, relay_service_pb2_grpc
+from mrtc_common import subjects, tables
+from mrtc_common.errors import (
+    AlreadyExistsError,
+    BadOfferError,
+    BadRequestError,
+    MrtcError,
+    NoCapacityError,
+    NotFoundError,
+    PublicationNotFoundError,
+    TransportNotFoundError,
+    UnavailableError,
+)
+from mrtc_common.grpc import Channels, GrpcSecurity, call, stream
+from mrtc_common.nats import NatsLink
+from mrtc_common.testing import NatsServer, wait_until
+from mrtc_rtcmcu.adapters.engine_mrtc import EngineKit
+from mrtc_rtcmcu.bootstrap import Mcu
+from mrtc_rtcmcu.config import McuSettings
+
+from services.rtcmcu.tests.fake_engine import FakeEngine, FakeWorld
+
+SECRET = "a secret of the tests"
+ROOM = subjects.room_key("app", "room")
+
+
+class Node:
+    """A running node and a client of it."""
+
+    def __init__(self, mcu: Mcu, engine: FakeEngine, channels: Channels) -> None:
+        self.mcu, self.engine = mcu, engine
+        channel = channels.get(f"127.0.0.1:{mcu.grpc_port}")
+        self.stub = media_service_pb2_grpc.MediaServiceStub(channel)
+        self.relay_stub = relay_service_pb2_grpc.RelayServiceStub(channel)
+        self.id = mcu.node_id
+
+    async def create(self, transport_id: str, offer: str = "offer", **fields: Any) -> pb.CreateTransportResponse:
+        values = {"transport_id": transport_id, "room_key": ROOM, "participant_id": f"p-{transport_id}", "offer": offer}
+        return await call(self.stub.CreateTransport, pb.CreateTransportRequest(**(values | fields)))
+
+    async def publish(self, transport_id: str, *track_ids: str) -> list[Track]:
+        tracks = [Track(id=track_id, mid=track_id, kind=TRACK_KIND_VIDEO) for track_id in track_ids]
+        request = pb.PublishTracksRequest(transport_id=transport_id, tracks=tracks)
+        return list((await call(self.stub.PublishTracks, request)).tracks)
+
+    async def unpublish(self, transport_id: str, *track_ids: str) -> None:
+        request = pb.UnpublishTracksRequest(transport_id=transport_id, track_ids=track_ids)
+        await call(self.stub.UnpublishTracks, request)
+
+    async def subscribe(
+        self, transport_id: str, *track_ids: str, origin: "Node | None" = None
+    ) -> pb.SetSubscriptionsResponse:
+        wanted = [
+            pb.Subscription(track_id=t, kind=TRACK_KIND_VIDEO, origin_node_id=(origin or self).id) for t in track_ids
+        ]
+        request = pb.SetSubscriptionsRequest(transport_id=transport_id, subscriptions=wanted)
+        return await call(self.stub.SetSubscriptions, request)
+
+    async def close(self, transport_id: str) -> None:
+        await call(self.stub.CloseTransport, pb.CloseTransportRequest(transport_id=transport_id))
+
+
+StartNode = Callable[..., Awaitable[Node]]
+
+
+@pytest_asyncio.fixture
+async def start_node(nats_server: NatsServer) -> AsyncIterator[StartNode]:
+    world = FakeWorld()
+    async with contextlib.AsyncExitStack() as stack:
+        channels = await stack.enter_async_context(Channels(GrpcSecurity(SECRET)))
+
+        async def start(*, wait: bool = True, slots: int = 2, **values: Any) -> Node:
+            defaults = {
+                "cluster_secret": SECRET,
+                "bind_ip": "127.0.0.1",
+                "grpc_port": 0,
+                "http_port": 0,
+                "nats_urls": nats_server.url,
+                "drain_timeout_s": 0.2,
+            }
+            engine = FakeEngine(world, f"e{len(world.exports)}", slots=slots)
+            kit = EngineKit(lambda _settings: engine, dict)
+            mcu = await stack.enter_async_context(Mcu(McuSettings.from_values(defaults | values), engine_kit=kit))
+            if wait:
+                await wait_until(lambda: mcu.health.is_ready and mcu.node_id in mcu.directory.nodes)
+            return Node(mcu, engine, channels)
+
+        yield start
+
+
+@pytest_asyncio.fixture
+async def node(start_node: StartNode) -> Node:
+    return await start_node()
+
+
+def _slots(response: pb.SetSubscriptionsResponse) -> list[str]:
+    return [slot.track_id for slot in response.slots]
+
+
+async def test_a_repeated_create_gives_the_same_answer_and_opens_one_transport(node: Node) -> None:
+    answers = await asyncio.gather(*(node.create("t1") for _ in range(5)))
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0].answer == "answer to offer"
+    assert answers[0].lines[0].is_inbound
+    assert node.engine.calls.count("create_transport") == 1
+
+
+async def test_a_create_with_another_offer_is_refused(node: Node) -> None:
+    await node.create("t1")
+    with pytest.raises(AlreadyExistsError):
+        await node.create("t1", offer="other")
+
+
+async def test_a_refused_offer_leaves_nothing(node: Node) -> None:
+    with pytest.raises(BadOfferError, match="line 1: no"):
+        await node.create("t1", offer="bad")
+    assert (await node.create("t1")).answer
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"transport_id": ""},
+        {"transport_id": "a b"},
+        {"transport_id": "x" * 65},
+        {"participant_id": "../x"},
+        {"room_key": ""},
+        {"room_key": "a"},
+        {"room_key": "A.B"},
+        {"offer": ""},
+        {"offer": "x" * (512 * 1024 + 1)},
+    ],
+)
+async def test_malformed_creates_are_refused(node: Node, fields: dict[str, str]) -> None:
+    with pytest.raises(BadRequestError):
+        await node.create(**({"transport_id": "t1"} | fields))
+
+
+async def test_a_repeated_negotiation_gives_the_same_answer(node: Node) -> None:
+    await node.create("t1")
+    request = pb.NegotiateTransportRequest(transport_id="t1", offer="second")
+    first = await call(node.stub.NegotiateTransport, request)
+    assert await call(node.stub.NegotiateTransport, request) == first
+    assert node.engine.calls.count("negotiate") == 1
+
+
+async def test_calls_for_an_unknown_transport_say_so(node: Node) -> None:
+    with pytest.raises(TransportNotFoundError):
+        await node.publish("nope", "a")
+    with pytest.raises(TransportNotFoundError):
+        await node.subscribe("nope")
+    await node.close("nope")
+    await node.unpublish("nope", "a")
+
+
+async def test_a_full_node_refuses(start_node: StartNode) -> None:
+    node = await start_node(max_transports=1)
+    await node.create("t1")
+    with pytest.raises(NoCapacityError) as caught:
+        await node.create("t2")
+    assert caught.value.retry_after_ms
+    await node.close("t1")
+    await node.create("t2")
+
+
+async def test_publish_tells_the_codec_and_is_idempotent(node: Node) -> None:
+    await node.create("t1")
+    first = await node.publish("t1", "a", "b")
+    assert [(track.id, track.codec) for track in first] == [("a", "vp8"), ("b", "vp8")]
+    assert await node.publish("t1", "a", "b") == first
+
+
+async def test_a_track_moves_to_the_transport_that_publishes_it_last(node: Node) -> None:
+    await node.create("t1")
+    await node.create("t2")
+    await node.create("viewer")
+    await node.publish("t1", "a")
+    assert _slots(await node.subscribe("viewer", "a")) == ["a", ""]
+    await node.publish("t2", "a")
+    assert node.engine.origin["a"] == "t2"
+    await node.unpublish("t1", "a")  # the former owner's late word changes nothing
+    assert "a" in node.engine.tracks
+    await wait_until(lambda: node.engine.calls[-1] == "set_subscriptions")
+    await node.close("t1")
+    assert "a" in node.engine.tracks
+
+
+async def test_muting_needs_an_own_track(node: Node) -> None:
+    await node.create("t1")
+    await node.publish("t1", "a")
+    await call(node.stub.MuteTrack, pb.MuteTrackRequest(transport_id="t1", track_id="a", is_muted=True))
+    assert node.engine.muted == {"a": True}
+    with pytest.raises(PublicationNotFoundError):
+        await call(node.stub.MuteTrack, pb.MuteTrackRequest(transport_id="t1", track_id="b", is_muted=True))
+
+
+async def test_subscriptions_fill_slots_and_name_what_does_not_fit_or_exist(node: Node) -> None:
+    await node.create("t1")
+    await node.publish("t1", "a", "b", "c")
+    await node.create("viewer")
+    response = await node.subscribe("viewer", "a", "b", "c", "nope")
+    assert _slots(response) == ["a", "b"]
+    assert list(response.unplaced_track_ids) == ["c"]
+    assert list(response.missing_track_ids) == ["nope"]
+
+
+async def test_watchers_get_the_present_state_then_changes_until_the_transport_ends(node: Node) -> None:
+    await node.create("t1")
+    await node.publish("t1", "a")
+    node.engine.emit("TransportConnected", transport="t1")
+    node.engine.emit("TrackStarted", track="a", codec="h264")
+    node.engine.emit("LayersWanted", track="a", rids=["q"])
+    await wait_until(lambda: all(state.tracks["a"].wanted_rids for state in node.mcu.media.transports))
+    kinds = []
+    async for item in stream(node.stub.WatchTransports, pb.WatchTransportsRequest(transport_ids=["t1"])):
+        kinds.append(item.WhichOneof("event"))
+        if len(kinds) == 3:
+            node.engine.emit("TransportClosed", transport="t1", reason="ice_timeout")
+    assert kinds == ["connected", "track_started", "layers_wanted", "closed"]
+
+
+async def test_a_watcher_that_was_away_learns_of_an_end(node: Node) -> None:
+    await node.create("t1")
+    await node.close("t1")
+    async for item in stream(node.stub.WatchTransports, pb.WatchTransportsRequest()):
+        assert (item.transport_id, item.closed.reason) == ("t1", "closed")
+        break
+
+
+async def test_speakers_are_published_with_their_participants(node: Node, nats_link: NatsLink) -> None:
+    heard: list[list[tuple[str, int]]] = []
+
+    async def on_speakers(_subject: str, payload: bytes) -> None:
+        message = NodeSpeakers.FromString(payload)
+        heard.append([(track.participant_id, track.level) for track in message.tracks])
+
+    await nats_link.subscribe(subjects.speakers_subject(ROOM), on_speakers)
+    await nats_link.client.flush()
+    await node.create("t1")
+    await node.publish("t1", "a")
+    node.engine.emit("ActiveSpeakers", room=ROOM, speakers=[("a", 90)])
+    await wait_until(lambda: heard == [[("p-t1", 90)]])
+    node.engine.emit("ActiveSpeakers", room=ROOM, speakers=[])
+    await wait_until(lambda: heard == [[("p-t1", 90)], []])
+
+
+async def test_a_track_of_another_node_is_imported_once_and_let_go(start_node: StartNode) -> None:
+    origin, edge = await start_node(), await start_node()
+    await origin.create("t1")
+    await origin.publish("t1", "a")
+    for viewer in ("v1", "v2"):
+        await edge.create(viewer)
+    responses = await asyncio.gather(*(edge.subscribe(v, "a", origin=origin) for v in ("v1", "v2")))
+    assert [_slots(response)[0] for response in responses] == ["a", "a"]
+    assert len(origin.engine.world.exports) == 1
+    await edge.close("v1")
+    assert "a" in edge.engine.tracks
+    await edge.subscribe("v2")
+    await wait_until(lambda: "a" not in edge.engine.tracks and not origin.engine.world.exports)
+
+
+async def test_a_track_that_is_not_there_yet_is_missing_and_found_later(start_node: StartNode) -> None:
+    origin, edge = await start_node(), await start_node()
+    await edge.create("v1")
+    assert list((await edge.subscribe("v1", "a", origin=origin)).missing_track_ids) == ["a"]
+    await origin.create("t1")
+    await origin.publish("t1", "a")
+    assert _slots(await edge.subscribe("v1", "a", origin=origin))[0] == "a"
+
+
+async def test_a_lost_relay_is_opened_again_with_all_its_tracks(start_node: StartNode) -> None:
+    origin, edge = await start_node(), await start_node()
+    await origin.create("t1")
+    await origin.publish("t1", "a")
+    await edge.create("v1")
+    await edge.subscribe("v1", "a", origin=origin)
+    (relay_id,) = edge.engine.relays
+    await call(origin.relay_stub.CloseRelay, relay_service_pb2.CloseRelayRequest(relay_id=relay_id))
+    assert not origin.engine.world.exports
+    edge.engine.emit("RelayLost", relay=relay_id)
+    await wait_until(lambda: (relay_id, "a") in origin.engine.world.exports)
+    assert "a" in edge.engine.tracks
+
+
+async def test_an_imported_track_that_ends_and_comes_back_is_given_to_its_slot_again(start_node: StartNode) -> None:
+    origin, edge = await start_node(), await start_node()
+    await origin.create("t1")
+    await origin.publish("t1", "a")
+    await edge.create("v1")
+    await edge.subscribe("v1", "a", origin=origin)
+    told = []
+
+    async def watch() -> None:
+        async for item in stream(edge.stub.WatchTransports, pb.WatchTransportsRequest()):
+            if item.WhichOneof("event") == "subscriptions":
+                told.append(_slots(item.subscriptions)[0])
+
+    task = asyncio.create_task(watch())
+    await wait_until(lambda: len(edge.mcu.media.watchers))
+    await origin.unpublish("t1", "a")
+    edge.engine.end_track("a")
+    await wait_until(lambda: told == [""])
+    await origin.publish("t1", "a")
+    await wait_until(lambda: told == ["", "a"], timeout_s=15)
+    task.cancel()
+
+
+async def test_a_publisher_that_moves_to_the_edge_replaces_the_import(start_node: StartNode) -> None:
+    origin, edge = await start_node(), await start_node()
+    await origin.create("t1")
+    await origin.publish("t1", "a")
+    await edge.create("v1")
+    await edge.subscribe("v1", "a", origin=origin)
+    await edge.create("t2")
+    await edge.publish("t2", "a")
+    assert edge.engine.origin["a"] == "t2"
+    assert _slots(await edge.subscribe("v1", "a", origin=edge))[0] == "a"
+
+
+async def test_a_publisher_that_moves_between_other_nodes_is_followed(start_node: StartNode) -> None:
+    first, second, edge = await start_node(), await start_node(), await start_node()
+    for node in (first, second):
+        await node.create("t1")
+        await node.publish("t1", "a")
+    await edge.create("v1")
+    await edge.subscribe("v1", "a", origin=first)
+    before = edge.engine.origin["a"]
+    assert _slots(await edge.subscribe("v1", "a", origin=second))[0] == "a"
+    assert edge.engine.origin["a"] != before
+
+
+async def test_a_node_that_is_not_alive_makes_its_tracks_missing_and_no_others(start_node: StartNode) -> None:
+    node = await start_node()
+    await node.create("t1")
+    await node.publish("t1", "a")
+    await node.create("v1")
+    wanted = [
+        pb.Subscription(track_id="a", kind=TRACK_KIND_VIDEO, origin_node_id=node.id),
+        pb.Subscription(track_id="x", kind=TRACK_KIND_VIDEO, origin_node_id="mcu_gone"),
+    ]
+    response = await call(
+        node.stub.SetSubscriptions, pb.SetSubscriptionsRequest(transport_id="v1", subscriptions=wanted)
+    )
+    assert _slots(response)[0] == "a"
+    assert list(response.missing_track_ids) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"key": b"short"}, BadRequestError),
+        ({"salt": b""}, BadRequestError),
+        ({"address": "nowhere"}, BadRequestError),
+        ({"address": "224.0.0.1:5"}, BadRequestError),
+        ({"address": "127.0.0.1:0"}, BadRequestError),
+        ({"relay_id": ""}, BadRequestError),
+        ({"node_id": "a.b"}, BadRequestError),
+    ],
+)
+async def test_malformed_relays_are_refused(node: Node, fields: dict[str, Any], error: type[MrtcError]) -> None:
+    good = {"relay_id": "r", "node_id": "n", "address": "127.0.0.1:5", "key": b"k" * 16, "salt": b"s" * 12}
+    with pytest.raises(error):
+        await call(node.relay_stub.OpenRelay, relay_service_pb2.OpenRelayRequest(**(good | fields)))
+
+
+async def test_tracks_cannot_be_started_on_an_unknown_relay(node: Node) -> None:
+    with pytest.raises(NotFoundError):
+        await call(node.relay_stub.StartTracks, relay_service_pb2.StartTracksRequest(relay_id="nope"))
+
+
+async def test_a_draining_node_refuses_and_says_so_in_the_registry(node: Node, nats_link: NatsLink) -> None:
+    await tables.drains(nats_link).put(subjects.drain_key(node.id), (await _entry(nats_link, node.id)))
+    await wait_until(lambda: not node.mcu.health.is_ready)
+    with pytest.raises(NoCapacityError):
+        await node.create("t1")
+
+
+async def _entry(link: NatsLink, node_id: str) -> Any:
+    entry = await tables.nodes(link).get(subjects.node_key(node_id))
+    assert entry is not None
+    return entry.value
+
+
+async def test_the_end_of_the_process_closes_transports_with_a_reason(start_node: StartNode) -> None:
+    node = await start_node()
+    await node.create("t1")
+    reasons = []
+
+    async def watch() -> None:
+        with contextlib.suppress(UnavailableError):
+            async for item in stream(node.stub.WatchTransports, pb.WatchTransportsRequest()):
+                reasons.append(item.closed.reason)
+
+    task = asyncio.create_task(watch())
+    await wait_until(lambda: len(node.mcu.media.watchers))
+    await node.mcu.drain()
+    await asyncio.wait_for(task, 5)
+    assert reasons == ["node_shutdown"]
+    assert not node.mcu.health.is_ready
+
+
+async def test_calls_are_served_and_the_node_registers_anew_over_a_restart_of_nats(
+    node: Node, nats_server: NatsServer, nats_link: NatsLink
+) -> None:
+    await node.create("t1")
+    nats_server.kill()
+    await wait_until(lambda: not node.mcu.health.is_ready)
+    await node.publish("t1", "a")
+    await node.create("v1")
+    assert _slots(await node.subscribe("v1", "a"))[0] == "a"
+    nats_server.start()
+    await wait_until(lambda: node.mcu.health.is_ready, timeout_s=15)
+    await nats_link.wait_ready(15)
+
+    async def is_registered() -> bool:
+        with contextlib.suppress(UnavailableError):
+            return await tables.nodes(nats_link).get(subjects.node_key(node.id)) is not None
+        return False
+
+    await wait_until(is_registered)
+
+
+async def test_a_node_starts_without_nats_and_joins_when_it_comes(
+    start_node: StartNode, nats_server: NatsServer
+) -> None:
+    nats_server.kill()
+    node = await start_node(wait=False)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{node.mcu.http_port}") as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, list(answer.json()["missing"])) == (503, ["nats"])
+        nats_server.start()
+        await wait_until(lambda: node.mcu.health.is_ready, timeout_s=15)
+        text = (await client.get("/metrics")).text
+    assert 'mrtc_rtcmcu_engine_tx_rtp_packets_total{worker="0"} 7.0' in text
+    assert 'mrtc_rtcmcu_engine_drops_total{reason="malformed",worker="0"} 2.0' in text
+
+
+async def test_load_is_the_largest_part(start_node: StartNode, nats_link: NatsLink) -> None:
+    node = await start_node(max_transports=4)
+    for n in range(3):
+        await node.create(f"t{n}")
+
+    async def load() -> bool:
+        value = (await _entry(nats_link, node.id)).load
+        return value.load >= 0.75 and value.transports == 3 and value.rooms == 1
+
+    await wait_until(load)
