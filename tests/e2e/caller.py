@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], what: Callable[[], str] | str, timeout_s: float = 15.0) -> T:
-    """Polls until the condition gives something true, and returns it. Raises AssertionError that says what is missing."""
+    """Polls until the condition gives something true, and returns it. Raises AssertionError with what is missing."""
     deadline = time.monotonic() + timeout_s
     while True:
         value = condition()
@@ -131,6 +131,27 @@ class Caller:
             "([text, options]) => window.call.room.sendMessage(text, options)", [text, options]
         )
         return seq
+
+    def has_messages(self, count: int) -> None:
+        """Waits for so many text messages."""
+        wait_until(
+            lambda: len(self.messages()) >= count,
+            lambda: f"{self.identity} has {count} messages; {self.messages()}\n{self.report()}",
+        )
+
+    def is_connected(self) -> None:
+        """Waits until the room is connected (again)."""
+        wait_until(
+            lambda: self.page.evaluate("window.call.room.state") == "connected",
+            lambda: f"{self.identity} is connected; {self.events()}\n{self.report()}",
+        )
+
+    def receives(self, codec: str, identity: str) -> None:
+        """Waits until somebody's picture comes in a codec."""
+        wait_until(
+            lambda: self.call("receivedCodec", identity) == codec,
+            lambda: f"{self.identity} receives {codec}; {self.call('receivedCodec', identity)}",
+        )
 
     def report(self) -> str:
         """The end of the page's log, for failures."""

@@ -133,7 +133,7 @@ def test_messages_reach_everybody_else_once_and_in_order(alice: Caller, bob: Cal
     private = alice.send("only you", to=["bob"])
     alice.send("nobody here", to=["carol"])
     last = alice.send("last")
-    wait_until(lambda: len(bob.messages()) >= 22, lambda: f"all messages; got {bob.messages()}")
+    bob.has_messages(22)
     messages = bob.messages()
     assert [message["seq"] for message in messages] == [*sent, private, last]
     assert [message["text"] for message in messages][-2:] == ["only you", "last"]

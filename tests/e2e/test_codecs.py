@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.e2e.caller import Caller, wait_until
+from tests.e2e.caller import Caller
 
 
 def test_a_vp8_only_and_an_h264_only_receiver_see_one_publisher(new_caller: Callable[[], Caller], room: str) -> None:
@@ -18,10 +18,7 @@ def test_a_vp8_only_and_an_h264_only_receiver_see_one_publisher(new_caller: Call
     h264.sees("publisher", 7, timeout_s=30)
     vp8.sees("publisher", 7)
     for caller, codec in ((vp8, "vp8"), (h264, "h264")):
-        wait_until(
-            lambda caller=caller, codec=codec: caller.call("receivedCodec", "publisher") == codec,
-            f"{codec} arrives",
-        )
+        caller.receives(codec, "publisher")
 
 
 def test_a_publisher_of_h264_is_seen_by_all(new_caller: Callable[[], Caller], room: str) -> None:

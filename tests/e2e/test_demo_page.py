@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.e2e.caller import wait_until
 from tests.support.pattern_file import make_pattern_file
@@ -20,7 +20,7 @@ def new_person(browsers: list[Browser], suite: RunningSuite) -> Iterator[Callabl
     """Opens the demo page and joins a room under a name."""
     if not (ROOT / "sdk" / "web" / "dist-demo" / "index.html").is_file():
         pytest.fail("the demo page is not built: run `npm run build` in sdk/web")
-    contexts = []
+    contexts: list[BrowserContext] = []
 
     def join(room: str, name: str) -> Page:
         context = browsers[len(contexts) % 2].new_context()

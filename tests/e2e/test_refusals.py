@@ -23,7 +23,7 @@ def tampered(token: str) -> str:
 
 def expired(suite: RunningSuite, room: str, identity: str) -> str:
     """A rightly signed token that ended an hour ago, made as an operator would make one."""
-    command = "token --app demo --ttl=-3600 --room".split()
+    command = ["token", "--app", "demo", "--ttl=-3600", "--room"]
     made = subprocess.run(
         [sys.executable, "-m", "mrtc_signaling", *command, room, "--identity", identity],
         env={**os.environ, **suite.process("signaling-1").env},
@@ -58,7 +58,7 @@ def test_an_expired_token(alice: Caller, room: str, suite: RunningSuite) -> None
 
 def test_another_room_than_the_tokens(alice: Caller, room: str, suite: RunningSuite) -> None:
     """A token opens its room only."""
-    error = alice.try_join(suite.token(room, "alice"), **{"room": "another-room"})
+    error = alice.try_join(suite.token(room, "alice"), room="another-room")
     assert error is not None
     assert (error["type"], error["code"]) == ("AuthError", "PERMISSION_DENIED")
 
