@@ -27,7 +27,11 @@ impl<'a> BitReader<'a> {
     /// One bit.
     pub fn bit(&mut self) -> Result<bool, ParseError> {
         let mut index = self.at / 8;
-        if self.skips_emulation && self.at.is_multiple_of(8) && index >= 2 && self.bytes[index - 2..].starts_with(&[0, 0, 3]) {
+        if self.skips_emulation
+            && self.at.is_multiple_of(8)
+            && index >= 2
+            && self.bytes[index - 2..].starts_with(&[0, 0, 3])
+        {
             self.at += 8;
             index += 1;
         }

@@ -467,7 +467,7 @@ mod tests {
             };
             let mut out = [0u8; 128];
             let n = m.write(&values, &mut out);
-            prop_assert!(n > 0 && n % 4 == 0);
+            prop_assert!(n > 0 && n.is_multiple_of(4));
             let profile = u16::from_be_bytes([out[0], out[1]]);
             prop_assert_eq!(usize::from(u16::from_be_bytes([out[2], out[3]])) * 4 + 4, n);
             prop_assert_eq!(m.parse(profile, &out[4..n]), values);

@@ -26,9 +26,13 @@ impl SeqNo {
     pub fn distance(self, other: Self) -> i16 {
         self.0.wrapping_sub(other.0) as i16
     }
+}
 
-    /// The number `n` further on.
-    pub fn add(self, n: u16) -> Self {
+impl std::ops::Add<u16> for SeqNo {
+    type Output = Self;
+
+    /// The number `n` further on, over the wrap.
+    fn add(self, n: u16) -> Self {
         Self(self.0.wrapping_add(n))
     }
 }

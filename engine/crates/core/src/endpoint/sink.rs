@@ -223,11 +223,8 @@ impl SinkAssembler {
 
     /// Finds where to begin. True if found.
     fn seek(&mut self, now: Instant) -> bool {
-        let start = if self.is_video {
-            self.keyframe_start(now)
-        } else {
-            self.held.first_key_value().map(|(&seq, _)| seq)
-        };
+        let start =
+            if self.is_video { self.keyframe_start(now) } else { self.held.first_key_value().map(|(&seq, _)| seq) };
         if let Some(start) = start {
             self.drop_before(start);
             self.state = State::Running { next: start, scanned: start };

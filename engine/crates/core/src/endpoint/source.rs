@@ -107,7 +107,8 @@ impl SourcePacketizer {
     pub fn push(&mut self, now: Instant, frames: impl IntoIterator<Item = SourceFrame>) -> usize {
         let mut refused = 0;
         for frame in frames {
-            let is_full = self.frames.len() >= MAX_QUEUED_FRAMES || self.queued_bytes + frame.data.len() > MAX_QUEUED_BYTES;
+            let is_full =
+                self.frames.len() >= MAX_QUEUED_FRAMES || self.queued_bytes + frame.data.len() > MAX_QUEUED_BYTES;
             // Once one is refused the rest is: a hole in decode order helps nobody.
             if is_full || refused > 0 {
                 refused += 1;
@@ -151,7 +152,8 @@ impl SourcePacketizer {
     }
 
     fn release_frame(&mut self, now: Instant) {
-        let (Some(due_at), Some(frame), Some(mut start)) = (self.frame_due_at(), self.frames.pop_front(), self.start) else {
+        let (Some(due_at), Some(frame), Some(mut start)) = (self.frame_due_at(), self.frames.pop_front(), self.start)
+        else {
             return;
         };
         self.queued_bytes -= frame.data.len();

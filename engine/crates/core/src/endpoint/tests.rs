@@ -26,7 +26,9 @@ impl WireLen for Wire {
 fn unit(codec: Codec, number: u8, is_keyframe: bool, len: usize) -> Vec<u8> {
     let body = vec![number | 1; len];
     match codec {
-        Codec::H264 if is_keyframe => [&[0, 0, 0, 1, 0x67, 9, 0, 0, 0, 1, 0x68, 9, 0, 0, 0, 1, 0x65, 0x88], &body[..]].concat(),
+        Codec::H264 if is_keyframe => {
+            [&[0, 0, 0, 1, 0x67, 9, 0, 0, 0, 1, 0x68, 9, 0, 0, 0, 1, 0x65, 0x88], &body[..]].concat()
+        }
         Codec::H264 => [&[0, 0, 0, 1, 0x41, 0x9a], &body[..]].concat(),
         Codec::Vp8 => [&[u8::from(!is_keyframe), 0, 0], &body[..]].concat(),
         Codec::Vp9 => [&[if is_keyframe { 0x82 } else { 0x86 }], &body[..]].concat(),
@@ -46,7 +48,11 @@ fn unit(codec: Codec, number: u8, is_keyframe: bool, len: usize) -> Vec<u8> {
 
 fn frame(codec: Codec, number: u32, gap_us: u64, keyframe_every: u32, len: usize) -> SourceFrame {
     let is_keyframe = number % keyframe_every == 0;
-    SourceFrame { pts_us: 5_000 + u64::from(number) * gap_us, is_keyframe, data: unit(codec, number as u8, is_keyframe, len) }
+    SourceFrame {
+        pts_us: 5_000 + u64::from(number) * gap_us,
+        is_keyframe,
+        data: unit(codec, number as u8, is_keyframe, len),
+    }
 }
 
 /// All frames through a source, a link and a sink; keyframe requests are counted.
@@ -79,11 +85,17 @@ const CODECS: [Codec; 5] = [Codec::Opus, Codec::Vp8, Codec::H264, Codec::Vp9, Co
 #[test]
 fn every_frame_survives_reordering() {
     for codec in CODECS {
-        let config = LinkConfig { delay: 30 * MS, jitter: 20 * MS, reorder: 0.2, duplicate: 0.1, ..LinkConfig::default() };
-        let frames: Vec<SourceFrame> = (0..200).map(|n| frame(codec, n, 33_333, 50, 200 + (n as usize * 37) % 6000)).collect();
+        let config =
+            LinkConfig { delay: 30 * MS, jitter: 20 * MS, reorder: 0.2, duplicate: 0.1, ..LinkConfig::default() };
+        let frames: Vec<SourceFrame> =
+            (0..200).map(|n| frame(codec, n, 33_333, 50, 200 + (n as usize * 37) % 6000)).collect();
         let (out, _, sink) = run(codec, config, frames.clone());
         let data: Vec<&[u8]> = out.iter().map(|f| f.data.as_slice()).collect();
-        assert!(data.iter().eq(frames.iter().map(|f| &f.data[..]).collect::<Vec<_>>().iter()), "{codec:?} {:?}", sink.counters());
+        assert!(
+            data.iter().eq(frames.iter().map(|f| &f.data[..]).collect::<Vec<_>>().iter()),
+            "{codec:?} {:?}",
+            sink.counters()
+        );
         assert!(out.iter().all(|f| !f.is_discontinuous));
         let step = u64::from(codec.clock_rate()) / 30;
         assert!(out.windows(2).all(|w| (w[1].rtp_time - w[0].rtp_time).abs_diff(step) <= 1));
@@ -94,7 +106,8 @@ fn every_frame_survives_reordering() {
 fn pictures_go_on_at_a_key_frame_after_loss() {
     for codec in [Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1] {
         let frames: Vec<SourceFrame> = (0..400).map(|n| frame(codec, n, 33_333, 25, 3000)).collect();
-        let (out, requests, sink) = run(codec, LinkConfig { delay: 20 * MS, loss: 0.01, ..LinkConfig::default() }, frames.clone());
+        let (out, requests, sink) =
+            run(codec, LinkConfig { delay: 20 * MS, loss: 0.01, ..LinkConfig::default() }, frames.clone());
         assert!(sink.counters().gaps > 3 && requests > 3, "{codec:?} {:?}", sink.counters());
         assert!(out.len() > 150 && out.len() < 400);
         assert!(out.iter().filter(|f| f.is_discontinuous).all(|f| f.is_keyframe), "{codec:?}");

@@ -142,7 +142,10 @@ mod tests {
         let mut p = vec![0x90, 0xf0, 0x81, 0x02, 7, 0x60 | 5];
         p.extend(KEY);
         let d = Descriptor::parse(&p).unwrap();
-        assert_eq!((d.picture_id, d.tl0_pic_idx, d.temporal, d.key_idx), (Some(0x102), Some(7), Some((1, true)), Some(5)));
+        assert_eq!(
+            (d.picture_id, d.tl0_pic_idx, d.temporal, d.key_idx),
+            (Some(0x102), Some(7), Some((1, true)), Some(5))
+        );
         assert_eq!(d.len, 6);
         let info = inspect(&p);
         assert!(info.is_keyframe && info.is_frame_start);

@@ -236,9 +236,7 @@ mod tests {
     #[test]
     fn non_flexible_key_frame_with_structure() {
         // I L B V, wide picture id, tid 0 sid 0, tl0, structure: 2 layers with sizes, 1 picture with 1 reference
-        let p = [
-            0xaa, 0x81, 0x23, 0x00, 9, 0x38, 1, 0x40, 0, 0xb4, 2, 0x80, 1, 0x68, 1, 0x04, 5, 0x82,
-        ];
+        let p = [0xaa, 0x81, 0x23, 0x00, 9, 0x38, 1, 0x40, 0, 0xb4, 2, 0x80, 1, 0x68, 1, 0x04, 5, 0x82];
         let d = Descriptor::parse(&p).unwrap();
         assert_eq!((d.picture_id, d.tl0_pic_idx), (Some(0x123), Some(9)));
         assert_eq!((d.spatial_layers, d.size), (Some(2), Some((640, 360))));

@@ -227,7 +227,7 @@ impl<'a> Message<'a> {
 
 fn decode_nack<'a>(handle: u32, mut r: Reader<'a>) -> Result<Message<'a>, ParseError> {
     let layer = r.u8()?;
-    if r.0.len() % 2 != 0 {
+    if !r.0.len().is_multiple_of(2) {
         return Err(ParseError::Malformed("relay message length"));
     }
     Ok(Message::Nack { handle, layer, seqs: SeqList::Bytes(r.0) })

@@ -25,7 +25,7 @@ impl<'a> Nack<'a> {
         self.entries.as_chunks::<4>().0.iter().flat_map(|&[p0, p1, b0, b1]| {
             let first = SeqNo(u16::from_be_bytes([p0, p1]));
             let mask = u16::from_be_bytes([b0, b1]);
-            let more = (0..16).filter(move |i| mask >> i & 1 != 0).map(move |i| first.add(i + 1));
+            let more = (0..16).filter(move |i| mask >> i & 1 != 0).map(move |i| first + (i + 1));
             std::iter::once(first).chain(more)
         })
     }
@@ -160,7 +160,12 @@ pub fn write_remb(out: &mut Vec<u8>, sender: Ssrc, bitrate_bps: u64, ssrcs: &[Ss
     out.extend(sender.0.to_be_bytes());
     out.extend([0; 4]);
     out.extend(REMB_NAME);
-    out.extend([ssrcs.len() as u8, (exponent as u8) << 2 | (mantissa >> 16) as u8, (mantissa >> 8) as u8, mantissa as u8]);
+    out.extend([
+        ssrcs.len() as u8,
+        (exponent as u8) << 2 | (mantissa >> 16) as u8,
+        (mantissa >> 8) as u8,
+        mantissa as u8,
+    ]);
     for ssrc in ssrcs {
         out.extend(ssrc.0.to_be_bytes());
     }

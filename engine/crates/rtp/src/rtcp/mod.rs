@@ -11,8 +11,8 @@ use crate::error::ParseError;
 
 pub use feedback::{Fir, Nack, Pli, Remb, write_fir, write_nack, write_pli, write_remb};
 pub use reports::{
-    Bye, ReceiverReport, ReportBlock, Sdes, SenderInfo, SenderReport, write_bye, write_receiver_report, write_sdes_cname,
-    write_sender_report,
+    Bye, ReceiverReport, ReportBlock, Sdes, SenderInfo, SenderReport, write_bye, write_receiver_report,
+    write_sdes_cname, write_sender_report,
 };
 pub use twcc::{TransportCc, TransportCcBuilder};
 

@@ -28,7 +28,8 @@ const BLOCK: ReportBlock = ReportBlock {
 
 #[test]
 fn compound_of_reports() {
-    let info = SenderInfo { ssrc: Ssrc(9), ntp: 0xe000_0000_8000_0000, rtp_timestamp: 5, packet_count: 6, octet_count: 7 };
+    let info =
+        SenderInfo { ssrc: Ssrc(9), ntp: 0xe000_0000_8000_0000, rtp_timestamp: 5, packet_count: 6, octet_count: 7 };
     let mut out = Vec::new();
     write_sender_report(&mut out, &info, &[BLOCK]);
     write_sdes_cname(&mut out, Ssrc(9), "some-name");
@@ -109,8 +110,8 @@ fn broken_body_does_not_end_the_walk() {
 #[test]
 fn twcc_of_chromium() {
     let packet = [
-        0xaf, 0xcd, 0x00, 0x05, 0xfa, 0x17, 0xfa, 0x17, 0x43, 0x03, 0x2f, 0xa0, 0x00, 0x99, 0x00, 0x01, 0x3d, 0xe8, 0x02, 0x17,
-        0x20, 0x01, 0x94, 0x01,
+        0xaf, 0xcd, 0x00, 0x05, 0xfa, 0x17, 0xfa, 0x17, 0x43, 0x03, 0x2f, 0xa0, 0x00, 0x99, 0x00, 0x01, 0x3d, 0xe8,
+        0x02, 0x17, 0x20, 0x01, 0x94, 0x01,
     ];
     let Rtcp::TransportCc(fb) = only(&packet) else { panic!() };
     assert_eq!((fb.base_seq, fb.status_count, fb.reference_time, fb.feedback_count), (SeqNo(153), 1, 4_057_090, 23));
@@ -197,7 +198,7 @@ proptest! {
     #[test]
     fn nack_round_trip(start: u16, steps in prop::collection::vec(1u16..60, 1..100)) {
         let mut seq = SeqNo(start);
-        let lost: Vec<SeqNo> = steps.into_iter().map(|s| { seq = seq.add(s); seq }).collect();
+        let lost: Vec<SeqNo> = steps.into_iter().map(|s| { seq = seq + s; seq }).collect();
         let mut out = Vec::new();
         write_nack(&mut out, Ssrc(1), Ssrc(2), lost.clone());
         let Rtcp::Nack(nack) = only(&out) else { panic!() };

@@ -156,7 +156,7 @@ impl Iterator for Statuses<'_> {
         let symbol = self.next_symbol()?;
         let delta = self.next_delta(symbol)?;
         let seq = self.seq;
-        self.seq = seq.add(1);
+        self.seq = seq + 1;
         Some((seq, delta))
     }
 }
@@ -249,7 +249,7 @@ impl TransportCcBuilder {
 
     /// The number behind the last one reported on.
     pub fn next_seq(&self) -> SeqNo {
-        self.base_seq.add(self.symbols.len() as u16)
+        self.base_seq + self.symbols.len() as u16
     }
 
     /// Appends the packet.
@@ -288,14 +288,15 @@ fn write_chunks(out: &mut Vec<u8>, symbols: &[u8]) {
         let run = rest.iter().take(usize::from(MAX_RUN)).take_while(|&&s| s == first).count();
         let narrow = rest.iter().take(ONE_BIT_SYMBOLS).take_while(|&&s| s <= SMALL_DELTA).count();
         let is_narrow = narrow == ONE_BIT_SYMBOLS.min(rest.len());
-        let (chunk, used) = if run >= TWO_BIT_SYMBOLS.min(rest.len()) && (run >= ONE_BIT_SYMBOLS || !is_narrow || run == rest.len()) {
-            (u16::from(first) << 13 | run as u16, run)
-        } else if is_narrow {
-            let bits = pack(rest, ONE_BIT_SYMBOLS, 1);
-            (0x8000 | bits, narrow)
-        } else {
-            (0xc000 | pack(rest, TWO_BIT_SYMBOLS, 2), TWO_BIT_SYMBOLS.min(rest.len()))
-        };
+        let (chunk, used) =
+            if run >= TWO_BIT_SYMBOLS.min(rest.len()) && (run >= ONE_BIT_SYMBOLS || !is_narrow || run == rest.len()) {
+                (u16::from(first) << 13 | run as u16, run)
+            } else if is_narrow {
+                let bits = pack(rest, ONE_BIT_SYMBOLS, 1);
+                (0x8000 | bits, narrow)
+            } else {
+                (0xc000 | pack(rest, TWO_BIT_SYMBOLS, 2), TWO_BIT_SYMBOLS.min(rest.len()))
+            };
         out.extend(chunk.to_be_bytes());
         rest = &rest[used..];
     }

@@ -5,8 +5,8 @@ use aes::{Aes128, Aes256, Block};
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 
-use super::keys::{MasterKey, Profile};
 use super::SrtpError;
+use super::keys::{MasterKey, Profile};
 
 /// Blocks of key stream that are made at once, so that the processor's AES units work in parallel.
 const CM_BATCH: usize = 8;
@@ -22,8 +22,15 @@ pub(super) enum Purpose {
 /// A session key with its salt.
 pub(super) enum Cipher {
     Gcm { key: LessSafeKey, salt: [u8; 12] },
-    /// The expanded AES key is kept: expanding it again for each packet costs more than the encryption.
-    Cm { key: Aes128, auth: hmac::Key, salt: [u8; 14] },
+    Cm(Box<CounterMode>),
+}
+
+/// The keys of AES-CM with HMAC-SHA1.
+pub(super) struct CounterMode {
+    /// Expanded once: expanding it again for each packet costs more than the encryption.
+    pub key: Aes128,
+    pub auth: hmac::Key,
+    pub salt: [u8; 14],
 }
 
 impl Cipher {
@@ -40,7 +47,8 @@ impl Cipher {
             derive_bytes(master, label + 1, &mut auth)?;
             derive_bytes(master, label + 2, &mut salt)?;
             let key = Aes128::new_from_slice(key).map_err(|_| SrtpError::BadKeyMaterial)?;
-            return Ok(Self::Cm { key, auth: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &auth), salt });
+            let auth = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &auth);
+            return Ok(Self::Cm(Box::new(CounterMode { key, auth, salt })));
         }
         let algorithm = if profile == Profile::AeadAes256Gcm { &AES_256_GCM } else { &AES_128_GCM };
         let mut salt = [0; 12];
@@ -65,7 +73,11 @@ fn derive_bytes(master: &MasterKey, label: u8, out: &mut [u8]) -> Result<(), Srt
 }
 
 /// AES in counter mode (RFC 3711 section 4.1.1): the last two bytes of `iv` count blocks.
-pub(super) fn apply_key_stream(key: &impl BlockCipherEncrypt<BlockSize = aes::cipher::consts::U16>, iv: [u8; 16], data: &mut [u8]) {
+pub(super) fn apply_key_stream(
+    key: &impl BlockCipherEncrypt<BlockSize = aes::cipher::consts::U16>,
+    iv: [u8; 16],
+    data: &mut [u8],
+) {
     let mut counter = u16::from_be_bytes([iv[14], iv[15]]);
     for chunk in data.chunks_mut(16 * CM_BATCH) {
         let mut blocks = [Block::from(iv); CM_BATCH];

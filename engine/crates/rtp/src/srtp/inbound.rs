@@ -3,7 +3,9 @@
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::SrtpError;
-use super::cipher::{CM_TAG_LEN, Cipher, Purpose, apply_key_stream, cm_iv, cm_tag, gcm_open, gcm_rtcp_nonce, gcm_rtp_nonce};
+use super::cipher::{
+    CM_TAG_LEN, Cipher, Purpose, apply_key_stream, cm_iv, cm_tag, gcm_open, gcm_rtcp_nonce, gcm_rtp_nonce,
+};
 use super::keys::{Profile, SessionKeys};
 use crate::header::RtpHeader;
 use crate::id::{ExtSeq, Ssrc};
@@ -136,11 +138,11 @@ impl Inbound {
                 let (aad, data) = packet.split_at_mut(header.header_len());
                 gcm_open(key, gcm_rtp_nonce(salt, ssrc, index), aad, data)
             }
-            Cipher::Cm { key, auth, salt } => {
+            Cipher::Cm(cm) => {
                 let (plain, tag) = packet.split_at_mut(plain_len);
                 let roc = ((index >> 16) as u32).to_be_bytes();
-                check_tag(&cm_tag(auth, &[plain, &roc]), tag)?;
-                apply_key_stream(key, cm_iv(salt, ssrc, index), &mut plain[header.header_len()..]);
+                check_tag(&cm_tag(&cm.auth, &[plain, &roc]), tag)?;
+                apply_key_stream(&cm.key, cm_iv(&cm.salt, ssrc, index), &mut plain[header.header_len()..]);
                 Ok(())
             }
         }
@@ -157,7 +159,7 @@ impl Inbound {
         }
         let index_at = match self.rtcp {
             Cipher::Gcm { .. } => packet.len() - RTCP_INDEX_LEN,
-            Cipher::Cm { .. } => plain_len,
+            Cipher::Cm(_) => plain_len,
         };
         let word = read_u32(packet, index_at);
         let (is_encrypted, index) = (word & ENCRYPTED != 0, word & !ENCRYPTED);
@@ -172,12 +174,12 @@ impl Inbound {
                 let nonce = gcm_rtcp_nonce(salt, ssrc.to_be_bytes(), index);
                 open_gcm_rtcp(key, nonce, packet, plain_len, is_encrypted)?;
             }
-            Cipher::Cm { key, auth, salt } => {
+            Cipher::Cm(cm) => {
                 let (body, tag) = packet.split_at_mut(plain_len + RTCP_INDEX_LEN);
-                check_tag(&cm_tag(auth, &[body]), tag)?;
+                check_tag(&cm_tag(&cm.auth, &[body]), tag)?;
                 if is_encrypted {
-                    let iv = cm_iv(salt, ssrc.to_be_bytes(), u64::from(index));
-                    apply_key_stream(key, iv, &mut body[RTCP_HEADER_LEN..plain_len]);
+                    let iv = cm_iv(&cm.salt, ssrc.to_be_bytes(), u64::from(index));
+                    apply_key_stream(&cm.key, iv, &mut body[RTCP_HEADER_LEN..plain_len]);
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! Seals what is sent to the peer.
 
 use super::SrtpError;
-use super::cipher::{CM_TAG_LEN, Cipher, Purpose, apply_key_stream, cm_iv, cm_tag, gcm_rtcp_nonce, gcm_rtp_nonce, gcm_seal};
+use super::cipher::{
+    CM_TAG_LEN, Cipher, Purpose, apply_key_stream, cm_iv, cm_tag, gcm_rtcp_nonce, gcm_rtp_nonce, gcm_seal,
+};
 use super::keys::{Profile, SessionKeys};
 use crate::id::ExtSeq;
 
@@ -52,9 +54,9 @@ impl Outbound {
         let ssrc = [header[8], header[9], header[10], header[11]];
         match &self.rtp {
             Cipher::Gcm { key, salt } => gcm_seal(key, gcm_rtp_nonce(salt, ssrc, index.0), header, data, tag),
-            Cipher::Cm { key, auth, salt } => {
-                apply_key_stream(key, cm_iv(salt, ssrc, index.0), data);
-                tag.copy_from_slice(&cm_tag(auth, &[header, data, &index.roc().to_be_bytes()]));
+            Cipher::Cm(cm) => {
+                apply_key_stream(&cm.key, cm_iv(&cm.salt, ssrc, index.0), data);
+                tag.copy_from_slice(&cm_tag(&cm.auth, &[header, data, &index.roc().to_be_bytes()]));
             }
         }
         end
@@ -84,10 +86,10 @@ impl Outbound {
                 packet.extend(tag);
                 packet.extend(word);
             }
-            Cipher::Cm { key, auth, salt } => {
-                apply_key_stream(key, cm_iv(salt, ssrc, u64::from(index)), &mut packet[RTCP_HEADER_LEN..]);
+            Cipher::Cm(cm) => {
+                apply_key_stream(&cm.key, cm_iv(&cm.salt, ssrc, u64::from(index)), &mut packet[RTCP_HEADER_LEN..]);
                 packet.extend(word);
-                let tag: [u8; CM_TAG_LEN] = cm_tag(auth, &[packet]);
+                let tag: [u8; CM_TAG_LEN] = cm_tag(&cm.auth, &[packet]);
                 packet.extend(tag);
             }
         }

@@ -57,29 +57,36 @@ fn aes_cm_key_stream() {
     let key = Aes128::new_from_slice(&hex("2B7E151628AED2A6ABF7158809CF4F3C")).unwrap();
     let mut stream = vec![0; 0xff02 * 16];
     apply_key_stream(&key, array("F0F1F2F3F4F5F6F7F8F9FAFBFCFD0000"), &mut stream);
-    assert_eq!(stream[..48], hex("E03EAD0935C95E80E166B16DD92B4EB4 D23513162B02D0F72A43A2FE4A5F97AB 41E95B3BB0A2E8DD477901E4FCA894C0"));
-    assert_eq!(stream[0xfeff * 16..], hex("EC8CDF7398607CB0F2D21675EA9EA1E4 362B7C3C6773516318A077D7FC5073AE 6A2CC3787889374FBEB4C81B17BA6C44"));
+    assert_eq!(
+        stream[..48],
+        hex("E03EAD0935C95E80E166B16DD92B4EB4 D23513162B02D0F72A43A2FE4A5F97AB 41E95B3BB0A2E8DD477901E4FCA894C0")
+    );
+    assert_eq!(
+        stream[0xfeff * 16..],
+        hex("EC8CDF7398607CB0F2D21675EA9EA1E4 362B7C3C6773516318A077D7FC5073AE 6A2CC3787889374FBEB4C81B17BA6C44")
+    );
 }
 
 /// RFC 3711 appendix B.3: cipher key, authentication key and salt of the session.
 #[test]
 fn aes_cm_key_derivation() {
     let master = MasterKey::new(&hex("E1F97A0D3E018BE0D64FA32C06DE4139"), &hex("0EC675AD498AFEEBB6960B3AABE6"));
-    let Cipher::Cm { key, auth, salt } = Cipher::derive(Profile::Aes128CmSha1_80, &master, Purpose::Rtp).unwrap() else {
+    let Cipher::Cm(cm) = Cipher::derive(Profile::Aes128CmSha1_80, &master, Purpose::Rtp).unwrap() else {
         panic!("counter mode expected");
     };
-    assert_eq!(salt[..], hex("30CBBC08863D8C85D49DB34A9AE1"));
+    assert_eq!(cm.salt[..], hex("30CBBC08863D8C85D49DB34A9AE1"));
     let (mut mine, mut theirs) = ([0; 32], [0; 32]);
-    apply_key_stream(&key, [7; 16], &mut mine);
+    apply_key_stream(&cm.key, [7; 16], &mut mine);
     let wanted = Aes128::new_from_slice(&hex("C61E7A93744F39EE10734AFE3FF7A087")).unwrap();
     apply_key_stream(&wanted, [7; 16], &mut theirs);
     assert_eq!(mine, theirs);
     let algorithm = aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
     let wanted = aws_lc_rs::hmac::Key::new(algorithm, &hex("CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4"));
-    assert_eq!(super::cipher::cm_tag(&auth, &[b"x"]), super::cipher::cm_tag(&wanted, &[b"x"]));
+    assert_eq!(super::cipher::cm_tag(&cm.auth, &[b"x"]), super::cipher::cm_tag(&wanted, &[b"x"]));
 }
 
-const GCM_RTP: &str = "8040f17b 8041f8d3 5501a0b2 47616c6c 6961206573 7420 6f6d6e69 7320646976697361 20696e2070617274 657320747265 73";
+const GCM_RTP: &str =
+    "8040f17b 8041f8d3 5501a0b2 47616c6c 6961206573 7420 6f6d6e69 7320646976697361 20696e2070617274 657320747265 73";
 const GCM_SALT: &str = "517569642070726f2071756f";
 
 fn gcm_key(algorithm: &'static aws_lc_rs::aead::Algorithm) -> LessSafeKey {
@@ -122,13 +129,17 @@ fn gcm_256_rtp_vector() {
 /// RFC 7714 section 17.1: an encrypted sender report with index 0x5d4.
 #[test]
 fn gcm_128_rtcp_vector() {
-    let plain = hex("81c8000d 4d617273 4e545031 4e545032 52545020 0000042a 0000e930 4c756e61 deadbeef deadbeef deadbeef deadbeef deadbeef");
+    let plain = hex(
+        "81c8000d 4d617273 4e545031 4e545032 52545020 0000042a 0000e930 4c756e61 deadbeef deadbeef deadbeef deadbeef deadbeef",
+    );
     let key = gcm_key(&AES_128_GCM);
     let (header, data) = plain.split_at(8);
     let aad = [header, &hex("800005d4")].concat();
     let (mut data, mut tag) = (data.to_vec(), [0; 16]);
     gcm_seal(&key, gcm_rtcp_nonce(&array(GCM_SALT), array("4d617273"), 0x5d4), &aad, &mut data, &mut tag);
-    let wanted = hex("63e94885dcdab67ca727d7662f6b7e99 7ff5c0f76c06f32dc676a5f1730d6fda 4ce09b4686303ded0bb9275bc84aa458 96cf4d2fc5abf87245d9eade");
+    let wanted = hex(
+        "63e94885dcdab67ca727d7662f6b7e99 7ff5c0f76c06f32dc676a5f1730d6fda 4ce09b4686303ded0bb9275bc84aa458 96cf4d2fc5abf87245d9eade",
+    );
     assert_eq!([&data[..], &tag].concat(), wanted);
 }
 
