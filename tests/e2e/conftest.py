@@ -63,7 +63,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 def pages_url() -> Iterator[str]:
     """Base URL of the test pages."""
     if not (SDK / "mrtc.mjs").is_file():
-        pytest.fail("sdk/web is not built: run `make build-web` (or `npm ci && npm run build` in sdk/web)")
+        pytest.fail("sdk/web is not built: run `make web`")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler))
     thread = threading.Thread(target=server.serve_forever, name="pages", daemon=True)
     thread.start()

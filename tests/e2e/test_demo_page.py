@@ -19,7 +19,7 @@ SHOWN_MS = 20_000
 def new_person(browsers: list[Browser], suite: RunningSuite) -> Iterator[Callable[[str, str], Page]]:
     """Opens the demo page and joins a room under a name."""
     if not (ROOT / "sdk" / "web" / "dist-demo" / "index.html").is_file():
-        pytest.fail("the demo page is not built: run `npm run build` in sdk/web")
+        pytest.fail("the demo page is not built: run `make web`")
     contexts: list[BrowserContext] = []
 
     def join(room: str, name: str) -> Page:
