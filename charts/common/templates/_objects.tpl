@@ -9,7 +9,7 @@ metadata:
 data:
   # Verbatim what `config:` of the values holds; deploy/config/<service>.yaml documents every key.
   config.yaml: |
-    {{- toYaml .Values.config | nindent 4 }}
+    {{- tpl (toYaml .Values.config) . | nindent 4 }}
 {{- end -}}
 
 {{- define "common.serviceaccount" -}}
