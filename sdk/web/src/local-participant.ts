@@ -22,8 +22,8 @@ export interface LocalHost {
   request: <C extends ServerCase>(body: ClientBody, reply: C) => Promise<ServerValue<C>>;
   /** The present transport. */
   transport: () => Transport;
-  /** Negotiates the present transport. */
-  negotiate: () => Promise<void>;
+  /** See `MediaSession.exclusively`. */
+  exclusively: <T>(task: (transport: Transport, negotiate: () => Promise<void>) => Promise<T>) => Promise<T>;
   /** A publication stands. */
   published: (publication: LocalPublication) => void;
   /** A publication ended. */
@@ -44,6 +44,15 @@ export interface NewPublication {
     isMuted: boolean;
     alternativeOf: string;
   }[];
+}
+
+/** A further codec that somebody wants. */
+interface Wanted {
+  publication: LocalPublication;
+  track: LocalTrack;
+  codec: string;
+  transport: Transport;
+  negotiate: () => Promise<void>;
 }
 
 /** This client. */
@@ -141,19 +150,15 @@ export class LocalParticipant extends Participant {
    */
   async publish(tracks: LocalTrack[], options: PublishOptions = {}): Promise<LocalPublication> {
     checkTracks(tracks);
-    try {
-      const isNegotiationNeeded = await this.placeTracks(this.#host.transport(), tracks);
-      if (isNegotiationNeeded) await this.#host.negotiate();
-      const publication = this.newPublication(tracks, options.tag ?? '');
-      const { publications } = await this.#host.request(
-        { case: 'publish', value: { publications: [publication] } },
-        'publish',
-      );
-      return this.adopt(publications[0], tracks);
-    } catch (error) {
-      await this.#release(tracks);
-      throw error;
-    }
+    return this.#host.exclusively(async (transport, negotiate) => {
+      try {
+        if (await this.placeTracks(transport, tracks)) await negotiate();
+        return this.adopt(await this.#announce(this.newPublication(tracks, options.tag ?? '')), tracks);
+      } catch (error) {
+        await this.#release(tracks);
+        throw error;
+      }
+    });
   }
 
   /** Ends a publication and stops its tracks. */
@@ -293,7 +298,12 @@ export class LocalParticipant extends Participant {
     if (this.#alternativesUnderWay.has(trackId)) return;
     this.#alternativesUnderWay.add(trackId);
     try {
-      for (const codec of codecs) if (await this.#publishAlternative(publication, track, codec)) return;
+      for (const codec of codecs) {
+        const isSent = await this.#host.exclusively((transport, negotiate) =>
+          this.#publishAlternative({ publication, track, codec, transport, negotiate }),
+        );
+        if (isSent) return;
+      }
       logger.warn(`none of the codecs ${codecs.join(', ')} can be sent by this browser`);
     } finally {
       this.#alternativesUnderWay.delete(trackId);
@@ -310,8 +320,13 @@ export class LocalParticipant extends Participant {
     this.publications.clear();
   }
 
-  async #publishAlternative(publication: LocalPublication, track: LocalTrack, codec: string): Promise<boolean> {
-    const transport = this.#host.transport();
+  async #announce(publication: NewPublication): Promise<Publication | undefined> {
+    const value = { publications: [publication] };
+    const { publications } = await this.#host.request({ case: 'publish', value }, 'publish');
+    return publications[0];
+  }
+
+  async #publishAlternative({ publication, track, codec, transport, negotiate }: Wanted): Promise<boolean> {
     const { kind, source, isSimulcast } = track;
     const { line, needsNegotiation } = transport.acquireLine({ kind, source, isSimulcast, codec });
     if (line.codec !== codec) {
@@ -320,16 +335,13 @@ export class LocalParticipant extends Participant {
     }
     try {
       await track.sendOn(line, undefined);
-      if (needsNegotiation) await this.#host.negotiate();
+      if (needsNegotiation) await negotiate();
       const mid = line.transceiver.mid ?? '';
       const announced = this.newPublication([track], publication.tag);
       announced.cid = `${track.id}:${codec}`;
       announced.tracks = announced.tracks.map((one) => ({ ...one, mid, alternativeOf: track.id }));
-      const { publications } = await this.#host.request(
-        { case: 'publish', value: { publications: [announced] } },
-        'publish',
-      );
-      const id = publications[0]?.tracks.find((one) => one.mid === mid)?.id ?? '';
+      const stored = await this.#announce(announced);
+      const id = stored?.tracks.find((one) => one.mid === mid)?.id ?? '';
       track.alternatives.push({ id, codec, line, wantedRids: undefined });
       logger.info(`${track.source} is sent in ${codec} too`);
       return true;

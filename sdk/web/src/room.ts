@@ -65,7 +65,7 @@ export class Room extends Emitter<RoomEvents> {
       options: this.#options,
       request: (body, reply) => this.#live().signal.request(body, reply),
       transport: () => this.#live().media.transport,
-      negotiate: () => this.#live().media.negotiate(),
+      exclusively: (task) => this.#live().media.exclusively(task),
       published: (publication) => this.emit('localPublished', publication),
       unpublished: (publication) => this.emit('localUnpublished', publication),
       muteChanged: (track) => this.emit(track.isMuted ? 'trackMuted' : 'trackUnmuted', track, this.localParticipant),

@@ -64,25 +64,20 @@ export class MediaSession extends Emitter<MediaEvents> {
   }
 
   /** Takes the answer of the join. `iceServers` serve later transports: the first one has gathered already. */
-  async start(answer: string, iceServers: RTCIceServer[]): Promise<void> {
+  start(answer: string, iceServers: RTCIceServer[]): Promise<void> {
     this.#options.iceServers = iceServers;
-    await this.#transport.acceptAnswer(answer);
-    this.#watch(this.#transport);
+    return this.#enqueue(async () => {
+      await this.#transport.acceptAnswer(answer);
+      this.#watch(this.#transport);
+    });
   }
 
-  /** Makes an offer of the present transport and takes its answer. */
-  negotiate(options: RTCOfferOptions = {}): Promise<void> {
-    return this.#enqueue(async () => {
-      const transport = this.#transport;
-      try {
-        const { answer, slots } = await this.#host.negotiate({ offer: await transport.createOffer(options) });
-        await transport.acceptAnswer(answer);
-        this.emit('slots', slots);
-      } catch (error) {
-        await transport.rollback();
-        throw error;
-      }
-    });
+  /**
+   * Does something with the present transport that must not be torn apart by a negotiation or a new transport, such as
+   * placing a track on an m-line and announcing it. `negotiate` is for use inside it.
+   */
+  exclusively<T>(task: (transport: Transport, negotiate: () => Promise<void>) => Promise<T>): Promise<T> {
+    return this.#enqueue(() => task(this.#transport, () => this.#negotiateNow()));
   }
 
   /** Adds slots, as far as allowed, and negotiates. */
@@ -94,10 +89,12 @@ export class MediaSession extends Emitter<MediaEvents> {
       logger.warn(`${audio} audio and ${video} video tracks found no slot: maxSlots (${this.#maxSlots}) is reached`);
       return;
     }
-    this.#transport.addSlots(addAudio, addVideo);
     this.#options.audioSlots += addAudio;
     this.#options.videoSlots += addVideo;
-    await this.negotiate();
+    await this.exclusively(async (transport, negotiate) => {
+      transport.addSlots(addAudio, addVideo);
+      await negotiate();
+    });
   }
 
   /** Builds a new transport, again and again until one connects or the session ends. */
@@ -128,6 +125,19 @@ export class MediaSession extends Emitter<MediaEvents> {
     clearTimeout(this.#timer);
     this.removeAllListeners();
     this.#transport.close();
+  }
+
+  /** Makes an offer of the present transport and takes its answer. */
+  async #negotiateNow(options: RTCOfferOptions = {}): Promise<void> {
+    const transport = this.#transport;
+    try {
+      const { answer, slots } = await this.#host.negotiate({ offer: await transport.createOffer(options) });
+      await transport.acceptAnswer(answer);
+      this.emit('slots', slots);
+    } catch (error) {
+      await transport.rollback();
+      throw error;
+    }
   }
 
   async #replaceOnce(): Promise<void> {
@@ -203,7 +213,7 @@ export class MediaSession extends Emitter<MediaEvents> {
     if (transport !== this.#transport || transport.state === 'connected') return;
     this.#markLost('the path to the media server is interrupted');
     this.#startTimer(TRANSPORT_TIMEOUT_MS, () => this.#giveUp(transport));
-    this.negotiate({ iceRestart: true }).catch((error: unknown) => {
+    this.#enqueue(() => this.#negotiateNow({ iceRestart: true })).catch((error: unknown) => {
       logger.warn('the ICE restart failed', error);
       this.#giveUp(transport);
     });
