@@ -22,3 +22,12 @@ pub use error::ParseError;
 pub use ext::{ExtKind, ExtMap, ExtValues};
 pub use header::RtpHeader;
 pub use id::{ExtSeq, Mid, Pt, Rid, SeqNo, Ssrc};
+
+#[cfg(test)]
+pub(crate) mod test_support {
+    /// Bytes of hexadecimal digits; spaces are passed over.
+    pub fn hex(text: &str) -> Vec<u8> {
+        let digits: String = text.split_whitespace().collect();
+        (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
+    }
+}

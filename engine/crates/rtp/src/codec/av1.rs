@@ -223,17 +223,20 @@ fn skip_operating_points(r: &mut BitReader<'_>) -> Result<(), ParseError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::hex;
     use proptest::prelude::*;
 
-    /// libaom, 640x360, from a WebM file's CodecPrivate (the OBU with its size field).
-    const SEQUENCE: [u8; 13] = [0x0a, 0x0b, 0x00, 0x00, 0x00, 0x04, 0x3c, 0xff, 0xbc, 0xff, 0x98, 0x08, 0x04];
+    /// Made with SVT-AV1: a sequence header OBU with its size field.
+    const SEQUENCE: &str = "0a0b 0000000cc4ff6712be4010";
 
     #[test]
     fn sequence_header_tells_size() {
-        let h = ObuHeader::parse(&SEQUENCE).unwrap();
+        let sequence = hex(SEQUENCE);
+        let h = ObuHeader::parse(&sequence).unwrap();
         assert_eq!((h.kind, h.has_size, h.len), (obu::SEQUENCE_HEADER, true, 1));
-        let body = obu_body(&SEQUENCE, h).unwrap();
-        assert!(sequence_size(body).is_ok());
+        let body = obu_body(&sequence, h).unwrap();
+        assert_eq!(sequence_size(body), Ok((640, 360)));
+        assert!(sequence_size(&body[..4]).is_err());
     }
 
     #[test]
@@ -249,7 +252,7 @@ mod tests {
     fn keyframe_by_n_bit_or_sequence_header() {
         assert!(inspect(&[0x18, 0x30]).is_keyframe);
         let mut p = vec![0x10];
-        p.extend(SEQUENCE);
+        p.extend(hex(SEQUENCE));
         assert!(inspect(&p).is_keyframe);
         let delta = inspect(&[0x90, 0x30]);
         assert!(!delta.is_keyframe && !delta.is_frame_start);

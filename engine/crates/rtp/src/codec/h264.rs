@@ -329,6 +329,7 @@ impl ProfileLevel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::hex;
     use proptest::prelude::*;
 
     /// x264, 640x360 High, level 3.0.
@@ -348,6 +349,19 @@ mod tests {
         assert_eq!((sps.profile_idc, sps.width, sps.height), (66, 1280, 720));
         assert!(Sps::parse(&SPS_640X360[..6]).is_err());
         assert!(Sps::parse(&[0x68, 1]).is_err());
+    }
+
+    /// Made with x264: cropped sizes, and a profile with a chroma format.
+    #[test]
+    fn sps_of_x264() {
+        for (sps, size) in [
+            ("6764001facb201b07bcdc2000003000200000300791e306490", (854, 480)),
+            ("6742c028d900780227e584000003000400000300f23c60c920", (1920, 1080)),
+            ("67f4000a919b28e4f1b1f080000003008000001e078912cb", (100, 50)),
+        ] {
+            let sps = Sps::parse(&hex(sps)).unwrap();
+            assert_eq!((sps.width, sps.height), size);
+        }
     }
 
     #[test]

@@ -133,6 +133,7 @@ pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::hex;
     use proptest::prelude::*;
 
     const KEY: [u8; 10] = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01];
@@ -153,6 +154,13 @@ mod tests {
         d.rewrite(&mut p, 0x7abc, 9);
         let d = Descriptor::parse(&p).unwrap();
         assert_eq!((d.picture_id, d.tl0_pic_idx, d.temporal), (Some(0x7abc), Some(9), Some((1, true))));
+    }
+
+    #[test]
+    fn frames_of_libvpx() {
+        let key = hex("d058009d012a5603e001004708858588");
+        assert_eq!((is_keyframe(&key), keyframe_size(&key)), (true, Some((854, 480))));
+        assert!(!is_keyframe(&hex("d103000f11fc0018")));
     }
 
     #[test]

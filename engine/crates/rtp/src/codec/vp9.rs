@@ -231,6 +231,7 @@ const COLOR_SPACE_RGB: u32 = 7;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::hex;
     use proptest::prelude::*;
 
     #[test]
@@ -267,7 +268,10 @@ mod tests {
         assert!(!is_keyframe(&[0x86]));
         assert!(!is_keyframe(&[]));
         assert!(!is_keyframe(&[0x02]));
-        // libvpx, profile 0, 320x240
+        // libvpx, profile 0 and profile 1 (4:4:4)
+        assert_eq!(keyframe_size(&hex("824983420035501df60038241c18")), Some((854, 480)));
+        assert_eq!(keyframe_size(&hex("a249834200028201e2c007048383")), Some((322, 242)));
+        assert!(!is_keyframe(&hex("86004092f0014004")));
         assert_eq!(keyframe_size(&[0x82, 0x49, 0x83, 0x42, 0x00, 0x13, 0xf0, 0x0e, 0xf6]), Some((320, 240)));
         assert_eq!(keyframe_size(&[0x82, 0x49, 0x83]), None);
     }

@@ -4,17 +4,13 @@ use super::cipher::{Cipher, Purpose, apply_key_stream, gcm_open, gcm_rtcp_nonce,
 use super::*;
 use crate::header::RtpHeader;
 use crate::id::{ExtSeq, SeqNo};
+use crate::test_support::hex;
 use aes::Aes128;
 use aes::cipher::KeyInit;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, LessSafeKey, UnboundKey};
 use proptest::prelude::*;
 
 const PROFILES: [Profile; 3] = [Profile::AeadAes128Gcm, Profile::AeadAes256Gcm, Profile::Aes128CmSha1_80];
-
-fn hex(text: &str) -> Vec<u8> {
-    let digits: String = text.split_whitespace().collect();
-    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
-}
 
 fn array<const N: usize>(text: &str) -> [u8; N] {
     hex(text).try_into().unwrap()
