@@ -26,7 +26,11 @@ class EngineConfig:
         max_transports: refuse more with `limit_exceeded`.
         tick_us: longest time that a packet waits for its batch, microseconds.
         pin_workers: bind each worker thread to a core.
-        log_filter: `tracing` filter of the engine's own log, for example "info".
+        log_filter: `tracing` filter of the engine's own log, for example "info". The first engine of a process decides.
+        log_format: "json" or "text"; lines go to stderr.
+
+    Raises:
+        ValueError: an address, port or name is malformed.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class EngineConfig:
         tick_us: int = 2_000,
         pin_workers: bool = False,
         log_filter: str = "info",
+        log_format: str = "json",
     ) -> None: ...
 
 @final

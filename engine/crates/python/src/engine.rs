@@ -1,0 +1,246 @@
+//! `Engine`.
+
+use std::collections::HashMap;
+use std::mem;
+use std::net::SocketAddr;
+use std::process;
+
+use mrtc_core::addr::Proto;
+use mrtc_core::command::{Command, RelayKey};
+use mrtc_net::SubmitError;
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+
+use crate::config::{EngineConfig, value_error};
+use crate::event::Event;
+use crate::types::{SinkFrame, SourceFrame, Subscription, parse_codec, some_if_set};
+use crate::{EngineBusy, EngineClosed, log};
+
+#[pyclass(frozen, module = "mrtc_engine._engine")]
+pub struct Engine {
+    /// Unset only while it is dropped.
+    inner: Option<mrtc_net::Engine>,
+    pid: u32,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // In a forked child the threads do not exist and must not be waited for.
+        if self.pid != process::id() {
+            mem::forget(self.inner.take());
+        }
+    }
+}
+
+impl Engine {
+    fn inner(&self) -> PyResult<&mrtc_net::Engine> {
+        if self.pid != process::id() {
+            return Err(EngineClosed::new_err(
+                "the process was forked after the engine had started; start a new engine",
+            ));
+        }
+        self.inner.as_ref().ok_or_else(|| EngineClosed::new_err("the engine is closed"))
+    }
+
+    fn submit(&self, command: Command) -> PyResult<u64> {
+        match self.inner()?.submit(command) {
+            Ok(id) => Ok(id.0),
+            Err(error @ SubmitError::Busy) => Err(EngineBusy::new_err(error.to_string())),
+            Err(error @ SubmitError::Closed) => Err(EngineClosed::new_err(error.to_string())),
+        }
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(py: Python<'_>, config: &EngineConfig) -> PyResult<Self> {
+        log::init(&config.log_filter, config.log_format)?;
+        let net = config.net.clone();
+        let inner = py.detach(|| mrtc_net::Engine::start(net)).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => value_error(error.to_string()),
+            // (errno, text) makes Python choose the subclass, for example PermissionError.
+            _ => match error.raw_os_error() {
+                Some(code) => PyOSError::new_err((code, error.to_string())),
+                None => PyOSError::new_err(error.to_string()),
+            },
+        })?;
+        Ok(Self { inner: Some(inner), pid: process::id() })
+    }
+
+    fn fileno(&self) -> PyResult<i32> {
+        Ok(self.inner()?.fileno())
+    }
+
+    #[pyo3(signature = (limit=1024))]
+    fn poll_events(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<Event>> {
+        let inner = self.inner()?;
+        let events = py.detach(|| inner.poll_events(limit));
+        if events.is_empty() && inner.has_failed() {
+            return Err(EngineClosed::new_err("a worker of the engine has failed; see its log"));
+        }
+        Ok(events.into_iter().map(Into::into).collect())
+    }
+
+    #[pyo3(signature = (limit=1024))]
+    fn poll_frames(&self, py: Python<'_>, limit: usize) -> PyResult<Vec<SinkFrame>> {
+        let inner = self.inner()?;
+        let frames = py.detach(|| inner.poll_frames(limit));
+        Ok(frames.iter().map(|frame| SinkFrame::new(py, frame)).collect())
+    }
+
+    #[pyo3(signature = (*, transport, room, offer, max_egress_bps=0))]
+    fn create_transport(&self, transport: String, room: String, offer: String, max_egress_bps: u64) -> PyResult<u64> {
+        self.submit(Command::CreateTransport {
+            transport: transport.into(),
+            room: room.into(),
+            offer,
+            max_egress_bps: some_if_set(max_egress_bps),
+        })
+    }
+
+    #[pyo3(signature = (*, transport, offer))]
+    fn negotiate(&self, transport: String, offer: String) -> PyResult<u64> {
+        self.submit(Command::Negotiate { transport: transport.into(), offer })
+    }
+
+    #[pyo3(signature = (*, transport))]
+    fn close_transport(&self, transport: String) -> PyResult<u64> {
+        self.submit(Command::CloseTransport { transport: transport.into() })
+    }
+
+    #[pyo3(signature = (*, track, transport, mid))]
+    fn publish_track(&self, track: String, transport: String, mid: String) -> PyResult<u64> {
+        self.submit(Command::PublishTrack { track: track.into(), transport: transport.into(), mid })
+    }
+
+    #[pyo3(signature = (*, track))]
+    fn unpublish_track(&self, track: String) -> PyResult<u64> {
+        self.submit(Command::UnpublishTrack { track: track.into() })
+    }
+
+    #[pyo3(signature = (*, track, is_muted))]
+    fn set_track_muted(&self, track: String, is_muted: bool) -> PyResult<u64> {
+        self.submit(Command::SetTrackMuted { track: track.into(), is_muted })
+    }
+
+    #[pyo3(signature = (*, transport, subscriptions))]
+    fn set_subscriptions(&self, transport: String, subscriptions: Vec<PyRef<'_, Subscription>>) -> PyResult<u64> {
+        let subscriptions = subscriptions.iter().map(|s| s.0.clone()).collect();
+        self.submit(Command::SetSubscriptions { transport: transport.into(), subscriptions })
+    }
+
+    #[pyo3(signature = (*, track, room, codec))]
+    fn create_source(&self, track: String, room: String, codec: &str) -> PyResult<u64> {
+        self.submit(Command::CreateSource { track: track.into(), room: room.into(), codec: parse_codec(codec)? })
+    }
+
+    #[pyo3(signature = (*, track, frames))]
+    fn push_frames(&self, py: Python<'_>, track: String, frames: Vec<PyRef<'_, SourceFrame>>) -> PyResult<u64> {
+        let frames = frames.iter().map(|frame| frame.to_core(py)).collect();
+        self.submit(Command::PushFrames { track: track.into(), frames })
+    }
+
+    #[pyo3(signature = (*, sink, track))]
+    fn create_sink(&self, sink: String, track: String) -> PyResult<u64> {
+        self.submit(Command::CreateSink { sink: sink.into(), track: track.into() })
+    }
+
+    #[pyo3(signature = (*, sink))]
+    fn close_sink(&self, sink: String) -> PyResult<u64> {
+        self.submit(Command::CloseSink { sink: sink.into() })
+    }
+
+    fn relay_address(&self, relay: String) -> PyResult<String> {
+        Ok(self.inner()?.relay_address(&relay.into()).to_string())
+    }
+
+    #[pyo3(signature = (*, relay, remote, tx_key, tx_salt, rx_key, rx_salt))]
+    fn open_relay(
+        &self,
+        relay: String,
+        remote: &str,
+        tx_key: &[u8],
+        tx_salt: &[u8],
+        rx_key: &[u8],
+        rx_salt: &[u8],
+    ) -> PyResult<u64> {
+        let remote: SocketAddr =
+            remote.parse().map_err(|_| value_error(format!("remote: {remote:?} is not an ip:port")))?;
+        let (tx, rx) = (relay_key(tx_key, tx_salt)?, relay_key(rx_key, rx_salt)?);
+        self.submit(Command::OpenRelay { relay: relay.into(), remote, tx, rx })
+    }
+
+    #[pyo3(signature = (*, relay))]
+    fn close_relay(&self, relay: String) -> PyResult<u64> {
+        self.submit(Command::CloseRelay { relay: relay.into() })
+    }
+
+    #[pyo3(signature = (*, relay, track, handle))]
+    fn export_track(&self, relay: String, track: String, handle: u32) -> PyResult<u64> {
+        self.submit(Command::ExportTrack { relay: relay.into(), track: track.into(), handle })
+    }
+
+    #[pyo3(signature = (*, relay, track))]
+    fn unexport_track(&self, relay: String, track: String) -> PyResult<u64> {
+        self.submit(Command::UnexportTrack { relay: relay.into(), track: track.into() })
+    }
+
+    #[pyo3(signature = (*, relay, track, room, handle, codec, rids))]
+    fn import_track(
+        &self,
+        relay: String,
+        track: String,
+        room: String,
+        handle: u32,
+        codec: &str,
+        rids: Vec<String>,
+    ) -> PyResult<u64> {
+        self.submit(Command::ImportTrack {
+            relay: relay.into(),
+            track: track.into(),
+            room: room.into(),
+            handle,
+            codec: parse_codec(codec)?,
+            rids,
+        })
+    }
+
+    #[pyo3(signature = (*, transports=vec![]))]
+    fn stats(&self, transports: Vec<String>) -> PyResult<u64> {
+        self.submit(Command::Stats { transports: transports.into_iter().map(Into::into).collect() })
+    }
+
+    #[pyo3(signature = (*, room))]
+    fn dump_room(&self, room: String) -> PyResult<u64> {
+        self.submit(Command::DumpRoom { room: room.into() })
+    }
+
+    fn counters(&self) -> PyResult<Vec<HashMap<&'static str, u64>>> {
+        Ok(self.inner()?.counters().into_iter().map(|figures| figures.into_iter().collect()).collect())
+    }
+
+    fn local_addresses(&self) -> PyResult<Vec<(&'static str, String)>> {
+        let name = |proto| if proto == Proto::Udp { "udp" } else { "tcp" };
+        Ok(self.inner()?.local_addresses().into_iter().map(|(proto, addr)| (name(proto), addr.to_string())).collect())
+    }
+
+    fn begin_shutdown(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.begin_shutdown());
+        Ok(())
+    }
+
+    fn finish_shutdown(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.inner()?;
+        py.detach(|| inner.finish_shutdown());
+        Ok(())
+    }
+}
+
+fn relay_key(key: &[u8], salt: &[u8]) -> PyResult<RelayKey> {
+    match (key.try_into(), salt.try_into()) {
+        (Ok(key), Ok(salt)) => Ok(RelayKey { key, salt }),
+        _ => Err(value_error("a relay key has 16 bytes and its salt 12")),
+    }
+}
