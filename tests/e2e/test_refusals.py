@@ -39,32 +39,32 @@ def test_a_tampered_token(alice: Caller, room: str, suite: RunningSuite) -> None
     """A changed token is no token."""
     error = alice.try_join(tampered(suite.token(room, "alice")))
     assert error is not None
-    assert (error["type"], error["code"]) == ("AuthError", "UNAUTHENTICATED")
+    assert (error["name"], error["code"]) == ("AuthError", "UNAUTHENTICATED")
 
 
 def test_no_token_at_all(alice: Caller) -> None:
     """Neither is text that looks like nothing."""
     error = alice.try_join("nonsense")
     assert error is not None
-    assert (error["type"], error["code"]) == ("AuthError", "UNAUTHENTICATED")
+    assert (error["name"], error["code"]) == ("AuthError", "UNAUTHENTICATED")
 
 
 def test_an_expired_token(alice: Caller, room: str, suite: RunningSuite) -> None:
     """A token that was good is told apart from one that never was."""
     error = alice.try_join(expired(suite, room, "alice"))
     assert error is not None
-    assert (error["type"], error["code"]) == ("AuthError", "TOKEN_EXPIRED")
+    assert (error["name"], error["code"]) == ("AuthError", "TOKEN_EXPIRED")
 
 
 def test_another_room_than_the_tokens(alice: Caller, room: str, suite: RunningSuite) -> None:
     """A token opens its room only."""
     error = alice.try_join(suite.token(room, "alice"), room="another-room")
     assert error is not None
-    assert (error["type"], error["code"]) == ("AuthError", "PERMISSION_DENIED")
+    assert (error["name"], error["code"]) == ("AuthError", "PERMISSION_DENIED")
 
 
 def test_nobody_listens(alice: Caller, room: str, suite: RunningSuite) -> None:
     """An address without a server is a connection error, not a hang."""
     error = alice.try_join(suite.token(room, "alice"), url="http://127.0.0.1:9")
     assert error is not None
-    assert (error["type"], error["code"]) == ("ConnectionError", "CONNECTION_FAILED")
+    assert (error["name"], error["code"]) == ("ConnectionError", "CONNECTION_FAILED")

@@ -60,7 +60,7 @@ export class MrtcError extends Error {
 
 /** The server refused a request; `code` says why. */
 export class ServerError extends MrtcError {
-  override readonly name = 'ServerError';
+  override readonly name: string = 'ServerError';
 
   /** From the wire message. */
   static fromMessage(error: ServerErrorMessage): ServerError {
@@ -70,7 +70,9 @@ export class ServerError extends MrtcError {
 }
 
 /** The token is wrong, has expired or does not permit what was asked. */
-export class AuthError extends ServerError {}
+export class AuthError extends ServerError {
+  override readonly name = 'AuthError';
+}
 
 /** No connection to the server. */
 export class ConnectionError extends MrtcError {

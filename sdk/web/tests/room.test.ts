@@ -129,7 +129,7 @@ describe('connect', () => {
   it('fails with the code of the server and can be tried again', async () => {
     server.onFrame = (connection, frame) =>
       connection.reply(frame, { case: 'error', value: { code: ErrorCode.UNAUTHENTICATED, message: 'no' } });
-    await expect(connect()).rejects.toMatchObject({ code: 'UNAUTHENTICATED', name: 'ServerError' });
+    await expect(connect()).rejects.toMatchObject({ code: 'UNAUTHENTICATED', name: 'AuthError' });
     expect(room.state).toBe('disconnected');
     expect(pc().connectionState).toBe('closed');
     server.onFrame = serve;

@@ -57,7 +57,7 @@ call.join = async (url, token, options = {}) => {
     call.room = room;
     return null;
   } catch (error) {
-    return { name: error.name, type: error.constructor.name, code: error.code, message: error.message };
+    return { name: error.name, code: error.code, message: error.message };
   }
 };
 
