@@ -237,6 +237,10 @@ class MediaNodes(Protocol):
         """Calls the listener for every event of a transport, until `unlisten`."""
         ...
 
+    def refresh(self, node_id: str, transport_id: str) -> None:
+        """Has the present state of a transport told to its listener, as events that may repeat what was told."""
+        ...
+
     def unlisten(self, transport_id: str) -> None:
         """Ends that."""
         ...

@@ -31,6 +31,8 @@ _MAX_PLACEMENTS_KEPT = 10_000
 # A node whose event stream cannot be had for so long is taken for dead, before its heartbeat expires.
 _NODE_LOST_AFTER_S = 2.0
 _STREAM_RETRY_S = 0.2
+# The present state comes at once; after this time there is no more of it.
+_PRESENT_STATE_S = 1.0
 # A stream that lasted so long was up.
 _STREAM_STOOD_S = 1.0
 _PLACE_TIMEOUT_S = 2.0
@@ -106,6 +108,7 @@ class GrpcMediaNodes:
         self._placements: dict[str, tuple[str, float]] = {}
         self._watched: dict[str, _Watched] = {}
         self._node_of: dict[str, str] = {}
+        self._refreshes: set[asyncio.Task[None]] = set()
         self._died: NatsSubscription | None = None
         self._died_task: asyncio.Task[None] | None = None
 
@@ -116,7 +119,7 @@ class GrpcMediaNodes:
 
     async def aclose(self) -> None:
         """Ends all streams."""
-        tasks = [w.task for w in self._watched.values() if w.task is not None]
+        tasks = [w.task for w in self._watched.values() if w.task is not None] + list(self._refreshes)
         if self._died_task is not None:
             tasks.append(self._died_task)
         for task in tasks:
@@ -164,6 +167,21 @@ class GrpcMediaNodes:
         self._node_of[transport_id] = node_id
         if watched.task is None:
             watched.task = asyncio.create_task(self._follow(node_id), name=f"node {node_id}")
+
+    def refresh(self, node_id: str, transport_id: str) -> None:
+        """See the port. A stream of its own, since the shared one told its present state when it was opened."""
+
+        async def read_present_state() -> None:
+            with contextlib.suppress(MrtcError, TimeoutError):
+                stub = await self._stub(node_id)
+                request = media_service_pb2.WatchTransportsRequest(transport_ids=[transport_id])
+                async with asyncio.timeout(_PRESENT_STATE_S):
+                    async for event in stream(stub.WatchTransports, request):
+                        self._hand_out(node_id, event)
+
+        task = asyncio.create_task(read_present_state())
+        self._refreshes.add(task)
+        task.add_done_callback(self._refreshes.discard)
 
     def unlisten(self, transport_id: str) -> None:
         """See the port."""

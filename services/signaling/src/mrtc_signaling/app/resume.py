@@ -54,7 +54,7 @@ class Resumer:
             answer(session)
             session.attach(connection)
             _log.info("session resumed", has_transport=session.leg.is_open)
-            session.publisher.ask_again()
+            session.tell_again()
             await self._sessions.connected(session)
             return session
 
@@ -65,7 +65,7 @@ class Resumer:
         try:
             await session.subscriber.apply()
         except TransportNotFoundError:
-            session.leg.lose()
+            session.leg.lose(with_node=False)
         except MrtcError as error:
             _log.warning("slots not known at resume", error=error.message)
             session.subscriber.mark_dirty(force=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
@@ -16,6 +17,7 @@ from mrtc_common.errors import (
     AlreadyExistsError,
     BadMediaError,
     BadRequestError,
+    FailedPreconditionError,
     NotFoundError,
     ParticipantNotFoundError,
     PublicationNotFoundError,
@@ -101,6 +103,8 @@ class Rooms:
         if record is None:
             raise ParticipantNotFoundError
         publications = view.publications_of(record.participant.id)
+        if record.participant.kind == common_pb2.PARTICIPANT_KIND_VOD:
+            await self._stop_vod_of(app_id, record)
         reason = common_pb2.LEAVE_REASON_REMOVED
         await remove_participant(self._ctx, subjects.room_key(app_id, room), record, publications, reason)
 
@@ -117,10 +121,11 @@ class Rooms:
         changed = state_pb2.PublicationRecord()
         changed.CopyFrom(found[0])
         affected = [t for t in changed.publication.tracks if track_id in (t.id, t.alternative_of)]
-        if owner.participant.kind != common_pb2.PARTICIPANT_KIND_VOD:
-            node = await self._ctx.nodes.node(owner.node_id)
-            for track in affected:
-                await node.mute_track(owner.transport_id, track.id, is_muted)
+        if owner.participant.kind == common_pb2.PARTICIPANT_KIND_VOD:
+            raise FailedPreconditionError("the tracks of a played file cannot be muted; stop the vod")
+        node = await self._ctx.nodes.node(owner.node_id)
+        for track in affected:
+            await node.mute_track(owner.transport_id, track.id, is_muted)
         for track in affected:
             track.is_muted = is_muted
         await self._ctx.rooms.put_publication(subjects.room_key(app_id, room), changed)
@@ -221,6 +226,11 @@ class Rooms:
         """Asks for its end. Raises NotFoundError."""
         await self.vod(app_id, room, vod_id)
         return await self._ctx.jobs.stop_vod(app_id, vod_id)
+
+    async def _stop_vod_of(self, app_id: str, record: state_pb2.ParticipantRecord) -> None:
+        """Or its player would come back: the job is not done."""
+        with contextlib.suppress(NotFoundError):
+            await self._ctx.jobs.stop_vod(app_id, record.session_id.removeprefix("vod-"))
 
 
 def media_key(app_id: str, name: str) -> str:

@@ -83,6 +83,10 @@ class Session:
         self.is_ended = False
         self._message_cursor = record.joined_message_seq
         self._takes_messages = False
+        # Pushes before the join is answered; they follow the answer.
+        self._early: list[client_pb2.ServerFrame] | None = []
+        # The newest LayersWanted of each own track, told again after a resume.
+        self._layers: dict[str, client_pb2.ServerFrame] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.leg = TransportLeg(ctx, record.room_key, self.participant_id, self._on_transport_event)
         self.policy = SubscriptionPolicy(
@@ -121,8 +125,23 @@ class Session:
         self.connection = connection
         self.grace_ends_at = None
         self.hub.members[self.participant_id] = self
-        if connection is not None and self.hub.speakers:
+        early, self._early = self._early or [], None
+        if connection is None:
+            return
+        for frame in early:
+            if frame.WhichOneof("body") != "slots_changed":  # the snapshot has the slots
+                connection.push(frame)
+        if self.hub.speakers:
             connection.push(pushes.speakers_push(self.hub.speakers))
+
+    def tell_again(self) -> None:
+        """After a resume: what was pushed while nobody listened and is in no snapshot."""
+        own_tracks = {t.id for r in self.publisher.publications.values() for t in r.publication.tracks}
+        self._layers = {track_id: frame for track_id, frame in self._layers.items() if track_id in own_tracks}
+        for frame in self._layers.values():
+            self.push(frame)
+        self.publisher.ask_again()
+        self.subscriber.tell_again()
 
     def detach(self, connection: Connection) -> bool:
         """A connection ended; False if it was replaced by another already."""
@@ -136,6 +155,8 @@ class Session:
         """Tells the client, if it is connected; what it misses is in the snapshot of its resume."""
         if self.connection is not None:
             self.connection.push(frame)
+        elif self._early is not None:
+            self._early.append(frame)
 
     def snapshot(self) -> client_pb2.RoomSnapshot:
         """The room as this participant sees it now."""
@@ -240,7 +261,8 @@ class Session:
                 self.spawn(self.publisher.track_started(event.track_started.track_id, event.track_started.codec))
             case "layers_wanted":
                 wanted = client_pb2.LayersWanted(track_id=event.layers_wanted.track_id, rids=event.layers_wanted.rids)
-                self.push(client_pb2.ServerFrame(layers_wanted=wanted))
+                self._layers[wanted.track_id] = client_pb2.ServerFrame(layers_wanted=wanted)
+                self.push(self._layers[wanted.track_id])
             case _:
                 pass
 
@@ -253,7 +275,7 @@ class Session:
             return
         self.ctx.metrics.media_lost.labels(reason).inc()
         _log.warning("transport lost", reason=reason, node_id=self.leg.node_id, session=self.id)
-        self.leg.lose()
+        self.leg.lose(with_node=reason in ("node_lost", "node_shutdown"))
         self.subscriber.lost()
         if self.is_headless:
             self.owner.end_soon(self, _headless_leave_reason(reason))

@@ -107,6 +107,12 @@ class Subscriber:
         self.policy.decline(i for i in track_ids if self._view.find_track(i))
         await self._apply_if_open()
 
+    def tell_again(self) -> None:
+        """The client came back: what it lacks (slots, codecs) is told anew."""
+        self.slots.renegotiated()
+        self._codec_deadlines.clear()
+        self.mark_dirty(force=True)
+
     def renegotiated(self) -> None:
         """The client's m-lines changed."""
         self._applied = None

@@ -45,6 +45,7 @@ class TransportLeg:
         self.transport_id = ""
         self.lines: Lines = {}
         self.is_lost = False
+        self._is_node_lost = False
         # One change of the transport at a time: negotiation and subscription must not overtake each other.
         self.lock = asyncio.Lock()
 
@@ -64,11 +65,11 @@ class TransportLeg:
 
         Raises NoCapacityError, UnavailableError, and what the node says about the offer.
         """
-        excluded: list[str] = [self.node_id] if self.is_lost and self.node_id else []
+        excluded: list[str] = [self.node_id] if self._is_node_lost else []
         room_nodes = list(room_node_ids)
         failure: MrtcError = NoCapacityError(retry_after_ms=1000)
         for _ in range(self._ctx.options.max_placements):
-            node_id = await self._ctx.nodes.place(self._room_key, room_nodes, excluded)
+            node_id = await self._place(room_nodes, excluded)
             request = media_service_pb2.CreateTransportRequest(
                 transport_id=new_id("tp"),
                 room_key=self._room_key,
@@ -88,6 +89,16 @@ class TransportLeg:
             return response.answer
         raise failure
 
+    async def _place(self, room_nodes: list[str], excluded: list[str]) -> str:
+        try:
+            return await self._ctx.nodes.place(self._room_key, room_nodes, excluded)
+        except NoCapacityError:
+            if excluded != [self.node_id]:
+                raise
+            # Only the node that was taken for lost is there: it may be back.
+            excluded.clear()
+            return await self._ctx.nodes.place(self._room_key, room_nodes, excluded)
+
     async def negotiate(self, offer: str) -> str:
         """Answers a later offer of the same transport."""
         node = await self.node()
@@ -100,10 +111,11 @@ class TransportLeg:
     def attach(self, node_id: str, transport_id: str, lines: Iterable[media_service_pb2.TransportLine]) -> None:
         """Takes over a transport that another instance opened."""
         self._adopt(node_id, transport_id, lines)
+        self._ctx.nodes.refresh(node_id, transport_id)
 
-    def lose(self) -> None:
-        """The transport is gone; its ids stay known until it is replaced."""
-        self.is_lost = True
+    def lose(self, *, with_node: bool) -> None:
+        """The transport is gone, or its whole node; the ids stay known until it is replaced."""
+        self.is_lost, self._is_node_lost = True, with_node
         self._ctx.nodes.unlisten(self.transport_id)
 
     async def close(self) -> None:
@@ -119,7 +131,7 @@ class TransportLeg:
             self._ctx.nodes.unlisten(self.transport_id)
         self.node_id = self.transport_id = ""
         self.lines = {}
-        self.is_lost = False
+        self.is_lost = self._is_node_lost = False
 
     def line(self, mid: str) -> media_service_pb2.TransportLine:
         """A negotiated m-line on which the client sends. Raises FailedPreconditionError."""
@@ -140,6 +152,7 @@ class TransportLeg:
         if self.transport_id:
             self._ctx.nodes.unlisten(self.transport_id)
         self.node_id, self.transport_id, self.is_lost = node_id, transport_id, False
+        self._is_node_lost = False
         self._take_lines(lines)
 
         def forward(event: TransportEvent) -> None:

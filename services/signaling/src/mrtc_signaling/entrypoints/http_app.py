@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
 from mrtc_common.auth import AccessToken, TokenGrants, mint_token
-from mrtc_common.errors import InternalError, MrtcError, UnavailableError
+from mrtc_common.errors import InternalError, MrtcError, TooLargeError, UnavailableError
 from mrtc_common.health import Health, health_router
 from mrtc_common.ids import new_id
 from mrtc_common.log import get_logger
@@ -33,6 +33,7 @@ _log = get_logger(__name__)
 
 DEMO_APP = "demo"
 _DEMO_TTL_S = 12 * 3600
+_MAX_JSON_BODY_BYTES = 256 * 1024
 
 
 def make_http_app(
@@ -120,7 +121,40 @@ class _Counting:
         await self._app(scope, receive, counting_send)
 
 
+class _BodyLimit:
+    """Refuses bodies that are larger than any of this API; uploads and SDP are limited where they are read."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not _is_json_route(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        error = TooLargeError(f"a body may have {_MAX_JSON_BODY_BYTES} bytes")
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > _MAX_JSON_BODY_BYTES:
+            await problem_of(error)(scope, receive, send)
+            return
+        received = 0
+
+        async def limited_receive() -> Any:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > _MAX_JSON_BODY_BYTES:
+                raise error
+            return message
+
+        await self._app(scope, limited_receive, send)
+
+
+def _is_json_route(path: str) -> bool:
+    return path.startswith("/v1/") and "/media/" not in path
+
+
 def _count(app: FastAPI, metrics: SignalingMetrics) -> None:
+    app.add_middleware(_BodyLimit)
     app.add_middleware(_Counting, metrics=metrics)
 
 
