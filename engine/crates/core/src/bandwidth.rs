@@ -18,6 +18,9 @@ const DEFAULT_RTT: Duration = Duration::from_millis(100);
 /// Targets go up only over time, so they are looked at this often.
 const ALLOCATE_INTERVAL: Duration = Duration::from_millis(200);
 
+/// What the estimate must exceed unmet demand by: a little more than the allocator's own margin.
+const UP_MARGIN_PERCENT: u64 = 30;
+
 /// Bandwidth of one transport.
 #[derive(Debug)]
 pub(crate) struct Bandwidth {
@@ -130,7 +133,10 @@ impl Bandwidth {
         self.allocate_at = now + ALLOCATE_INTERVAL;
         self.follow(now);
         let allocation = self.allocator.allocate(now, self.bwe.estimate_bps(), demands);
-        self.bwe.set_desired_bps(allocation.desired_bps);
+        // The allocator goes up only with a margin, so an estimate that just covers the demand is not enough.
+        let is_met = allocation.allocated_bps >= allocation.desired_bps;
+        let margin = if is_met { 0 } else { allocation.desired_bps * UP_MARGIN_PERCENT / 100 };
+        self.bwe.set_desired_bps(allocation.desired_bps + margin);
         allocation
     }
 }

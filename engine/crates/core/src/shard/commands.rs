@@ -141,7 +141,7 @@ impl Shard {
         transport.handshake.close(self.now);
         transport.drain_handshake();
         let farewell = transport.tx.take_control();
-        let published: Vec<_> = transport.published.iter().map(|(_, track)| *track).collect();
+        let published: Vec<_> = transport.rx.streams.published.iter().map(|(_, track)| *track).collect();
         for slot in 0..transport.tx.slots.len() {
             self.detach_slot(key, slot);
         }
@@ -168,7 +168,7 @@ impl Shard {
         let is_wanted = |l: &crate::sdp::NegotiatedLine| l.mid.as_str() == mid && l.usage == LineUse::Inbound;
         let line = transport.negotiated.lines.iter().position(is_wanted);
         let line = line.ok_or_else(|| Error::BadRequest(format!("transport {transport_id} sends nothing on mid {mid}")))?;
-        if let Some((_, track)) = transport.published.iter().find(|(l, _)| *l == line) {
+        if let Some((_, track)) = transport.rx.streams.published.iter().find(|(l, _)| *l == line) {
             // The same order again is no error, so that it can be repeated after a lost reply.
             let track = &self.tracks[track.index()];
             let is_same = track.id == id;
@@ -186,13 +186,7 @@ impl Shard {
         let room = transport.room.clone();
         let track = self.add_track(info.clone(), room, Origin::Transport { transport: key, line })?;
         let transport = &mut self.transports[key.index()];
-        transport.published.push((line, track));
-        let mut has_begun = false;
-        for stream in transport.rx.streams.list.iter_mut().filter(|s| s.line == line) {
-            stream.track = Some(track);
-            stream.is_restarting = true;
-            has_begun |= stream.register.received() > 0;
-        }
+        let has_begun = transport.rx.streams.publish(line, track);
         if has_begun {
             // What came so far was dropped; without this the next key frame may be seconds away.
             (0..self.tracks[track.index()].layers.len()).for_each(|layer| self.request_keyframe(track, layer as u8));

@@ -80,10 +80,9 @@ impl Shard {
 
     fn forget_origin(&mut self, key: TrackKey, track: &Track) {
         match track.origin {
-            Origin::Transport { transport, line } => {
+            Origin::Transport { transport, .. } => {
                 if let Some(transport) = self.transports.get_mut(transport.index()) {
-                    transport.published.retain(|(_, t)| *t != key);
-                    transport.rx.streams.list.iter_mut().filter(|s| s.line == line).for_each(|s| s.track = None);
+                    transport.rx.streams.unpublish(key);
                 }
             }
             Origin::Relay { relay, handle } => {

@@ -18,7 +18,6 @@ use crate::error::Error;
 use crate::event::{CloseReason, Line};
 use crate::handshake::{Handshake, HandshakeOutput};
 use crate::id::{RoomId, TransportId};
-use crate::keys::TrackKey;
 use crate::sdp::{LineUse, Negotiated};
 use crate::slot::Slot;
 use crate::timers::Alarm;
@@ -50,8 +49,6 @@ pub(crate) struct Transport {
     pub(crate) tx: TransportTx,
     /// Addresses that lead here; oldest first.
     pub(crate) addrs: Vec<(Proto, SocketAddr)>,
-    /// Published tracks by line.
-    pub(crate) published: Vec<(usize, TrackKey)>,
     pub(crate) remote_clock: RemoteClock,
     pub(crate) local_ssrc: Ssrc,
     pub(crate) alarm: Alarm,
@@ -95,7 +92,6 @@ impl Transport {
             rx: TransportRx::new(now),
             tx: TransportTx::new(now, clock.epoch(), init.max_egress_bps),
             addrs: Vec::new(),
-            published: Vec::new(),
             remote_clock: RemoteClock::default(),
             local_ssrc: init.local_ssrc,
             alarm: Alarm::default(),

@@ -56,6 +56,8 @@ pub(crate) struct StreamFormat {
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     pub(crate) list: Vec<StreamRx>,
+    /// Tracks by line.
+    pub(crate) published: Vec<(usize, TrackKey)>,
     by_ssrc: HashMap<Ssrc, SsrcUse>,
 }
 
@@ -126,6 +128,28 @@ impl StreamRx {
 }
 
 impl Streams {
+    /// The packets of a line belong to a track from now on. True if some came already.
+    pub(crate) fn publish(&mut self, line: usize, track: TrackKey) -> bool {
+        self.published.push((line, track));
+        let mut has_begun = false;
+        for stream in self.list.iter_mut().filter(|s| s.line == line) {
+            stream.track = Some(track);
+            stream.is_restarting = true;
+            has_begun |= stream.register.received() > 0;
+        }
+        has_begun
+    }
+
+    /// The packets of a track's line belong to nobody from now on.
+    pub(crate) fn unpublish(&mut self, track: TrackKey) {
+        self.published.retain(|(_, t)| *t != track);
+        self.list.iter_mut().filter(|s| s.track == Some(track)).for_each(|s| s.track = None);
+    }
+
+    fn track_of(&self, line: usize) -> Option<TrackKey> {
+        self.published.iter().find(|(l, _)| *l == line).map(|(_, track)| *track)
+    }
+
     pub(super) fn find(&self, ssrc: Ssrc) -> Option<SsrcUse> {
         self.by_ssrc.get(&ssrc).copied()
     }
@@ -179,7 +203,8 @@ impl Streams {
 
     /// An encoding that comes with a new SSRC was restarted by the client: the new one takes its place.
     fn add_media(&mut self, line: usize, layer: u8, ssrc: Ssrc, negotiated: &NegotiatedLine) -> usize {
-        let fresh = StreamRx::new(line, layer, ssrc, negotiated.codecs.first());
+        let mut fresh = StreamRx::new(line, layer, ssrc, negotiated.codecs.first());
+        fresh.track = self.track_of(line);
         let index = match self.of_layer(line, layer) {
             Some(index) if self.list[index].ssrc == ssrc => return index,
             Some(index) => {
@@ -188,9 +213,7 @@ impl Streams {
                 if let Some(rtx) = old.rtx {
                     self.by_ssrc.remove(&rtx);
                 }
-                let stream = &mut self.list[index];
-                stream.track = old.track;
-                stream.is_restarting = true;
+                self.list[index].is_restarting = true;
                 index
             }
             None => {

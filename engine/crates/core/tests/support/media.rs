@@ -34,8 +34,8 @@ pub struct Vp8Source {
     pub has_temporal_layers: bool,
     pub frames: u64,
     pub keyframes: u64,
-    next_at: Option<Instant>,
-    wants_keyframe: bool,
+    pub next_at: Option<Instant>,
+    pub wants_keyframe: bool,
 }
 
 impl Vp8Source {
@@ -157,7 +157,7 @@ pub struct OpusSource {
     pub line: usize,
     pub level: i8,
     pub seq: u64,
-    next_at: Option<Instant>,
+    pub next_at: Option<Instant>,
 }
 
 impl OpusSource {
