@@ -54,7 +54,7 @@ def configure_logging(service: str, *, level: str = "info", log_format: str = "j
     root.handlers = [handler]
     root.setLevel(level.upper())
     # These log every request or reconnect attempt at info; our own lines say what matters.
-    for noisy in ("uvicorn.access", "httpx", "httpcore", "nats", "aioice", "asyncio"):
+    for noisy in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore", "nats", "aioice", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 

@@ -170,7 +170,8 @@ class Settings(BaseModel):
             unit = typing.cast(dict[str, Any], field.json_schema_extra or {}).get("unit")
             lines.append(f"# {field.description}" + (f" Unit: {unit}." if unit else ""))
             lines.append(f"# {_type_name(field)}; environment: {cls.env_names(key)[0]}")
-            lines.append(yaml.safe_dump({key: value}, default_flow_style=None, allow_unicode=True, width=1000).rstrip())
+            text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
+            lines.append(f"{key}: {text.split(chr(10), 1)[0]}")
         return "\n".join(lines) + "\n"
 
 
@@ -189,8 +190,12 @@ def _type_name(field: FieldInfo) -> str:
         base = "a path or nothing"
     else:
         base = getattr(annotation, "__name__", str(annotation))
-    limits = [str(part) for part in field.metadata if type(part).__name__ in ("Ge", "Le", "Gt", "Lt")]
-    return base + (f" ({', '.join(limits)})" if limits else "")
+    bounds = {type(part).__name__: part for part in field.metadata}
+    low = getattr(bounds.get("Ge"), "ge", getattr(bounds.get("Gt"), "gt", None))
+    high = getattr(bounds.get("Le"), "le", getattr(bounds.get("Lt"), "lt", None))
+    if low is not None and high is not None:
+        return f"{base} from {low:g} to {high:g}"
+    return f"{base}, at least {low:g}" if low is not None else base
 
 
 def _split_list(field: FieldInfo | None, value: Any) -> Any:
