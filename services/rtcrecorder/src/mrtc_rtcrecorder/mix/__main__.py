@@ -101,11 +101,11 @@ class Mixer:
             case wire.MessageKind.FRAME:
                 self._session.push(*wire.parse_frame(body))
             case wire.MessageKind.ADD_TRACK:
-                self._session.add_track(*wire.parse_add_track(body))
+                self._session.add_track(*wire.parse_add_track(body), _now_us())
             case wire.MessageKind.REMOVE_TRACK:
-                self._session.remove_track(wire.parse_track(body))
+                self._session.remove_track(wire.parse_track(body), _now_us())
             case wire.MessageKind.HIDE_TRACK:
-                self._session.hide_track(wire.parse_track(body))
+                self._session.hide_track(wire.parse_track(body), _now_us())
 
     def _report(self, *, is_complete: bool = False) -> None:
         self._reported_at = time.monotonic()

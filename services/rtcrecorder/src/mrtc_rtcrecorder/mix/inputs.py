@@ -72,6 +72,7 @@ class PictureInput:
         self._awaits_keyframe = True
         self._picture: av.VideoFrame | None = None
         self._picture_at_us = 0
+        self._given: av.VideoFrame | None = None
         self.scaler = VideoReformatter()
         self.decode_errors = 0
 
@@ -89,11 +90,11 @@ class PictureInput:
 
     def advance(self, at_us: int) -> tuple[av.VideoFrame | None, bool]:
         """(the picture at this time or None, whether it is another one than before)."""
-        before = self._picture
         for time_us, frame in self._waiting.take_until(at_us):
             self._decode(time_us, frame)
         if self._picture is not None and at_us - self._picture_at_us > STALE_US:
             self._picture = None
+        before, self._given = self._given, self._picture
         return self._picture, self._picture is not before
 
     def _decode(self, time_us: int, frame: Frame) -> None:

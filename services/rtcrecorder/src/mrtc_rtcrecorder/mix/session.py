@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,12 +45,14 @@ class _Tile:
         cell: its part of the grid; None if there are too many.
         area: where in the cell its picture was drawn last; None if the cell is black.
         is_current: the canvas shows what the track showed last.
+        is_shown: the timeline has reached its coming.
     """
 
     track: PictureInput
     cell: Rect | None = None
     area: Rect | None = None
     is_current: bool = False
+    is_shown: bool = False
 
 
 class MixSession:
@@ -85,6 +89,7 @@ class MixSession:
         self._sounds: dict[int, SoundInput] = {}
         self._mixer = SoundMixer()
         self._has_new_layout = False
+        self._actions: deque[tuple[int, Callable[[], None]]] = deque()
         self.skipped_pictures = 0
         self.refused_tracks = 0
 
@@ -93,8 +98,8 @@ class MixSession:
         """When `advance` has something to do, in Unix microseconds."""
         return self._tick_time(self._tick) + self._delay_us
 
-    def add_track(self, track: int, kind: Kind) -> None:
-        """A track joins, or comes anew under the same number."""
+    def add_track(self, track: int, kind: Kind, now_us: int) -> None:
+        """A track joins, or comes anew under the same number. It is shown when the timeline comes to `now_us`."""
         known = self._tiles.get(track) or self._sounds.get(track)
         if isinstance(known, _Tile):
             known.track.restart()
@@ -103,23 +108,20 @@ class MixSession:
         elif len(self._tiles) + len(self._sounds) >= MAX_TRACKS:
             self.refused_tracks += 1
         elif kind is Kind.VIDEO:
-            self._tiles[track] = _Tile(PictureInput())
-            self._has_new_layout = True
+            self._tiles[track] = tile = _Tile(PictureInput())
+            self._later(now_us, lambda: self._show(tile))
         else:
             self._sounds[track] = SoundInput()
 
-    def remove_track(self, track: int) -> None:
-        """A track leaves: its cell is given to the others."""
-        if self._tiles.pop(track, None) is not None:
-            self._has_new_layout = True
-        self._sounds.pop(track, None)
-        self._mixer.remove(track)
+    def remove_track(self, track: int, now_us: int) -> None:
+        """A track leaves: its cell is given to the others when all that it sent was shown."""
+        self._later(now_us, lambda: self._remove(track))
 
-    def hide_track(self, track: int) -> None:
+    def hide_track(self, track: int, now_us: int) -> None:
         """A muted picture is black at once, not after it has gone stale."""
         tile = self._tiles.get(track)
         if tile is not None:
-            tile.track.hide()
+            self._later(now_us, tile.track.hide)
 
     def push(self, track: int, frame: Frame) -> None:
         """Takes a frame of a track; those of unknown tracks are dropped."""
@@ -139,11 +141,26 @@ class MixSession:
         while self._tick_time(self._tick) <= at_us:
             self._do_tick(skip_picture=False)
 
+    def _later(self, at_us: int, action: Callable[[], None]) -> None:
+        """What is told now belongs at now on the timeline, which comes there after the delay."""
+        self._actions.append((at_us, action))
+
+    def _show(self, tile: _Tile) -> None:
+        tile.is_shown = self._has_new_layout = True
+
+    def _remove(self, track: int) -> None:
+        if self._tiles.pop(track, None) is not None:
+            self._has_new_layout = True
+        self._sounds.pop(track, None)
+        self._mixer.remove(track)
+
     def _tick_time(self, tick: int) -> int:
         return self._begins_at_us + tick * 1_000_000 // self._fps
 
     def _do_tick(self, *, skip_picture: bool) -> None:
         at_us = self._tick_time(self._tick)
+        while self._actions and self._actions[0][0] <= at_us:
+            self._actions.popleft()[1]()
         self._mix_until(at_us)
         self._compose(at_us, draw=not skip_picture)
         if skip_picture:
@@ -174,8 +191,9 @@ class MixSession:
     def _lay_out(self) -> None:
         self._has_new_layout = False
         self._canvas.clear(Rect(0, 0, self._canvas.width, self._canvas.height))
-        cells = grid(min(len(self._tiles), MAX_TILES), self._canvas.width, self._canvas.height)
-        for index, tile in enumerate(self._tiles.values()):
+        shown = [tile for tile in self._tiles.values() if tile.is_shown]
+        cells = grid(min(len(shown), MAX_TILES), self._canvas.width, self._canvas.height)
+        for index, tile in enumerate(shown):
             tile.cell = cells[index] if index < len(cells) else None
             tile.area, tile.is_current = None, False
 
