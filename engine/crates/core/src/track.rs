@@ -10,7 +10,7 @@ use mrtc_rtp::codec::PayloadInfo;
 use mrtc_rtp::ext::AudioLevel;
 use mrtc_rtp::id::{ExtSeq, Rid};
 
-use crate::allocator::{LayerInfo, MAX_SPATIAL};
+use crate::allocator::{LayerInfo, MAX_SPATIAL, MAX_TEMPORAL};
 use crate::command::{Codec, Kind};
 use crate::event::TrackInfo;
 use crate::id::{RoomId, ShardIndex, TrackId};
@@ -114,16 +114,21 @@ pub(crate) enum Taken {
     Overflow,
 }
 
+/// What is known of a spatial layer of an encoding (SVC), or of all of one that has none.
+#[derive(Debug)]
+pub(crate) struct Spatial {
+    pub(crate) meter: LayerMeter,
+    pub(crate) size: Option<(u16, u16)>,
+}
+
 /// One encoding of a track.
 #[derive(Debug)]
 pub(crate) struct Layer {
     pub(crate) ring: IngressRing,
     pub(crate) sender_report: Option<SenderReportMap>,
-    pub(crate) meter: LayerMeter,
+    /// One per spatial layer inside the encoding, at least one.
+    pub(crate) spatials: Vec<Spatial>,
     pub(crate) packet_at: Option<Instant>,
-    pub(crate) size: Option<(u16, u16)>,
-    /// Spatial layers inside the encoding (SVC), at least 1.
-    pub(crate) spatials: u8,
     is_restarting: bool,
     awaits_keyframe: bool,
 }
@@ -139,6 +144,8 @@ pub(crate) struct Track {
     pub(crate) origin: Origin,
     pub(crate) is_muted: bool,
     pub(crate) has_started: bool,
+    /// It is being removed: its receivers' going tells nobody.
+    pub(crate) is_ending: bool,
     pub(crate) layers: Vec<Layer>,
     pub(crate) pending: Vec<Pending>,
     pub(crate) is_dirty: bool,
@@ -168,6 +175,7 @@ impl Track {
             origin,
             is_muted: false,
             has_started: false,
+            is_ending: false,
             layers: (0..layer_count).map(|_| Layer::new(capacity)).collect(),
             pending: Vec::new(),
             is_dirty: false,
@@ -313,16 +321,38 @@ impl Track {
     /// What the allocator is told of the layers: how many, and their figures.
     pub(crate) fn layer_infos(&self, now: Instant) -> (u8, [LayerInfo; MAX_SPATIAL]) {
         let mut infos = [LayerInfo::default(); MAX_SPATIAL];
+        if self.is_svc() {
+            let layer = &self.layers[0];
+            let mut below = [0; MAX_TEMPORAL];
+            for (info, spatial) in infos.iter_mut().zip(&layer.spatials) {
+                *info = spatial.info(layer.is_live(now));
+                info.bps.iter_mut().zip(&mut below).for_each(|(bps, below)| {
+                    *bps += *below;
+                    *below = *bps;
+                });
+            }
+            return (layer.spatials.len() as u8, infos);
+        }
         for (info, layer) in infos.iter_mut().zip(&self.layers) {
-            *info = LayerInfo {
-                height: layer.size.map_or(0, |(width, height)| width.min(height)),
-                fps: layer.meter.fps(),
-                temporals: layer.meter.temporals(),
-                bps: layer.meter.bps(),
-                is_live: layer.is_live(now),
-            };
+            *info = layer.spatials[0].info(layer.is_live(now));
         }
         (self.layers.len() as u8, infos)
+    }
+}
+
+impl Spatial {
+    fn new() -> Self {
+        Self { meter: LayerMeter::new(), size: None }
+    }
+
+    fn info(&self, is_live: bool) -> LayerInfo {
+        LayerInfo {
+            height: self.size.map_or(0, |(width, height)| width.min(height)),
+            fps: self.meter.fps(),
+            temporals: self.meter.temporals(),
+            bps: self.meter.bps(),
+            is_live,
+        }
     }
 }
 
@@ -331,10 +361,8 @@ impl Layer {
         Self {
             ring: IngressRing::new(capacity),
             sender_report: None,
-            meter: LayerMeter::new(),
+            spatials: vec![Spatial::new()],
             packet_at: None,
-            size: None,
-            spatials: 1,
             is_restarting: false,
             awaits_keyframe: false,
         }
@@ -346,9 +374,13 @@ impl Layer {
 
     fn note(&mut self, now: Instant, info: &PayloadInfo, bytes: usize, marker: bool) {
         self.packet_at = Some(now);
-        self.meter.on_packet(now, info.temporal, bytes, marker);
-        self.size = info.size.or(self.size);
-        self.spatials = self.spatials.max(info.spatial + 1);
+        let index = usize::from(info.spatial).min(MAX_SPATIAL - 1);
+        while self.spatials.len() <= index {
+            self.spatials.push(Spatial::new());
+        }
+        let spatial = &mut self.spatials[index];
+        spatial.meter.on_packet(now, info.temporal, bytes, marker || info.is_frame_end);
+        spatial.size = info.size.or(spatial.size);
     }
 }
 

@@ -27,6 +27,7 @@ impl Shard {
             self.pass_to_relays(*key);
         }
         self.flush_transports(out);
+        self.flush_relays(out);
         for key in &tracks {
             if let Some(track) = self.tracks.get_mut(key.index()) {
                 track.pending.clear();

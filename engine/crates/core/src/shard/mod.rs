@@ -23,13 +23,14 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use slab::Slab;
 
+use self::endpoints::{Sink, Source};
 use crate::active_speaker::ActiveSpeakers;
 use crate::addr::{Dest, Proto};
 use crate::clock::Clock;
 use crate::config::ShardConfig;
 use crate::counters::Counters;
 use crate::event::{Event, SinkFrame};
-use crate::id::{RelayId, RoomId, ShardIndex, TrackId, TransportId};
+use crate::id::{RelayId, RoomId, ShardIndex, SinkId, TrackId, TransportId};
 use crate::keys::{RelaySlot, SinkKey, TrackKey, TransportKey};
 use crate::random::Random;
 use crate::relay::RelayLink;
@@ -48,6 +49,7 @@ const MIN_SLEEP: Duration = Duration::from_micros(500);
 enum TimerKey {
     Transport(TransportKey),
     Track(TrackKey),
+    Source(TrackKey),
     Sink(SinkKey),
     Relay(RelaySlot),
     /// Active speakers of all rooms.
@@ -80,6 +82,9 @@ pub struct Shard {
     relays: Slab<RelayLink>,
     relay_ids: HashMap<RelayId, RelaySlot>,
     relay_tags: HashMap<u32, RelaySlot>,
+    sinks: Slab<Sink>,
+    sink_ids: HashMap<SinkId, SinkKey>,
+    sources: HashMap<TrackKey, Source>,
     rooms: HashMap<RoomId, Room>,
     rooms_alarm: Alarm,
     timers: Timers<TimerKey>,
@@ -120,6 +125,9 @@ impl Shard {
             relays: Slab::new(),
             relay_ids: HashMap::new(),
             relay_tags: HashMap::new(),
+            sinks: Slab::new(),
+            sink_ids: HashMap::new(),
+            sources: HashMap::new(),
             rooms: HashMap::new(),
             rooms_alarm: Alarm::default(),
             timers: Timers::default(),

@@ -14,6 +14,7 @@ impl Shard {
             match key {
                 TimerKey::Transport(key) => self.transport_timeout(key, at),
                 TimerKey::Track(key) => self.track_timeout(key, at),
+                TimerKey::Source(key) => self.source_timeout(key, at),
                 TimerKey::Sink(key) => self.sink_timeout(key, at),
                 TimerKey::Relay(key) => self.relay_timeout(key, at),
                 TimerKey::Rooms => self.rooms_timeout(at),

@@ -56,22 +56,22 @@ impl Shard {
 
     /// Takes a track away from all its receivers and from its origin.
     pub(super) fn remove_track(&mut self, key: TrackKey) {
-        if !self.tracks.contains(key.index()) {
-            return;
-        }
-        for subscriber in std::mem::take(&mut self.tracks[key.index()].subscribers) {
+        let Some(track) = self.tracks.get_mut(key.index()) else { return };
+        track.is_ending = true;
+        let (subscribers, sinks) = (std::mem::take(&mut track.subscribers), std::mem::take(&mut track.sinks));
+        let (exports, mirrors) = (std::mem::take(&mut track.exports), std::mem::take(&mut track.mirrors));
+        for subscriber in subscribers {
             self.detach_slot(subscriber.transport, usize::from(subscriber.slot));
         }
-        for sink in std::mem::take(&mut self.tracks[key.index()].sinks) {
+        for sink in sinks {
             self.remove_sink(sink);
         }
-        for export in std::mem::take(&mut self.tracks[key.index()].exports) {
+        for export in exports {
             self.tell_export_ended(export.relay, export.handle);
         }
-        for mirror in std::mem::take(&mut self.tracks[key.index()].mirrors) {
+        for mirror in mirrors {
             self.messages.push_back((mirror.shard, ShardMessage::TrackEnded { key: mirror.key }));
         }
-        // The last receiver's going may have ended a mirror already.
         let Some(track) = self.tracks.try_remove(key.index()) else { return };
         self.track_ids.remove(&track.id);
         self.dirty_tracks.retain(|k| *k != key);
@@ -90,7 +90,7 @@ impl Shard {
                     relay.imports.remove(&handle);
                 }
             }
-            Origin::Source => {}
+            Origin::Source => drop(self.sources.remove(&key)),
             Origin::Shard { shard, mirror } => {
                 self.mirrors.remove(&mirror);
                 let message = ShardMessage::Unmirror { track: track.id.clone(), key: mirror };
@@ -156,7 +156,7 @@ impl Shard {
     /// Removes a mirror that nobody receives.
     pub(super) fn release_if_unused(&mut self, key: TrackKey) {
         let Some(track) = self.tracks.get(key.index()) else { return };
-        if matches!(track.origin, Origin::Shard { .. }) && !track.has_receivers() {
+        if matches!(track.origin, Origin::Shard { .. }) && !track.has_receivers() && !track.is_ending {
             self.remove_track(key);
         }
     }

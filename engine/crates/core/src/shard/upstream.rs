@@ -77,7 +77,7 @@ impl Shard {
 
     /// Works out which layers of a track have receivers, and tells its origin: more at once, less after a while.
     pub(super) fn update_wanted(&mut self, key: TrackKey) {
-        let Some(track) = self.tracks.get(key.index()) else { return };
+        let Some(track) = self.tracks.get(key.index()).filter(|t| !t.is_ending) else { return };
         let mask = self.wanted_mask(track);
         let now = self.now;
         let track = &mut self.tracks[key.index()];

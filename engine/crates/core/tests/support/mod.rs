@@ -1,7 +1,7 @@
 //! A network of shards and str0m clients in virtual time, joined by seeded links.
 #![allow(dead_code)]
 
-mod client;
+pub mod client;
 pub mod media;
 
 use std::net::SocketAddr;

@@ -1,0 +1,171 @@
+//! Tracks that cross shards of one process, and nodes by relay.
+
+mod support;
+
+use std::time::Duration;
+
+use mrtc_core::command::{Codec, Command, Kind};
+use mrtc_core::error::Error;
+use mrtc_core::event::Event;
+use mrtc_netem::LinkConfig;
+use support::media::{OpusSource, Vp8Source, read_vp8, run};
+use support::{ClientSpec, Net, ROOM, wanted};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn assert_whole(net: &Net, client: usize, least: usize) {
+    let client = &net.clients[client];
+    assert!(!client.ssrcs().is_empty());
+    for ssrc in client.ssrcs() {
+        let packets = client.sorted(ssrc);
+        assert!(packets.len() >= least, "{} of {least}", packets.len());
+        assert!(packets.windows(2).all(|w| *w[1].seq_no == *w[0].seq_no + 1), "gap");
+    }
+}
+
+#[test]
+fn a_track_crosses_from_shard_to_shard_by_reference() {
+    let mut net = Net::new(1);
+    net.add_process(2);
+    let alice = net.join(0, "alice", ClientSpec::publisher());
+    let bob = net.join(1, "bob", ClientSpec::subscriber());
+    net.publish(alice, "audio", 0);
+    net.publish(alice, "video", 1);
+    net.subscribe(bob, &[("audio", Kind::Audio), ("video", Kind::Video)]);
+    let (mut audio, mut video) = ([OpusSource::new(alice, 0)], [Vp8Source::new(alice, 1, None, 360)]);
+    run(&mut net, 2 * SECOND, &mut audio, &mut video);
+    assert_whole(&net, bob, 90);
+    let shared = net.nodes[0].shard.counters().tx_shard_packets;
+    assert!(shared > 200);
+    // Nobody receives it any more: nothing crosses.
+    net.subscribe(bob, &[]);
+    net.run(SECOND / 10);
+    let shared = net.nodes[0].shard.counters().tx_shard_packets;
+    run(&mut net, SECOND / 2, &mut audio, &mut video);
+    assert_eq!(net.nodes[0].shard.counters().tx_shard_packets, shared);
+    // It ends at its origin.
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    net.command(0, Command::UnpublishTrack { track: "video".into() }).unwrap();
+    net.run(SECOND / 10);
+    assert_eq!(net.subscribe(bob, &[("video", Kind::Video)]).missing, ["video".into()]);
+}
+
+#[test]
+fn layers_and_key_frames_are_asked_for_across_shards() {
+    let mut net = Net::new(2);
+    net.add_process(2);
+    let alice = net.join(0, "alice", ClientSpec::simulcast());
+    let bob = net.join(1, "bob", ClientSpec::subscriber());
+    net.publish(alice, "video", 1);
+    let layer = |rid, height| Vp8Source::new(alice, 1, Some(rid), height);
+    let mut video = [layer("q", 180), layer("h", 360), layer("f", 720)];
+    let mut subscription = wanted("video", Kind::Video);
+    subscription.max_height = Some(180);
+    net.subscribe_to(bob, vec![subscription.clone()]);
+    run(&mut net, 4 * SECOND, &mut [], &mut video);
+    let told = |net: &Net| {
+        net.nodes[0].events.iter().rev().find_map(|e| match e {
+            Event::LayersWanted { rids, .. } => Some(rids.clone()),
+            _ => None,
+        })
+    };
+    assert_eq!(told(&net), Some(vec!["q".to_owned()]));
+    subscription.max_height = Some(360);
+    net.subscribe_to(bob, vec![subscription]);
+    run(&mut net, 3 * SECOND, &mut [], &mut video);
+    assert_eq!(read_vp8(&net.clients[bob].packets.last().unwrap().payload).height, 360);
+}
+
+/// Two processes, joined by a relay with this link; alice publishes on one, bob receives on the other.
+fn relayed(seed: u64, link: LinkConfig) -> (Net, usize, usize) {
+    let mut net = Net::new(seed);
+    let (a, b) = (net.add_process(1), net.add_process(1));
+    net.relay_link.set_config(link);
+    let alice = net.join(a, "alice", ClientSpec::publisher());
+    let bob = net.join(b, "bob", ClientSpec::subscriber());
+    net.publish(alice, "audio", 0);
+    net.publish(alice, "video", 1);
+    net.open_relay(a, b, "a-b");
+    net.run_until(2 * SECOND, |net| {
+        (0..2).all(|node| net.has_event(node, |e| matches!(e, Event::RelayUp { .. })))
+    });
+    carry(&mut net, a, b, "audio", 7, Codec::Opus);
+    carry(&mut net, a, b, "video", 8, Codec::Vp8);
+    (net, alice, bob)
+}
+
+fn carry(net: &mut Net, a: usize, b: usize, track: &str, handle: u32, codec: Codec) {
+    let import = Command::ImportTrack {
+        relay: "a-b".into(),
+        track: track.into(),
+        room: ROOM.into(),
+        handle,
+        codec,
+        rids: vec![],
+    };
+    net.command(b, import).unwrap();
+    net.command(a, Command::ExportTrack { relay: "a-b".into(), track: track.into(), handle }).unwrap();
+}
+
+#[test]
+fn a_relay_carries_tracks_between_nodes() {
+    let (mut net, alice, bob) = relayed(3, LinkConfig { delay: SECOND / 100, ..LinkConfig::default() });
+    net.subscribe(bob, &[("audio", Kind::Audio), ("video", Kind::Video)]);
+    let (mut audio, mut video) = ([OpusSource::new(alice, 0)], [Vp8Source::new(alice, 1, None, 360)]);
+    run(&mut net, 2 * SECOND, &mut audio, &mut video);
+    assert_whole(&net, bob, 90);
+    // The far side wants nothing: nothing flows.
+    net.subscribe(bob, &[]);
+    run(&mut net, 4 * SECOND, &mut audio, &mut video);
+    let sent = net.nodes[0].shard.counters().tx_relay_datagrams;
+    run(&mut net, SECOND, &mut audio, &mut video);
+    let sent = net.nodes[0].shard.counters().tx_relay_datagrams - sent;
+    assert!(sent < 10, "{sent} datagrams");
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    let before = net.clients[bob].packets.len();
+    run(&mut net, SECOND, &mut audio, &mut video);
+    assert!(net.clients[bob].packets.len() > before + 50);
+}
+
+#[test]
+fn a_lossy_relay_repairs_itself() {
+    let link = LinkConfig { delay: SECOND / 50, jitter: SECOND / 200, loss: 0.1, ..LinkConfig::default() };
+    let (mut net, alice, bob) = relayed(4, link);
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    let mut video = [Vp8Source::new(alice, 1, None, 360)];
+    run(&mut net, 4 * SECOND, &mut [], &mut video);
+    net.run(SECOND);
+    let client = &net.clients[bob];
+    let packets = client.sorted(client.ssrcs()[0]);
+    let mut numbers: Vec<u64> = packets.iter().map(|p| read_vp8(&p.payload).source_seq).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let expected = numbers.last().unwrap() - numbers[0] + 1;
+    assert!(numbers.len() as f64 > 0.995 * expected as f64, "{} of {expected}", numbers.len());
+    assert!(net.nodes[1].shard.counters().rx_recovered_packets > 20);
+}
+
+#[test]
+fn a_silent_relay_is_told_and_comes_back() {
+    let (mut net, _, _) = relayed(5, LinkConfig::default());
+    net.relay_link.set_config(LinkConfig { loss: 1.0, ..LinkConfig::default() });
+    net.nodes[1].events.clear();
+    net.run(5 * SECOND);
+    assert!(net.has_event(1, |e| matches!(e, Event::RelayLost { .. })));
+    net.nodes[1].events.clear();
+    net.relay_link.set_config(LinkConfig::default());
+    net.run(3 * SECOND);
+    assert!(net.has_event(1, |e| matches!(e, Event::RelayUp { .. })));
+}
+
+#[test]
+fn a_relayed_track_ends_with_its_origin_or_its_relay() {
+    let (mut net, _, _) = relayed(6, LinkConfig::default());
+    net.command(0, Command::UnpublishTrack { track: "video".into() }).unwrap();
+    net.run(SECOND / 10);
+    assert!(net.has_event(1, |e| matches!(e, Event::TrackEnded { track } if track.as_str() == "video")));
+    net.command(1, Command::CloseRelay { relay: "a-b".into() }).unwrap();
+    assert!(net.has_event(1, |e| matches!(e, Event::TrackEnded { track } if track.as_str() == "audio")));
+    let export = Command::ExportTrack { relay: "none".into(), track: "audio".into(), handle: 1 };
+    assert!(matches!(net.command(1, export), Err(Error::RelayNotFound(_))));
+}
