@@ -11,7 +11,7 @@ import type { Reason } from './words';
 /**
  * - `disconnected`: not in a room.
  * - `connecting`: a join is under way.
- * - `connected`: in the room.
+ * - `connected`: in the room; what was there before is known, `trackSubscribed` came for what is received of it.
  * - `reconnecting`: in the room, but the server cannot be heard; media usually goes on, requests wait.
  */
 export type ConnectionState = 'disconnected' | 'connecting' | 'connected' | 'reconnecting';

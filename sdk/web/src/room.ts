@@ -257,10 +257,10 @@ export class Room extends Emitter<RoomEvents> {
     this.#name = snapshot.room;
     this.localParticipant.updateInfo(participant);
     this.#startListening();
-    this.#setState('connected');
     for (const recording of snapshot.recordings) this.#recordings.add(recording.recordingId);
     if (options.tracks?.length) this.localParticipant.adopt(response.publications[0], options.tracks);
     this.#roster.applySnapshot(snapshot, participant.id);
+    this.#setState('connected');
     logger.info(`joined ${this.#name} as ${participant.id}, session ${response.sessionId}`);
   }
 

@@ -102,7 +102,7 @@ describe('connect', () => {
     expect(room.name).toBe('room');
     expect(room.localParticipant.identity).toBe('me');
     expect([...room.remoteParticipants.values()].map(({ identity }) => identity)).toEqual(['bob']);
-    expect(told).toEqual(['connecting', 'connected', `subscribed ${camera.id}`]);
+    expect(told).toEqual(['connecting', `subscribed ${camera.id}`, 'connected']);
     const track = room.remoteParticipants.get(bob.id)?.track('camera');
     expect(track?.mediaStreamTrack).toBe(pc().line('6').receiver.track);
   });
