@@ -91,9 +91,9 @@ class AsyncEngine:
     The sockets are bound by the constructor; the loop is the one in which the first coroutine is awaited. Close it with
     `aclose` or use it as `async with`.
 
-    Every command raises `EngineError` when the engine refuses it, `EngineBusy` when its queue is full (nothing was done;
-    retry later) and `EngineClosed` when the engine is closed or has failed. A coroutine that is cancelled does not take
-    its command back.
+    Every command raises `EngineError` when the engine refuses it, `EngineBusy` when its queue is full (nothing was
+    done; retry later) and `EngineClosed` when the engine is closed or has failed. A coroutine that is cancelled does
+    not take its command back.
 
     Args:
         config: settings.
@@ -167,9 +167,7 @@ class AsyncEngine:
         """Frames that were dropped since nobody took them, of all sinks."""
         return self._dropped_frames + sum(queue.dropped for queue in self._sinks.values())
 
-    async def create_transport(
-        self, *, transport: str, room: str, offer: str, max_egress_bps: int = 0
-    ) -> Reply.Answer:
+    async def create_transport(self, *, transport: str, room: str, offer: str, max_egress_bps: int = 0) -> Reply.Answer:
         """Opens a transport from an SDP offer; 0 is no limit. `bad_offer`, `already_exists`, `limit_exceeded`."""
         reply = await self._run(
             self._engine.create_transport(transport=transport, room=room, offer=offer, max_egress_bps=max_egress_bps)

@@ -1,5 +1,7 @@
 //! `Event` and `Reply`.
 
+use std::fmt;
+
 use mrtc_core::event::{self, CloseReason};
 use pyo3::prelude::*;
 
@@ -31,6 +33,7 @@ pub enum Reply {
 }
 
 #[pyclass(frozen, module = "mrtc_engine._engine")]
+#[derive(Debug)]
 pub enum Event {
     Completed { command_id: u64, reply: Reply },
     Failed { command_id: u64, code: String, message: String },
@@ -43,6 +46,36 @@ pub enum Event {
     KeyframeRequested { track: String },
     RelayUp { relay: String },
     RelayLost { relay: String },
+}
+
+/// Without an answer's text: it holds a password.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done {} => f.write_str("Done"),
+            Self::Answer { lines, .. } => write!(f, "Answer({} lines)", lines.len()),
+            Self::Track { track, codec, rids, .. } => write!(f, "Track({track:?}, {codec}, rids {rids:?})"),
+            Self::Slots { slots, unplaced, no_common_codec, missing } => write!(
+                f,
+                "Slots({slots:?}, unplaced {unplaced:?}, no common codec {no_common_codec:?}, missing {missing:?})"
+            ),
+            Self::Json { json } => write!(f, "Json({} bytes)", json.len()),
+        }
+    }
+}
+
+#[pymethods]
+impl Reply {
+    fn __repr__(&self) -> String {
+        format!("Reply.{self:?}")
+    }
+}
+
+#[pymethods]
+impl Event {
+    fn __repr__(&self) -> String {
+        format!("Event.{self:?}")
+    }
 }
 
 impl From<event::Reply> for Reply {

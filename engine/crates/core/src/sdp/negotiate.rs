@@ -198,7 +198,9 @@ fn line_exts(line: &OfferLine, kind: Kind, usage: LineUse, transport_exts: &mut 
     for (id, uri) in &line.exts {
         let Some(ext) = ExtKind::from_uri(uri) else { continue };
         let is_wanted = match ext {
-            ExtKind::Mid | ExtKind::AbsSendTime | ExtKind::AbsCaptureTime => true,
+            ExtKind::Mid | ExtKind::AbsCaptureTime => true,
+            // See `settle_feedback`: what a receiver needs for REMB.
+            ExtKind::AbsSendTime => usage != LineUse::Slot,
             // Without the feedback the numbers are of no use.
             ExtKind::TransportCc => has_twcc,
             ExtKind::AudioLevel => kind == Kind::Audio,
@@ -215,11 +217,15 @@ fn line_exts(line: &OfferLine, kind: Kind, usage: LineUse, transport_exts: &mut 
 }
 
 /// Transport-wide feedback needs its extension; where it works REMB is not asked for, which would only be a second opinion.
+///
+/// On slots REMB is not asked for at all: a receiver's estimate of a stream that does not fill the path says little more
+/// than what was sent (aiortc: 1.5 times that), so following it starves the stream step by step. Clients without
+/// transport-wide feedback are served by the loss that they report.
 fn settle_feedback(line: &mut NegotiatedLine) {
     let has_ext = line.exts.id_of(ExtKind::TransportCc).is_some();
     for LineCodec { feedback, .. } in &mut line.codecs {
         feedback.twcc &= has_ext;
-        feedback.remb &= !feedback.twcc;
+        feedback.remb &= !feedback.twcc && line.usage != LineUse::Slot;
     }
 }
 

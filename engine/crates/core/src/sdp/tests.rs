@@ -189,6 +189,9 @@ fn feedback_is_transport_wide_where_it_works_and_remb_elsewhere() {
     let aiortc = negotiated(text_of("aiortc_publish"));
     let feedback = aiortc.lines[1].codecs[0].feedback;
     assert_eq!(feedback, Feedback { nack: true, pli: true, fir: false, remb: true, twcc: false });
+    let player = negotiated(text_of("aiortc_play"));
+    assert!(!player.lines[1].codecs[0].feedback.remb);
+    assert_eq!(player.lines[1].exts.id_of(ExtKind::AbsSendTime), None);
 }
 
 #[test]
