@@ -15,6 +15,8 @@ from mrtc_common.grpc import ERROR_CODE_TRAILER, Channels, GrpcSecurity, GrpcSer
 from mrtc_common.health import Health
 from mrtc_common.testing import free_port, wait_until
 
+pytestmark = pytest.mark.integration
+
 SECURITY = GrpcSecurity("a secret of the tests")
 
 

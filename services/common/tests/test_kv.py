@@ -9,6 +9,8 @@ from mrtc_common.kv import Change, KeyExistsError, KvTable, RevisionMismatchErro
 from mrtc_common.nats import NatsLink
 from mrtc_common.testing import NatsServer, wait_until
 
+pytestmark = pytest.mark.integration
+
 
 def _table(link: NatsLink) -> KvTable[Node]:
     return KvTable(link, subjects.BUCKET_ROOMS, Node)

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 from mrtc.node.v1.master_service_pb2 import NODE_KIND_MCU, NODE_STATE_DRAINING, Node, NodeLoad
 from mrtc_common import subjects, tables
 from mrtc_common.nats import NatsLink
 from mrtc_common.node import NodeAgent, NodeDirectory, new_node_id
 from mrtc_common.testing import NatsServer, wait_until
+
+pytestmark = pytest.mark.integration
 
 
 def _agent(link: NatsLink) -> NodeAgent:

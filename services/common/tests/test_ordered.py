@@ -2,10 +2,13 @@
 
 import asyncio
 
+import pytest
 from mrtc_common import subjects
 from mrtc_common.nats import NatsLink
 from mrtc_common.ordered import OrderedReader
 from mrtc_common.testing import NatsServer, wait_until
+
+pytestmark = pytest.mark.integration
 
 SUBJECT = subjects.message_subject(subjects.room_key("app", "room"))
 OTHER = subjects.message_subject(subjects.room_key("app", "other"))

@@ -30,6 +30,8 @@ from mrtc_common.testing import NatsServer, wait_until
 from mrtc_master.bootstrap import Master
 from mrtc_master.config import MasterSettings
 
+pytestmark = pytest.mark.integration
+
 GRACE_S = 2.0
 SECRET = "a secret of the tests"
 ROOM = subjects.room_key("app", "room")

@@ -97,11 +97,11 @@ class FakeEngine:
         missing = [s["track"] for s in subscriptions if s["track"] not in self.tracks]
         return SimpleNamespace(slots=slots, unplaced=there[self.slot_count :], no_common_codec=[], missing=missing)
 
-    async def stats(self, *, transports: list[str]) -> Any:
-        return SimpleNamespace(json="{}")
+    async def stats(self, *, transports: list[str] | None = None) -> Any:
+        return {"transports": sorted(self.transports)}
 
     async def dump_room(self, *, room: str) -> Any:
-        return SimpleNamespace(json='{"room": true}')
+        return {"room": room}
 
     def relay_address(self, relay: str) -> str:
         return "127.0.0.1:9"

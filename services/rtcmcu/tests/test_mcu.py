@@ -33,6 +33,8 @@ from mrtc_rtcmcu.config import McuSettings
 
 from services.rtcmcu.tests.fake_engine import FakeEngine, FakeWorld
 
+pytestmark = pytest.mark.integration
+
 SECRET = "a secret of the tests"
 ROOM = subjects.room_key("app", "room")
 

@@ -116,16 +116,16 @@ class NodeAgent:
                 await self._drains.delete(drain_key(self.node_id))
 
     async def _beat(self) -> None:
-        was_down = False
+        was_up = False
         while True:
             self._beat_now.clear()
             try:
                 await self._nodes.put(node_key(self.node_id), self._heartbeat())
-                was_down = False
+                was_up = True
             except UnavailableError:
-                if not was_down:
+                if was_up:
                     _log.warning("the heartbeat cannot be written; media goes on")
-                was_down = True
+                was_up = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_INTERVAL_S):
                     await self._beat_now.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -228,13 +229,13 @@ class Media:
     async def stats(self, transport_ids: Sequence[str]) -> str:
         """JSON of the engine."""
         with engine_errors():
-            return str((await self._engine.stats(transports=list(transport_ids))).json)
+            return json.dumps(await self._engine.stats(transports=list(transport_ids)))
 
     async def dump_room(self, room_key: str) -> str:
         """JSON of the engine."""
         parse_room_key(room_key)
         with engine_errors():
-            return str((await self._engine.dump_room(room=room_key)).json)
+            return json.dumps(await self._engine.dump_room(room=room_key))
 
     async def close_all(self, reason: str) -> None:
         """Ends every transport, for the end of the process."""

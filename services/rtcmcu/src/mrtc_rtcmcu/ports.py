@@ -40,12 +40,12 @@ class Engine(RelayEngine, Protocol):
         """Returns slots, unplaced, no_common_codec, missing."""
         ...
 
-    async def stats(self, *, transports: list[str]) -> Any:
-        """Returns `json`."""
+    async def stats(self, *, transports: list[str] | None = None) -> Any:
+        """Decoded JSON."""
         ...
 
     async def dump_room(self, *, room: str) -> Any:
-        """Returns `json`."""
+        """Decoded JSON."""
         ...
 
     def counters(self) -> Sequence[dict[str, int]]:
