@@ -4,7 +4,10 @@
 //! does not end it. The dominant speaker changes only when somebody is clearly louder for a while. One
 //! [`ActiveSpeakers`] per room; see `docs/algorithms/active-speaker.md`.
 
+use std::hash::Hash;
 use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
 
 /// Tracks of one room whose levels are followed; more are ignored (counted by the caller as it likes).
 const MAX_TRACKS: usize = 1024;
@@ -42,6 +45,8 @@ struct Voice<K> {
 #[derive(Debug)]
 pub struct ActiveSpeakers<K> {
     voices: Vec<Voice<K>>,
+    /// Where in `voices` a track is.
+    places: HashMap<K, usize>,
     dominant: Option<K>,
     challenger: Option<(K, Instant)>,
     ranked: Vec<(K, u8)>,
@@ -50,17 +55,18 @@ pub struct ActiveSpeakers<K> {
     reported_at: Option<Instant>,
 }
 
-impl<K: Copy + Eq> Default for ActiveSpeakers<K> {
+impl<K: Copy + Eq + Hash> Default for ActiveSpeakers<K> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<K: Copy + Eq> ActiveSpeakers<K> {
+impl<K: Copy + Eq + Hash> ActiveSpeakers<K> {
     /// Silence.
     pub fn new() -> Self {
         Self {
             voices: Vec::new(),
+            places: HashMap::new(),
             dominant: None,
             challenger: None,
             ranked: Vec::new(),
@@ -71,24 +77,35 @@ impl<K: Copy + Eq> ActiveSpeakers<K> {
     }
 
     /// Takes the level of one packet: `dbov` as on the wire, 0 loudest to 127 silent (minus dBov). `is_voice` is the
-    /// sender's own voice-activity flag; false halves the level's weight, since many senders never set it.
+    /// sender's own voice-activity flag; false takes off 3 dB only, since many senders never set it.
     pub fn on_level(&mut self, key: K, dbov: u8, is_voice: bool, now: Instant) {
-        let index = match self.voices.iter().position(|v| v.key == key) {
-            Some(index) => index,
-            None if self.voices.len() < MAX_TRACKS => {
-                self.voices.push(Voice { key, level: 0.0, heard_at: now, is_speaking: false, is_muted: false });
-                self.voices.len() - 1
-            }
-            None => return,
-        };
+        let Some(index) = self.place_of(key, now) else { return };
         let loudness = f32::from(127 - dbov.min(127));
         let voice = &mut self.voices[index];
         voice.take(if is_voice { loudness } else { loudness - 3.0 }.max(0.0), now);
     }
 
+    /// Where the track is in `voices`; a new one gets a place while there is room.
+    fn place_of(&mut self, key: K, now: Instant) -> Option<usize> {
+        if let Some(&index) = self.places.get(&key) {
+            return Some(index);
+        }
+        if self.voices.len() == MAX_TRACKS {
+            return None;
+        }
+        self.voices.push(Voice { key, level: 0.0, heard_at: now, is_speaking: false, is_muted: false });
+        self.places.insert(key, self.voices.len() - 1);
+        Some(self.voices.len() - 1)
+    }
+
+    fn voice(&self, key: K) -> Option<&Voice<K>> {
+        self.places.get(&key).map(|&index| &self.voices[index])
+    }
+
     /// A muted track is silent at once, whatever still arrives of it.
     pub fn set_muted(&mut self, key: K, is_muted: bool) {
-        if let Some(voice) = self.voices.iter_mut().find(|v| v.key == key) {
+        if let Some(&index) = self.places.get(&key) {
+            let voice = &mut self.voices[index];
             voice.is_muted = is_muted;
             if is_muted {
                 voice.level = 0.0;
@@ -98,7 +115,11 @@ impl<K: Copy + Eq> ActiveSpeakers<K> {
 
     /// The track ended.
     pub fn remove(&mut self, key: K) {
-        self.voices.retain(|v| v.key != key);
+        let Some(index) = self.places.remove(&key) else { return };
+        self.voices.swap_remove(index);
+        if let Some(moved) = self.voices.get(index) {
+            self.places.insert(moved.key, index);
+        }
     }
 
     /// Ranks if due. `Some` when the list of speakers or their order changed, at most twice a second: the dominant
@@ -169,10 +190,10 @@ impl<K: Copy + Eq> ActiveSpeakers<K> {
         let loudest = self.voices.iter().filter(|v| v.is_speaking);
         let Some(loudest) = loudest.max_by(|a, b| a.level.total_cmp(&b.level)).copied() else {
             self.challenger = None;
-            self.dominant = self.dominant.filter(|d| self.voices.iter().any(|v| v.key == *d));
+            self.dominant = self.dominant.filter(|d| self.places.contains_key(d));
             return;
         };
-        let current = self.voices.iter().find(|v| Some(v.key) == self.dominant);
+        let current = self.dominant.and_then(|d| self.voice(d));
         let Some(current) = current.filter(|v| v.is_speaking) else {
             self.dominant = Some(loudest.key);
             self.challenger = None;

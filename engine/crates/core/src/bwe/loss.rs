@@ -94,6 +94,11 @@ impl LossModel {
         }
         let current = self.best.unwrap_or(Candidate { bps: delay_bps, inherent: MIN_INHERENT });
         let average_loss = self.average_loss();
+        if average_loss == 0.0 && !self.is_limiting {
+            // The usual case, and nothing to explain.
+            self.best = Some(Candidate { bps: delay_bps, inherent: MIN_INHERENT });
+            return;
+        }
         let mut best = self.search(current, average_loss, delay_bps, acked_bps);
         let is_explained = average_loss <= best.inherent * INHERENT_SLACK + MIN_INHERENT;
         if best.bps > current.bps && !is_explained && self.is_limiting {
