@@ -52,6 +52,8 @@ class JsonCodec:
         if isinstance(message, bytes):
             raise BadRequestError(f"subprotocol {JSON} takes text messages")
         frame = client_pb2.ClientFrame()
+        if not message.lstrip().startswith("{"):  # the parser takes some other values for an empty frame
+            raise BadRequestError("a frame is a JSON object")
         try:
             json_format.Parse(message, frame, ignore_unknown_fields=True, max_recursion_depth=_MAX_JSON_DEPTH)
         except (json_format.ParseError, RecursionError, ValueError):
