@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from tests.e2e.caller import Caller
+from tests.support.api import RoomApi
 from tests.support.suite import ROOT, RunningSuite
 
 PAGES = Path(__file__).parent / "pages"
@@ -122,3 +123,11 @@ def bob(alice: Caller, new_caller: Callable[[], Caller]) -> Caller:
 def room() -> str:
     """A room of one test alone."""
     return f"room-{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def api(suite: RunningSuite, room: str) -> Iterator[RoomApi]:
+    """The REST API of that room."""
+    api = RoomApi(suite, room)
+    yield api
+    api._client.close()

@@ -7,13 +7,11 @@ from pathlib import Path
 from tests.e2e.caller import Caller
 from tests.support.api import RoomApi
 from tests.support.pattern_file import make_pattern_file
-from tests.support.suite import RunningSuite
 
 
-def test_a_played_file_is_seen_and_heard(alice: Caller, room: str, suite: RunningSuite, tmp_path: Path) -> None:
+def test_a_played_file_is_seen_and_heard(alice: Caller, room: str, api: RoomApi, tmp_path: Path) -> None:
     """The virtual participant shows the file's picture, plays its tone, and leaves at its end."""
     source = make_pattern_file(tmp_path / "film.mp4", 150, 600.0, 10)
-    api = RoomApi(suite, room)
     alice.join(room, "alice")
     api.start_vod(api.upload(source), identity="film")
     alice.event("participantJoined", "film", timeout_s=20)
