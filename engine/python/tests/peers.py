@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
@@ -12,6 +13,8 @@ from av import AudioFrame, VideoFrame
 from mrtc_engine import AsyncEngine, EngineConfig, Line, Subscription
 
 DEADLINE_S = 20
+OFFER = (Path(__file__).parents[3] / "tests/vectors/sdp/aiortc_play.sdp").read_text()
+"""Of a client that never connects."""
 
 
 def config(**settings: object) -> EngineConfig:

@@ -7,20 +7,11 @@ import socket
 import warnings
 
 import pytest
-from aiortc import RTCPeerConnection
 from mrtc_engine import AsyncEngine, EngineClosed, EngineConfig, EngineError, Event, SourceFrame, Subscription
 
 from . import peers
 
 pytestmark = pytest.mark.integration
-
-
-async def offer() -> str:
-    pc = RTCPeerConnection()
-    pc.addTransceiver("audio", direction="recvonly")
-    await pc.setLocalDescription(await pc.createOffer())
-    await pc.close()
-    return pc.localDescription.sdp
 
 
 async def refusal(awaitable: object) -> str:
@@ -38,7 +29,7 @@ async def test_a_bad_offer_is_refused_with_its_line(engine: AsyncEngine) -> None
 
 async def test_what_does_not_exist_is_told(engine: AsyncEngine) -> None:
     """Each kind of missing thing has its code."""
-    assert await refusal(engine.negotiate(transport="no", offer=await offer())) == "transport_not_found"
+    assert await refusal(engine.negotiate(transport="no", offer=peers.OFFER)) == "transport_not_found"
     assert await refusal(engine.publish_track(track="t", transport="no", mid="0")) == "transport_not_found"
     assert await refusal(engine.set_subscriptions(transport="no", subscriptions=[])) == "transport_not_found"
     assert await refusal(engine.set_track_muted(track="no", is_muted=True)) == "track_not_found"
@@ -52,22 +43,20 @@ async def test_what_does_not_exist_is_told(engine: AsyncEngine) -> None:
 
 async def test_an_id_is_used_once(engine: AsyncEngine) -> None:
     """A second transport of the same id is refused; after closing the id is free again."""
-    text = await offer()
-    await engine.create_transport(transport="t", room="r", offer=text)
-    assert await refusal(engine.create_transport(transport="t", room="r", offer=text)) == "already_exists"
+    await engine.create_transport(transport="t", room="r", offer=peers.OFFER)
+    assert await refusal(engine.create_transport(transport="t", room="r", offer=peers.OFFER)) == "already_exists"
     await engine.close_transport(transport="t")
-    await engine.create_transport(transport="t", room="r", offer=text)
+    await engine.create_transport(transport="t", room="r", offer=peers.OFFER)
 
 
 async def test_the_number_of_transports_is_limited() -> None:
     """All workers together hold max_transports."""
     async with AsyncEngine(peers.config(workers=2, max_transports=3)) as engine:
-        text = await offer()
         for n in range(3):
-            await engine.create_transport(transport=str(n), room=str(n), offer=text)
-        assert await refusal(engine.create_transport(transport="x", room="r", offer=text)) == "limit_exceeded"
+            await engine.create_transport(transport=str(n), room=str(n), offer=peers.OFFER)
+        assert await refusal(engine.create_transport(transport="x", room="r", offer=peers.OFFER)) == "limit_exceeded"
         await engine.close_transport(transport="0")
-        await engine.create_transport(transport="x", room="r", offer=text)
+        await engine.create_transport(transport="x", room="r", offer=peers.OFFER)
 
 
 async def test_many_commands_at_once_are_all_answered(engine: AsyncEngine) -> None:
@@ -187,7 +176,7 @@ async def test_a_forked_child_is_refused() -> None:
 
 async def test_figures_have_names(engine: AsyncEngine) -> None:
     """Counters per worker; stats of what exists."""
-    await engine.create_transport(transport="t", room="r", offer=await offer())
+    await engine.create_transport(transport="t", room="r", offer=peers.OFFER)
     assert await engine.stats() is not None
     await peers.until(lambda: sum(c.get("transports", 0) for c in engine.counters()) == 1, "counters are published")
     assert all("rx_datagrams" in c and "busy_us" in c for c in engine.counters())
@@ -227,7 +216,7 @@ async def test_a_garbage_datagram_changes_nothing(engine: AsyncEngine) -> None:
 
 async def test_a_closed_transport_is_told(engine: AsyncEngine) -> None:
     """One event, with the reason."""
-    await engine.create_transport(transport="t", room="r", offer=await offer())
+    await engine.create_transport(transport="t", room="r", offer=peers.OFFER)
     await engine.close_transport(transport="t")
     async with asyncio.timeout(peers.DEADLINE_S):
         async for event in engine.events:
