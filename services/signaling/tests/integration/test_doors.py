@@ -151,7 +151,7 @@ REQUESTS: list[tuple[str, dict[str, Any], int]] = [
     ("message too large", {"send_message": pb.SendMessageRequest(payload=b"x" * 65_537)}, common.ERROR_CODE_TOO_LARGE),
     (
         "wish for nothing",
-        {"subscribe": pb.SubscribeRequest(wishes=[pb.TrackWish()])},
+        {"subscribe": pb.SubscribeRequest(wishes=[pb.TrackWish(track_id="tr_x")])},
         common.ERROR_CODE_PUBLICATION_NOT_FOUND,
     ),
     ("long name", {"update_participant": pb.UpdateParticipantRequest(name="x" * 300)}, common.ERROR_CODE_TOO_LARGE),
