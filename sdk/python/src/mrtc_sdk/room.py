@@ -255,30 +255,43 @@ class Room:
             self._map_slots(reply.negotiate.slots)
 
     async def _restore_media(self) -> None:
-        """A new peer connection with the same publications, after the media node was lost."""
-        async with self._negotiating:
-            old, new = self._active_transport, self._new_transport()
-            await old.aclose()
-            counts = {
-                kind: sum(1 for t in self._local_tracks.values() if t.kind == kind) for kind in ("audio", "video")
-            }
-            for _ in range(counts["audio"] - 1):
-                new.add_line("audio")
-            for _ in range(counts["video"] - 1):
-                new.add_line("video")
-            offer = await new.offer()
-            for local in self._local_tracks.values():
-                line = new.free_line(local.kind)
-                if line is not None:
-                    line.sender.replaceTrack(local.media)
-            mids = {track_id: new.line_of(local.media) or "" for track_id, local in self._local_tracks.items()}
-            self._transport = new
-            request = pb.NegotiateRequest(offer=offer, new_transport=True, track_mids=mids)
-            reply = await self._active_signal.request(pb.ClientFrame(negotiate=request))
-            await new.accept(reply.negotiate.answer)
-            self.tracks.clear()
-            self._map_slots(reply.negotiate.slots)
-        self._emit("media_restored", None)
+        """A new transport after the media node was lost; goes on trying while the server says that it may help."""
+        while True:
+            try:
+                async with self._negotiating:
+                    await self._replace_transport()
+            except RequestFailed as error:
+                if error.retry_after_ms is None:
+                    self._emit("disconnected", f"media could not be restored: {error}")
+                    return
+                await asyncio.sleep(error.retry_after_ms / 1000)
+            except MrtcError:
+                return  # the session is over, which is told elsewhere
+            else:
+                self._emit("media_restored", None)
+                return
+
+    async def _replace_transport(self) -> None:
+        """A new peer connection with the same publications."""
+        old, new = self._active_transport, self._new_transport()
+        await old.aclose()
+        counts = {kind: sum(1 for t in self._local_tracks.values() if t.kind == kind) for kind in ("audio", "video")}
+        for _ in range(counts["audio"] - 1):
+            new.add_line("audio")
+        for _ in range(counts["video"] - 1):
+            new.add_line("video")
+        offer = await new.offer()
+        for local in self._local_tracks.values():
+            line = new.free_line(local.kind)
+            if line is not None:
+                line.sender.replaceTrack(local.media)
+        mids = {track_id: new.line_of(local.media) or "" for track_id, local in self._local_tracks.items()}
+        self._transport = new
+        request = pb.NegotiateRequest(offer=offer, new_transport=True, track_mids=mids)
+        reply = await self._active_signal.request(pb.ClientFrame(negotiate=request))
+        await new.accept(reply.negotiate.answer)
+        self.tracks.clear()
+        self._map_slots(reply.negotiate.slots)
 
     async def _on_resumed(self, reply: pb.ResumeResponse) -> None:
         self._take_snapshot(reply.snapshot)

@@ -88,8 +88,19 @@ class Transport:
 
     async def accept(self, answer: str) -> None:
         """Takes the server's answer; ICE and DTLS start."""
-        await self.pc.setRemoteDescription(RTCSessionDescription(sdp=answer, type="answer"))
+        await self.pc.setRemoteDescription(RTCSessionDescription(sdp=repeat_candidates(answer), type="answer"))
 
     async def aclose(self) -> None:
         """Closes the peer connection."""
         await self.pc.close()
+
+
+def repeat_candidates(sdp: str) -> str:
+    """The SDP with the candidates of the first bundled m-line on the others too.
+
+    RFC 8843 section 7.3 puts them on the first line only; aiortc with max-bundle takes those of the last line.
+    """
+    head, *lines = sdp.split("\r\nm=")
+    candidates = [a for a in lines[0].split("\r\n") if a.startswith(("a=candidate:", "a=end-of-candidates"))]
+    repeated = [line.rstrip("\r\n") + "".join(f"\r\n{a}" for a in candidates) for line in lines[1:]]
+    return "\r\nm=".join([head, lines[0].rstrip("\r\n"), *repeated]) + "\r\n"
