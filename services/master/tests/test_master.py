@@ -171,7 +171,11 @@ async def test_nodes_over_http_need_the_secret(master: Master, stub: Any, add_no
         assert [node["id"] for node in listed.json()["nodes"]] == [agent.node_id]
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/readyz")).json()["is_ready"] is True
-        assert 'mrtc_master_nodes_count{kind="mcu",state="ready"} 1.0' in (await client.get("/metrics")).text
+
+        async def is_counted() -> bool:
+            return 'mrtc_master_nodes_count{kind="mcu",state="ready"} 1.0' in (await client.get("/metrics")).text
+
+        await wait_until(is_counted)
 
 
 async def test_the_sessions_of_a_dead_node_are_told(nats_link: NatsLink, stub: Any, add_node: Any) -> None:
