@@ -47,7 +47,7 @@ fn unit(codec: Codec, number: u8, is_keyframe: bool, len: usize) -> Vec<u8> {
 }
 
 fn frame(codec: Codec, number: u32, gap_us: u64, keyframe_every: u32, len: usize) -> SourceFrame {
-    let is_keyframe = number % keyframe_every == 0;
+    let is_keyframe = number.is_multiple_of(keyframe_every);
     SourceFrame {
         pts_us: 5_000 + u64::from(number) * gap_us,
         is_keyframe,
