@@ -161,3 +161,13 @@ def test_the_newest_join_with_an_identity_wins(alice: Caller, bob: Caller, room:
     bob.join(room, "same")
     alice.event("disconnected", "duplicate_identity")
     assert bob.page.evaluate("window.call.room.state") == "connected"
+
+
+def test_the_json_protocol_does_the_same(alice: Caller, bob: Caller, room: str) -> None:
+    """Frames that people can read carry a whole call."""
+    alice.join(room, "alice", protocol="json")
+    alice.publish(ALICE, ALICE_HZ)
+    bob.join(room, "bob", protocol="json")
+    bob.sees("alice", ALICE)
+    bob.send("as text")
+    alice.has_messages(1)

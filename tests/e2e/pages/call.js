@@ -45,8 +45,11 @@ function follow(room) {
   });
 }
 
-const find = (identity, source) =>
-  [...call.room.remoteParticipants.values()].find((one) => one.identity === identity)?.track(source);
+/** A played file and a WHIP stream have sound and picture of one source. */
+const find = (identity, source, kind = source === 'microphone' ? 'audio' : 'video') =>
+  [...call.room.remoteParticipants.values()]
+    .find((one) => one.identity === identity)
+    ?.tracks.find((track) => track.source === source && track.kind === kind);
 
 /** Joins; returns nothing, or the error as data. */
 call.join = async (url, token, options = {}) => {
@@ -114,7 +117,7 @@ call.see = (identity, source = 'camera') => {
 
 /** The strongest frequency that is heard of somebody; null without a track. */
 call.hear = (identity) => {
-  const track = find(identity, 'microphone') ?? find(identity, 'file');
+  const track = find(identity, 'microphone') ?? find(identity, 'file', 'audio');
   const ear = track && ears.get(track.id);
   return ear ? ear() : null;
 };
