@@ -87,7 +87,7 @@ pub struct Allocation {
 const UP_SHARE: f64 = 0.9;
 /// ... and only when that held for so long.
 const UP_HOLD: Duration = Duration::from_millis(1000);
-/// A raise that had to be taken back within this doubles the wait of the next one ...
+/// A raise after which something had to be lowered within this doubles the wait of the next one ...
 const FAILED_RAISE: Duration = Duration::from_secs(10);
 /// ... up to this.
 const MAX_UP_HOLD: Duration = Duration::from_secs(16);
@@ -107,9 +107,6 @@ struct Memory {
     /// The top of the ladder at the last call: what was asked for.
     top: Target,
     up_since: Option<Instant>,
-    up_hold: Duration,
-    raised_at: Option<Instant>,
-    lowered_at: Option<Instant>,
     smoothed_bps: [f64; MAX_SPATIAL],
     is_used: bool,
 }
@@ -122,9 +119,6 @@ impl Memory {
             target: Target::Paused,
             top: Target::Paused,
             up_since: None,
-            up_hold: UP_HOLD,
-            raised_at: None,
-            lowered_at: None,
             smoothed_bps: [0.0; MAX_SPATIAL],
             is_used: true,
         }
@@ -143,22 +137,35 @@ impl Memory {
         }
         factors
     }
+}
 
-    fn lower(&mut self, now: Instant) {
-        if self.raised_at.is_some_and(|at| now < at + FAILED_RAISE) {
-            self.up_hold = (self.up_hold * 2).min(MAX_UP_HOLD);
+/// How careful to be with raises. One for all subscriptions: what fails is the path, not one of them.
+#[derive(Debug)]
+struct Caution {
+    hold: Duration,
+    raised_at: Option<Instant>,
+    lowered_at: Option<Instant>,
+}
+
+impl Default for Caution {
+    fn default() -> Self {
+        Self { hold: UP_HOLD, raised_at: None, lowered_at: None }
+    }
+}
+
+impl Caution {
+    fn on_lowered(&mut self, now: Instant) {
+        if self.raised_at.take().is_some_and(|at| now < at + FAILED_RAISE) {
+            self.hold = (self.hold * 2).min(MAX_UP_HOLD);
         }
-        self.raised_at = None;
-        self.up_since = None;
         self.lowered_at = Some(now);
     }
 
-    /// True when going up was possible for long enough.
-    fn may_rise(&mut self, now: Instant) -> bool {
+    fn hold(&mut self, now: Instant) -> Duration {
         if self.lowered_at.is_none_or(|at| now >= at + FORGIVE_AFTER) {
-            self.up_hold = UP_HOLD;
+            self.hold = UP_HOLD;
         }
-        now >= *self.up_since.get_or_insert(now) + self.up_hold
+        self.hold
     }
 }
 
@@ -177,6 +184,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Allocator {
     memories: Vec<Memory>,
+    caution: Caution,
     /// In order of importance, audio first; paused ones are not in it.
     entries: Vec<Entry>,
     full: Vec<Option<usize>>,
@@ -278,13 +286,16 @@ impl Allocator {
             let current = memory.step.map(|_| entry.ladder.step_of(memory.target));
             entry.step = current.min(full[index]);
             if entry.step < current {
-                memory.lower(now);
+                memory.up_since = None;
+                self.caution.on_lowered(now);
             }
         }
     }
 
     /// What fits with a margin, for long enough, goes up; at once if more is asked for than before.
     fn raise(&mut self, now: Instant, estimate_bps: u64, cautious: &[Option<usize>]) {
+        let hold = self.caution.hold(now);
+        let mut is_somebody_waiting = false;
         let cost = |e: &Entry| e.step.map_or(0, |step| e.ladder.bps(step));
         let mut total: u64 = self.entries.iter().map(cost).sum();
         for (entry, &wanted) in self.entries.iter_mut().zip(cautious) {
@@ -294,7 +305,10 @@ impl Allocator {
                 continue;
             }
             let is_asked_for = entry.ladder.top() != memory.top && entry.step.is_some();
-            if !is_asked_for && !memory.may_rise(now) {
+            // Nobody overtakes a more important one that still waits.
+            let is_waiting = now < *memory.up_since.get_or_insert(now) + hold || is_somebody_waiting;
+            if is_waiting && !is_asked_for {
+                is_somebody_waiting = true;
                 continue;
             }
             let others = total - cost(entry);
@@ -304,7 +318,7 @@ impl Allocator {
             if let Some(step) = best {
                 entry.step = Some(step);
                 total = others + entry.ladder.bps(step);
-                memory.raised_at = Some(now);
+                self.caution.raised_at = Some(now);
                 memory.up_since = None;
             }
         }

@@ -123,9 +123,9 @@ impl Bandwidth {
         self.allocate_at
     }
 
-    /// Looks at the targets at the next opportunity: a demand changed.
-    pub(crate) fn allocate_soon(&mut self, now: Instant) {
-        self.allocate_at = self.allocate_at.min(now);
+    /// The last result of `allocate`.
+    pub(crate) fn allocation(&self) -> &Allocation {
+        self.allocator.allocation()
     }
 
     /// Shares the estimate among the demands.

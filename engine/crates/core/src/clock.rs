@@ -44,7 +44,7 @@ impl Clock {
 pub(crate) fn ntp_of_unix_us(unix_us: i64) -> u64 {
     let us = unix_us + NTP_TO_UNIX_S * 1_000_000;
     let (seconds, rest) = (us.div_euclid(1_000_000) as u64, us.rem_euclid(1_000_000) as u64);
-    seconds << 32 | (rest << 32) / 1_000_000
+    (seconds << 32) | ((rest << 32) / 1_000_000)
 }
 
 /// Unix microseconds of NTP time.
@@ -68,7 +68,7 @@ pub(crate) struct RemoteClock {
 
 impl RemoteClock {
     /// A report of the remote clock's `remote_us` came at our `local_us`. Returns its time on our clock.
-    pub(crate) fn to_local(&mut self, remote_us: i64, local_us: i64) -> i64 {
+    pub(crate) fn local_us(&mut self, remote_us: i64, local_us: i64) -> i64 {
         let sample = local_us.saturating_sub(remote_us);
         let offset = match self.offset_us {
             Some(offset) if offset.abs_diff(sample) < MAX_STEP_US as u64 => sample.min(offset + DRIFT_US),
@@ -93,10 +93,10 @@ mod tests {
     #[test]
     fn the_least_delay_stands_for_the_path() {
         let mut clock = RemoteClock::default();
-        assert_eq!(clock.to_local(1_000_000, 5_050_000), 5_050_000);
-        assert_eq!(clock.to_local(2_000_000, 6_020_000), 6_020_000);
-        assert_eq!(clock.to_local(3_000_000, 7_090_000), 7_020_000 + DRIFT_US);
+        assert_eq!(clock.local_us(1_000_000, 5_050_000), 5_050_000);
+        assert_eq!(clock.local_us(2_000_000, 6_020_000), 6_020_000);
+        assert_eq!(clock.local_us(3_000_000, 7_090_000), 7_020_000 + DRIFT_US);
         // Another clock altogether.
-        assert_eq!(clock.to_local(900_000_000, 8_000_000), 8_000_000);
+        assert_eq!(clock.local_us(900_000_000, 8_000_000), 8_000_000);
     }
 }

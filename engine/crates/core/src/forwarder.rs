@@ -1,5 +1,7 @@
 //! One receiver's view of a track: which packets it gets, and as which packets of its own stream.
 
+use mrtc_rtp::id::ExtSeq;
+
 use crate::allocator::Target;
 use crate::keys::TrackKey;
 use crate::layer_selector::{LayerSelector, SelectorPacket, Verdict};
@@ -63,8 +65,9 @@ impl Forwarder {
         self.selector.reset();
     }
 
-    pub(crate) fn rewriter_mut(&mut self) -> &mut RtpRewriter {
-        &mut self.rewriter
+    /// A number for a packet of padding.
+    pub(crate) fn pad(&mut self) -> ExtSeq {
+        self.rewriter.pad().0
     }
 
     /// The highest timestamp sent.

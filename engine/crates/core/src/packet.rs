@@ -81,7 +81,6 @@ impl Packet {
     pub fn dependency_descriptor(&self) -> &[u8] {
         &self.data[..self.dd_len]
     }
-
 }
 
 /// Where an RTP timestamp lies on this node's wall clock; from a sender report.

@@ -343,13 +343,11 @@ mod tests {
         fn no_number_is_used_twice(steps in prop::collection::vec(0u8..10, 1..300)) {
             let now = Instant::now();
             let mut rewriter = RtpRewriter::new(7);
-            let mut seq = 1_000u64;
-            rewriter.switch(&vp8(seq, 0, 0, now), 90_000, None);
+            rewriter.switch(&vp8(1_000, 0, 0, now), 90_000, None);
             let mut used = vec![];
             let mut held: Option<Packet> = None;
-            for step in steps {
+            for (seq, step) in (1_000u64..).zip(steps) {
                 let p = vp8(seq, seq as u32, seq as u16, now);
-                seq += 1;
                 match step {
                     0..=2 => rewriter.skip(&p),
                     3 => used.push(rewriter.pad().0.0),

@@ -73,6 +73,8 @@ pub(crate) struct Slot {
     pub(crate) forwarder: Forwarder,
     pub(crate) history: Option<SendHistory>,
     pub(crate) figures: SlotFigures,
+    /// The packet sent last was the last one of its picture.
+    pub(crate) is_between_pictures: bool,
     codecs: Vec<LineCodec>,
     exts: SlotExts,
     first_seq: ExtSeq,
@@ -81,7 +83,12 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Of a negotiated line that is a slot. `random` gives the first numbers of its streams.
-    pub(crate) fn new(line: usize, negotiated: &NegotiatedLine, is_two_byte_allowed: bool, random: u64) -> Option<Self> {
+    pub(crate) fn new(
+        line: usize,
+        negotiated: &NegotiatedLine,
+        is_two_byte_allowed: bool,
+        random: u64,
+    ) -> Option<Self> {
         let forwarder = Forwarder::new(random);
         let first_seq = forwarder.rewriter().newest_seq().next();
         Some(Self {
@@ -93,6 +100,7 @@ impl Slot {
             forwarder,
             history: None,
             figures: SlotFigures::default(),
+            is_between_pictures: false,
             codecs: negotiated.codecs.clone(),
             exts: SlotExts::new(&negotiated.exts, is_two_byte_allowed),
             first_seq,
@@ -192,6 +200,7 @@ impl Slot {
 
     /// Enters a packet that was sent for the first time.
     pub(crate) fn note_sent(&mut self, now: Instant, record: SendRecord, payload_len: usize) {
+        self.is_between_pictures = record.rewritten.marker;
         if let Some(history) = &mut self.history {
             history.insert(now, record);
         }

@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let map = map(&[(4, ExtKind::Mid), (3, ExtKind::TransportCc), (2, ExtKind::AbsSendTime), (1, ExtKind::AudioLevel)]);
+        let map =
+            map(&[(4, ExtKind::Mid), (3, ExtKind::TransportCc), (2, ExtKind::AbsSendTime), (1, ExtKind::AudioLevel)]);
         let exts = SlotExts::new(&map, false);
         let mut packet = packet(1, Instant::now());
         packet.audio_level = Some(AudioLevel { level: 30, is_voice: true });

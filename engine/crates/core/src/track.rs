@@ -35,22 +35,13 @@ pub(crate) const UNWANTED_DELAY: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A client's m-line.
-    Transport {
-        transport: TransportKey,
-        line: usize,
-    },
+    Transport { transport: TransportKey, line: usize },
     /// Another node.
-    Relay {
-        relay: RelaySlot,
-        handle: u32,
-    },
+    Relay { relay: RelaySlot, handle: u32 },
     /// Frames of this process.
     Source,
     /// Another shard.
-    Shard {
-        shard: ShardIndex,
-        mirror: MirrorKey,
-    },
+    Shard { shard: ShardIndex, mirror: MirrorKey },
 }
 
 /// A slot that carries the track.

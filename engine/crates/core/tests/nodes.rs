@@ -86,9 +86,7 @@ fn relayed(seed: u64, link: LinkConfig) -> (Net, usize, usize) {
     net.publish(alice, "audio", 0);
     net.publish(alice, "video", 1);
     net.open_relay(a, b, "a-b");
-    net.run_until(2 * SECOND, |net| {
-        (0..2).all(|node| net.has_event(node, |e| matches!(e, Event::RelayUp { .. })))
-    });
+    net.run_until(2 * SECOND, |net| (0..2).all(|node| net.has_event(node, |e| matches!(e, Event::RelayUp { .. }))));
     carry(&mut net, a, b, "audio", 7, Codec::Opus);
     carry(&mut net, a, b, "video", 8, Codec::Vp8);
     (net, alice, bob)

@@ -12,10 +12,8 @@ use support::{ClientSpec, Net, wanted};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn layers(client: usize) -> [Vp8Source; 3] {
-    let layer = |rid, height, packets| Vp8Source {
-        packets_per_frame: packets,
-        ..Vp8Source::new(client, 1, Some(rid), height)
-    };
+    let layer =
+        |rid, height, packets| Vp8Source { packets_per_frame: packets, ..Vp8Source::new(client, 1, Some(rid), height) };
     [layer("q", 180, 1), layer("h", 360, 2), layer("f", 720, 4)]
 }
 

@@ -94,7 +94,8 @@ fn a_muted_track_sends_nothing_and_comes_back_at_a_key_frame() {
     }
     let first = client.packets[before..].iter().find(|p| p.payload.len() > 500).expect("video goes on");
     assert!(read_vp8(&first.payload).is_keyframe);
-    let times: Vec<u32> = client.sorted(*client.packets[before].header.ssrc).iter().map(|p| p.header.timestamp).collect();
+    let times: Vec<u32> =
+        client.sorted(*client.packets[before].header.ssrc).iter().map(|p| p.header.timestamp).collect();
     assert!(times.windows(2).all(|w| (w[1].wrapping_sub(w[0]) as i32) >= 0));
 }
 

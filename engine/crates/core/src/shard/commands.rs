@@ -167,7 +167,8 @@ impl Shard {
         let transport = &self.transports[key.index()];
         let is_wanted = |l: &crate::sdp::NegotiatedLine| l.mid.as_str() == mid && l.usage == LineUse::Inbound;
         let line = transport.negotiated.lines.iter().position(is_wanted);
-        let line = line.ok_or_else(|| Error::BadRequest(format!("transport {transport_id} sends nothing on mid {mid}")))?;
+        let line =
+            line.ok_or_else(|| Error::BadRequest(format!("transport {transport_id} sends nothing on mid {mid}")))?;
         if let Some((_, track)) = transport.rx.streams.published.iter().find(|(l, _)| *l == line) {
             // The same order again is no error, so that it can be repeated after a lost reply.
             let track = &self.tracks[track.index()];

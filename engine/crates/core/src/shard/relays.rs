@@ -279,7 +279,7 @@ impl Shard {
             Message::SenderReport { handle, layer, rtp_timestamp, ntp_unix_us } => {
                 let local_us = self.clock.unix_us(self.now);
                 let link = &mut self.relays[key.index()];
-                let unix_us = link.clock.to_local(ntp_unix_us, local_us);
+                let unix_us = link.clock.local_us(ntp_unix_us, local_us);
                 if let Some(track) = link.imports.get(&handle).map(|i| i.track) {
                     self.set_sender_report(track, layer, SenderReportMap { rtp_timestamp, unix_us });
                 }
@@ -301,7 +301,8 @@ impl Shard {
         let now = self.now;
         let link = &mut self.relays[key.index()];
         let import = link.imports.get_mut(&media.handle);
-        let Some((track_key, layer)) = import.and_then(|i| Some((i.track, i.layers.get_mut(usize::from(media.layer))?)))
+        let Some((track_key, layer)) =
+            import.and_then(|i| Some((i.track, i.layers.get_mut(usize::from(media.layer))?)))
         else {
             self.counters.drop_relay += 1;
             return;
@@ -348,7 +349,9 @@ impl Shard {
     fn resend_relayed(&mut self, key: RelaySlot, handle: u32, layer: u8, seqs: &SeqList<'_>) {
         let link = &mut self.relays[key.index()];
         let Some(track_key) = link.exports.get(&handle).copied() else { return };
-        let Some(entry) = self.tracks.get(track_key.index()).and_then(|t| t.layers.get(usize::from(layer))) else { return };
+        let Some(entry) = self.tracks.get(track_key.index()).and_then(|t| t.layers.get(usize::from(layer))) else {
+            return;
+        };
         let Some(newest) = entry.ring.newest() else { return };
         for seq in seqs.iter() {
             let seq = ExtSeq(nearest(newest.0, u64::from(seq.0), 16));

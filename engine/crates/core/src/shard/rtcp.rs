@@ -60,7 +60,7 @@ impl Shard {
         let transport = &mut self.transports[key.index()];
         let Some(stream) = transport.rx.streams.list.iter_mut().find(|s| s.ssrc == info.ssrc) else { return };
         stream.last_report = Some((info.compact_ntp(), now));
-        let unix_us = transport.remote_clock.to_local(unix_us_of_ntp(info.ntp), local_us);
+        let unix_us = transport.remote_clock.local_us(unix_us_of_ntp(info.ntp), local_us);
         let map = SenderReportMap { rtp_timestamp: info.rtp_timestamp, unix_us };
         if let Some(track) = stream.track {
             let layer = stream.layer;

@@ -15,7 +15,11 @@ use crate::track::Subscriber;
 /// How a wanted track can be sent.
 enum Placement {
     /// In this slot, by this track (the first name or an alternative).
-    Slot { slot: usize, track: TrackKey, format: Format },
+    Slot {
+        slot: usize,
+        track: TrackKey,
+        format: Format,
+    },
     Unplaced,
     NoCommonCodec,
     Missing,
@@ -125,7 +129,14 @@ impl Shard {
         }
     }
 
-    fn attach_slot(&mut self, key: TransportKey, slot: usize, wanted: Subscription, track_key: TrackKey, format: Format) {
+    fn attach_slot(
+        &mut self,
+        key: TransportKey,
+        slot: usize,
+        wanted: Subscription,
+        track_key: TrackKey,
+        format: Format,
+    ) {
         let now = self.now;
         let track = &mut self.tracks[track_key.index()];
         let transport = &mut self.transports[key.index()];

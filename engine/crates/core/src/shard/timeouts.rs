@@ -63,9 +63,9 @@ impl Shard {
         let mut next: Option<Instant> = None;
         for (id, room) in &mut self.rooms {
             if let Some(speakers) = room.speakers.poll(now) {
-                let named = speakers.iter().filter_map(|(key, level)| {
-                    self.tracks.get(key.index()).map(|track| (track.id.clone(), *level))
-                });
+                let named = speakers
+                    .iter()
+                    .filter_map(|(key, level)| self.tracks.get(key.index()).map(|track| (track.id.clone(), *level)));
                 self.events.push_back(Event::ActiveSpeakers { room: id.clone(), speakers: named.collect() });
             }
             next = [next, room.speakers.next_timeout()].into_iter().flatten().min();

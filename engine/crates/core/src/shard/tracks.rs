@@ -1,6 +1,6 @@
 //! The life of tracks: made, muted, ended, changed.
 
-use super::{Room, Shard};
+use super::Shard;
 use crate::command::{Codec, Kind};
 use crate::directory::TrackEntry;
 use crate::error::Error;
@@ -25,7 +25,7 @@ impl Shard {
             return Err(Error::AlreadyExists(format!("track {}", info.track)));
         }
         if info.kind == Kind::Audio && !matches!(origin, Origin::Relay { .. }) {
-            self.rooms.entry(room.clone()).or_insert_with(Room::default).audio_tracks += 1;
+            self.rooms.entry(room.clone()).or_default().audio_tracks += 1;
         }
         Ok(self.insert_track(&info, room, origin))
     }

@@ -31,7 +31,6 @@ pub(crate) struct TransportRx {
 /// A packet of media, opened and understood. Ranges are into the datagram's buffer.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
-    pub(crate) stream: usize,
     pub(crate) track: TrackKey,
     pub(crate) layer: u8,
     pub(crate) codec: Codec,
@@ -107,10 +106,8 @@ impl TransportRx {
             self.twcc.on_packet(SeqNo(number), now);
         }
         let known = self.streams.find(header.ssrc);
-        let found = known.map_or_else(
-            || self.streams.learn(header.ssrc, header.pt, &values, &negotiated.lines, max_ssrcs),
-            Ok,
-        );
+        let found =
+            known.map_or_else(|| self.streams.learn(header.ssrc, header.pt, &values, &negotiated.lines, max_ssrcs), Ok);
         let ssrc_use = match found {
             Ok(found) => found,
             Err(NoStream::Unknown) => {
@@ -164,7 +161,6 @@ impl TransportRx {
         let frame = stream.read_descriptor(values.dependency_descriptor.filter(|_| format.codec != Codec::Vp8));
         let info = PayloadInfo::inspect(format.codec.into(), &plain[placed.payload.clone()], frame.as_ref());
         Some(Received {
-            stream: placed.stream,
             track,
             layer: stream.layer,
             codec: format.codec,

@@ -48,7 +48,6 @@ pub(crate) struct StreamRx {
 pub(crate) struct StreamFormat {
     pt: Pt,
     pub(crate) codec: Codec,
-    pub(crate) has_nack: bool,
     pub(crate) has_pli: bool,
 }
 
@@ -100,12 +99,7 @@ impl StreamRx {
             return Some(format);
         }
         let found = line.codecs.iter().find(|c| c.pt == pt)?;
-        self.format = Some(StreamFormat {
-            pt,
-            codec: found.codec,
-            has_nack: found.feedback.nack,
-            has_pli: found.feedback.pli,
-        });
+        self.format = Some(StreamFormat { pt, codec: found.codec, has_pli: found.feedback.pli });
         self.format
     }
 

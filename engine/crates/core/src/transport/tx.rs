@@ -170,7 +170,13 @@ impl TransportTx {
     }
 
     /// Answers a NACK: what can be sent again waits for the next flush.
-    pub(crate) fn resend(&mut self, now: Instant, slot: usize, lost: impl Iterator<Item = SeqNo>, counters: &mut Counters) {
+    pub(crate) fn resend(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        lost: impl Iterator<Item = SeqNo>,
+        counters: &mut Counters,
+    ) {
         let rtt = self.bandwidth.rtt();
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let (Some(history), Some(carried)) = (&mut entry.history, &entry.carried) else { return };
@@ -296,20 +302,22 @@ impl TransportTx {
         }
     }
 
-    /// What a probe still lacks, as packets of padding on a retransmission stream.
+    /// What a probe still lacks, as packets of padding: on a retransmission stream, or, of a client that takes none,
+    /// between two pictures.
     fn send_padding(&mut self, path: Dest, srtp: &Outbound, cx: &mut FlushContext<'_>, out: &mut impl Outbox) {
         for _ in 0..MAX_PROBE_PACKETS {
-            if self.bandwidth.padding_budget(cx.now) < PADDING_LEN {
+            if self.bandwidth.padding_budget(cx.now) < PADDING_LEN || !self.queue.is_empty() {
                 return;
             }
-            let Some(slot) = self.slots.iter_mut().find(|s| s.is_paddable()) else { return };
-            let Some((ssrc, pt)) = slot.rtx() else { return };
-            let (seq, timestamp) = (slot.next_rtx_seq(), slot.forwarder.newest_timestamp());
-            let mut values = slot.exts_of_padding();
+            let Some((head, slot)) = self.slots.iter_mut().find_map(|slot| Some((padding_head(slot)?, slot))) else {
+                return;
+            };
             let transport_cc = slot.has_transport_cc().then_some(self.transport_cc);
-            values.transport_cc = self.transport_cc;
-            values.abs_send_time = abs_send_time(cx.now.saturating_duration_since(self.epoch));
-            let head = Head { pt, ssrc, seq, timestamp, marker: false };
+            let values = SlotExtValues {
+                transport_cc: self.transport_cc,
+                abs_send_time: abs_send_time(cx.now.saturating_duration_since(self.epoch)),
+                ..slot.exts_of_padding()
+            };
             let exts = slot.exts();
             let body = Body { exts, values, osn: None, payload: &[], patch: Patch::None, padding: PADDING_LEN };
             let size = FIXED_HEADER_LEN + exts.len(&body.values) + PADDING_LEN + srtp.rtp_overhead();
@@ -354,7 +362,14 @@ impl TransportTx {
     }
 
     /// Seals one packet to the front of `buf` and returns its length; zero if its track has let it go.
-    fn seal(&mut self, srtp: &Outbound, out: &Outgoing, padding: usize, buf: &mut [u8], cx: &mut FlushContext<'_>) -> usize {
+    fn seal(
+        &mut self,
+        srtp: &Outbound,
+        out: &Outgoing,
+        padding: usize,
+        buf: &mut [u8],
+        cx: &mut FlushContext<'_>,
+    ) -> usize {
         let track = cx.tracks.get(out.track.index());
         let Some(packet) = track.and_then(|t| t.packet(out.layer, out.source_seq)) else { return 0 };
         let slot = &mut self.slots[usize::from(out.slot)];
@@ -418,6 +433,18 @@ impl Outgoing {
             rewritten: record.rewritten,
         }
     }
+}
+
+/// Number and stream of a packet of padding, if a slot can carry one now.
+fn padding_head(slot: &mut Slot) -> Option<Head> {
+    let (pt, ssrc, seq) = match slot.rtx() {
+        Some((ssrc, pt)) => (pt, ssrc, slot.next_rtx_seq()),
+        None if slot.kind == Kind::Video && slot.is_between_pictures => {
+            (slot.carried.as_ref()?.format.pt, slot.source.ssrc, slot.forwarder.pad())
+        }
+        None => return None,
+    };
+    Some(Head { pt, ssrc, seq, timestamp: slot.forwarder.newest_timestamp(), marker: false })
 }
 
 /// Sends one datagram that is neither media nor part of a run.

@@ -185,7 +185,8 @@ impl Client {
         let rid_value: Option<Rid> = rid.map(Rid::from);
         let mut api = self.rtc.direct_api();
         let stream = api.stream_tx_by_mid(mid, rid_value).expect("a stream of the line");
-        let ext_vals = ExtensionValues { audio_level: packet.audio_level, voice_activity: Some(true), ..Default::default() };
+        let ext_vals =
+            ExtensionValues { audio_level: packet.audio_level, voice_activity: Some(true), ..Default::default() };
         let write = RtpWrite::new(packet.pt.into(), packet.seq.into(), packet.timestamp, now, packet.payload.clone())
             .marker(packet.marker)
             .ext_vals(ext_vals)
@@ -211,6 +212,20 @@ impl Client {
             }
         }
         ssrcs
+    }
+
+    /// An offer that restarts ICE.
+    pub fn restart_offer(&mut self) -> (String, SdpPendingOffer) {
+        let mut changes = self.rtc.sdp_api();
+        changes.ice_restart(true);
+        let (offer, pending) = changes.apply().expect("an offer");
+        (offer.to_sdp_string(), pending)
+    }
+
+    /// From now on the client is elsewhere on the network.
+    pub fn move_to(&mut self, addr: SocketAddr) {
+        self.addr = addr;
+        self.rtc.add_local_candidate(Candidate::host(addr, "udp").unwrap());
     }
 
     /// Asks for a key frame of everything that comes on an SSRC.

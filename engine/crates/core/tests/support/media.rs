@@ -138,7 +138,13 @@ pub struct Vp8Seen {
 pub fn read_vp8(p: &[u8]) -> Vp8Seen {
     let is_first = p[0] & 0x10 != 0;
     let is_keyframe = is_first && p[6] & 1 == 0;
-    let at = 6 + if is_keyframe { 10 } else if is_first { 3 } else { 0 };
+    let at = 6 + if is_keyframe {
+        10
+    } else if is_first {
+        3
+    } else {
+        0
+    };
     Vp8Seen {
         picture_id: u16::from_be_bytes([p[2], p[3]]) & 0x7fff,
         tl0: p[4],

@@ -61,8 +61,6 @@ pub struct Net {
     certificate: Certificate,
     next_command: u64,
     seed: u64,
-    /// Sees every datagram that a shard sends to a client.
-    pub on_sent: Option<Box<dyn FnMut(&Datagram)>>,
 }
 
 impl Net {
@@ -80,7 +78,6 @@ impl Net {
             certificate: Certificate::generate().expect("a certificate"),
             next_command: 0,
             seed,
-            on_sent: None,
         }
     }
 
@@ -115,7 +112,8 @@ impl Net {
         let now = self.now;
         self.nodes[node].shard.handle_command(now, id, command);
         self.drain(node);
-        let at = self.nodes[node].events.iter().position(|e| matches!(e, Event::Reply { command, .. } if *command == id));
+        let at =
+            self.nodes[node].events.iter().position(|e| matches!(e, Event::Reply { command, .. } if *command == id));
         match self.nodes[node].events.remove(at.expect("a reply")) {
             Event::Reply { result, .. } => result,
             _ => unreachable!(),
@@ -267,9 +265,6 @@ impl Net {
 
     fn route(&mut self, datagram: Datagram) {
         if let Some(client) = self.clients.iter().position(|c| c.addr == datagram.to) {
-            if let Some(on_sent) = &mut self.on_sent {
-                on_sent(&datagram);
-            }
             self.downlinks[client].send(self.now, datagram);
         } else if self.nodes.iter().any(|n| n.addr == datagram.to) {
             self.relay_link.send(self.now, datagram);
