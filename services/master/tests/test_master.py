@@ -142,6 +142,19 @@ async def test_a_draining_node_gets_nobody_until_it_is_taken_back(stub: Any, add
     assert told == [True, False]
 
 
+async def test_a_node_that_is_silent_gets_nobody_before_it_counts_as_dead(
+    master: Master, stub: Any, add_node: Any, nats_link: NatsLink
+) -> None:
+    agent = await add_node()
+    await tables.nodes(nats_link).put(
+        "mcu_silent", pb.Node(id="mcu_silent", kind=pb.NODE_KIND_MCU, state=pb.NODE_STATE_READY)
+    )
+    await wait_until(lambda: len(master.directory.nodes) == 2)
+    await wait_until(lambda: list(master.directory.heard_within(5.0)) == [agent.node_id], timeout_s=9)
+    assert len(await _nodes(stub)) == 2
+    assert {await _place(stub, room_node_ids=["mcu_silent"]) for _ in range(5)} == {agent.node_id}
+
+
 async def test_draining_an_unknown_node_is_an_error(stub: Any) -> None:
     with pytest.raises(NotFoundError):
         await call(stub.SetNodeDraining, pb.SetNodeDrainingRequest(node_id="nope", is_draining=True))

@@ -166,6 +166,7 @@ class NodeDirectory:
         self._nodes = tables.nodes(link)
         self._clock = clock or SystemClock()
         self._known: dict[str, Node] = {}
+        self._seen_at: dict[str, float] = {}
         self._missing_until: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._gone_listeners: list[Callable[[Node], None]] = []
@@ -189,6 +190,11 @@ class NodeDirectory:
     def nodes(self) -> dict[str, Node]:
         """By id."""
         return dict(self._known)
+
+    def heard_within(self, seconds: float) -> dict[str, Node]:
+        """Nodes whose heartbeat came that lately: those to give new work to, before silence makes the others dead."""
+        since = self._clock.monotonic() - seconds
+        return {node_id: node for node_id, node in self._known.items() if self._seen_at[node_id] >= since}
 
     @property
     def is_synced(self) -> bool:
@@ -218,6 +224,7 @@ class NodeDirectory:
     def _apply(self, change: Change[Node]) -> None:
         if change.value is not None:
             self._known[change.key] = change.value
+            self._seen_at[change.key] = self._clock.monotonic()
             self._missing_until.pop(change.key, None)
         elif change.is_inferred:
             self._missing_until[change.key] = self._clock.monotonic() + NODE_TTL_S
@@ -238,6 +245,7 @@ class NodeDirectory:
 
     def _remove(self, node_id: str) -> None:
         self._missing_until.pop(node_id, None)
+        self._seen_at.pop(node_id, None)
         node = self._known.pop(node_id, None)
         if node is not None:
             for listener in self._gone_listeners:

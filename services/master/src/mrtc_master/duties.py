@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mrtc.node.v1.master_service_pb2 import Node
+from mrtc.node.v1.master_service_pb2 import NODE_STATE_DRAINING, Node
 from mrtc_common import tables
 from mrtc_common.clock import Clock
 from mrtc_common.errors import MrtcError
@@ -58,7 +58,7 @@ class Duties:
         self._resync_grace_s = resync_grace_s
         self._losses = NodeLosses()
         self.view = RoomsView()
-        self._died: list[str] = []
+        self._died: list[Node] = []
         self._wake = asyncio.Event()
         self._synced = {"rooms": False, "sessions": False}
         self._tasks: list[asyncio.Task[None]] = []
@@ -84,7 +84,7 @@ class Duties:
         return all(self._synced.values())
 
     def _node_gone(self, node: Node) -> None:
-        self._died.append(node.id)
+        self._died.append(node)
         self._wake.set()
 
     async def _follow_rooms(self) -> None:
@@ -132,10 +132,11 @@ class Duties:
         if not (self._link.is_ready and self.is_synced and self._directory.is_synced):
             return
         died, self._died = self._died, []
-        for node_id in died:
-            _log.warning("node gone", gone=node_id)
-            self._figures.nodes_lost.inc()
-            await self._notifier.node_died(node_id)
+        for node in died:
+            has_drained = node.state == NODE_STATE_DRAINING
+            (_log.info if has_drained else _log.warning)("node left" if has_drained else "node died", gone=node.id)
+            self._figures.nodes_lost.labels("left" if has_drained else "died").inc()
+            await self._notifier.node_died(node.id)
         now = self._clock.monotonic()
         for session in self._losses.due(self.view.sessions.values(), set(self._directory.nodes), now):
             await self._notifier.media_node_lost(session.session_id, session.node_id)

@@ -16,7 +16,9 @@ class MasterFigures:
         self.nodes = metrics.gauge("nodes_count", "Nodes in the registry.", ["kind", "state"])
         self.node_load = metrics.gauge("node_load_ratio", "Highest load of the nodes of a kind.", ["kind"])
         self.placements = metrics.counter("placements_total", "Placements by result.", ["result"])
-        self.nodes_lost = metrics.counter("nodes_lost_total", "Nodes that left the registry while the lease was held.")
+        self.nodes_lost = metrics.counter(
+            "nodes_lost_total", "Nodes gone from the registry: `left` after a drain, or `died`.", ["how"]
+        )
         self.reaped = metrics.counter("reaped_total", "Orphans and rooms removed.", ["kind"])
         self.lease_held = metrics.gauge("lease_held", "1 while this instance does the duties that must be single.")
         self._rooms = metrics.gauge("rooms_count", "Rooms.")

@@ -12,6 +12,7 @@ from mrtc_common.nats import NatsLink
 from mrtc_common.node import NodeDirectory
 
 _DEAD_SHOWN_S = 300.0
+_SILENT_S = 5.0
 _MAX_DEAD_SHOWN = 100
 
 
@@ -30,6 +31,13 @@ class Registry:
         if not self._directory.is_synced:
             raise UnavailableError("the registry has not been read yet")
         return list(self._directory.nodes.values())
+
+    def placeable(self) -> list[Node]:
+        """Nodes to give participants to: not those silent for two heartbeats, unless all are (NATS is away).
+
+        Raises UnavailableError before the registry was read.
+        """
+        return list(self._directory.heard_within(_SILENT_S).values()) or self.alive()
 
     def all(self, kind: NodeKind.ValueType | None = None) -> list[Node]:
         """Nodes alive and lately dead, by id. Raises UnavailableError."""

@@ -55,4 +55,4 @@ class MasterServicer(master_service_pb2_grpc.MasterServiceServicer):
             excluded=frozenset(request.excluded_node_ids),
             room_nodes=tuple(request.room_node_ids),
         )
-        return self._placer.place(wanted, self._registry.alive(), self._clock.monotonic())
+        return self._placer.place(wanted, self._registry.placeable(), self._clock.monotonic())
