@@ -143,29 +143,34 @@ impl Memory {
 #[derive(Debug)]
 struct Caution {
     hold: Duration,
+    /// What all targets needed when a raise last failed: only that much and more is raised with care.
+    failed_bps: u64,
     raised_at: Option<Instant>,
     lowered_at: Option<Instant>,
 }
 
 impl Default for Caution {
     fn default() -> Self {
-        Self { hold: UP_HOLD, raised_at: None, lowered_at: None }
+        Self { hold: UP_HOLD, failed_bps: u64::MAX, raised_at: None, lowered_at: None }
     }
 }
 
 impl Caution {
-    fn on_lowered(&mut self, now: Instant) {
+    /// Something of what needed `allocated_bps` in all has to go down.
+    fn on_lowered(&mut self, now: Instant, allocated_bps: u64) {
         if self.raised_at.take().is_some_and(|at| now < at + FAILED_RAISE) {
             self.hold = (self.hold * 2).min(MAX_UP_HOLD);
+            self.failed_bps = allocated_bps;
         }
         self.lowered_at = Some(now);
     }
 
-    fn hold(&mut self, now: Instant) -> Duration {
+    /// How long a raise to `wanted_bps` in all must have been possible.
+    fn hold(&mut self, now: Instant, wanted_bps: u64) -> Duration {
         if self.lowered_at.is_none_or(|at| now >= at + FORGIVE_AFTER) {
-            self.hold = UP_HOLD;
+            (self.hold, self.failed_bps) = (UP_HOLD, u64::MAX);
         }
-        self.hold
+        if wanted_bps < self.failed_bps { UP_HOLD } else { self.hold }
     }
 }
 
@@ -287,14 +292,15 @@ impl Allocator {
             entry.step = current.min(full[index]);
             if entry.step < current {
                 memory.up_since = None;
-                self.caution.on_lowered(now);
+                self.caution.on_lowered(now, self.allocation.allocated_bps);
             }
         }
     }
 
     /// What fits with a margin, for long enough, goes up; at once if more is asked for than before.
     fn raise(&mut self, now: Instant, estimate_bps: u64, cautious: &[Option<usize>]) {
-        let hold = self.caution.hold(now);
+        let wanted = self.entries.iter().zip(cautious).map(|(e, step)| step.map_or(0, |step| e.ladder.bps(step)));
+        let hold = self.caution.hold(now, wanted.sum());
         let mut is_somebody_waiting = false;
         let cost = |e: &Entry| e.step.map_or(0, |step| e.ladder.bps(step));
         let mut total: u64 = self.entries.iter().map(cost).sum();
