@@ -222,3 +222,22 @@ async def test_openapi_health_and_demo(world: World) -> None:
         assert token["app"] == "demo"
     client = world.client()
     assert (await client.join(token["token"])).participant.identity == "zoe"
+
+
+async def test_page_does_not_hide_wrong_methods(world: World) -> None:
+    """The page is served at `/`; below the API a wrong method stays 405 and an unknown path a problem document."""
+    page = world.tmp / "page"
+    page.mkdir()
+    (page / "index.html").write_text("<title>page</title>")
+    await world.add_service(static_dir=str(page))
+    async with httpx.AsyncClient(base_url=world.url(1)) as http:
+        assert "<title>page" in (await http.get("/")).text
+        for method, path, status in (
+            ("GET", "/whip/r1", 405),
+            ("PATCH", f"{APP}/rooms", 405),
+            ("GET", "/v1/none", 404),
+            ("GET", "/none.js", 404),
+            ("GET", "/..%2f..%2fapps.sqlite3", 404),
+        ):
+            answer = await http.request(method, path)
+            assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), path

@@ -138,8 +138,8 @@ async def test_trickle_and_ice_restart(world: World, http: httpx.AsyncClient) ->
         ("POST", "/whip/r1/other", SDP | {"auth": "ok"}, PUBLISH, 403, "permission_denied"),
         ("GET", "/whip/r1", {}, "", 405, "bad_request"),
         ("PUT", "/whep/r1", {}, "", 405, "bad_request"),
-        ("DELETE", "/whip/sessions/r1/se_none", {"auth": "ok"}, "", 404, "session_not_found"),
-        ("PATCH", "/whip/sessions/r1/se_none", {"auth": "ok"}, "", 404, "session_not_found"),
+        ("DELETE", "/whip/r1/se_none", {"auth": "ok"}, "", 404, "session_not_found"),
+        ("PATCH", "/whip/r1/se_none", {"auth": "ok"}, "", 404, "session_not_found"),
         ("POST", "/whip", SDP | {"auth": "ok"}, PUBLISH, 404, "not_found"),
     ],
 )

@@ -15,6 +15,7 @@ from mrtc_common.health import Health, health_router
 from mrtc_common.ids import new_id
 from mrtc_common.log import get_logger
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
 
 from mrtc_signaling import __version__
 from mrtc_signaling.app.access import Authenticator
@@ -33,6 +34,7 @@ _log = get_logger(__name__)
 
 DEMO_APP = "demo"
 _DEMO_TTL_S = 12 * 3600
+_API_PREFIXES = ("/v1/", "/whip/", "/whep/", "/demo/")
 _MAX_JSON_BODY_BYTES = 256 * 1024
 
 
@@ -73,8 +75,18 @@ def make_http_app(
     if settings.demo:
         app.include_router(_demo_router(apps))
     if settings.static_dir is not None and settings.static_dir.is_dir():
-        app.mount("/", StaticFiles(directory=settings.static_dir, html=True), name="page")
+        page = StaticFiles(directory=settings.static_dir, html=True)
+        app.router.routes.append(_PageMount("/", page, name="page"))
     return app
+
+
+class _PageMount(Mount):
+    """The page, everywhere but below the API: there a wrong method must stay 405 and not become a missing file."""
+
+    def matches(self, scope: Any) -> tuple[Match, Any]:
+        if scope["type"] != "http" or scope["path"].startswith(_API_PREFIXES):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 def _handle_errors(app: FastAPI) -> None:

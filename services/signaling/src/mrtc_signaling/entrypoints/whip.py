@@ -38,16 +38,15 @@ class WhipDoor:
         """`/whip/…` and `/whep/…`."""
         router = APIRouter(tags=["whip"])
         for door in ("whip", "whep"):
-            # The resource first: its path also looks like an endpoint with an identity.
-            resource = f"/{door}/sessions/{{room}}/{{session_id}}"
-            router.add_api_route(resource, self._resource(door, self._patch), methods=["PATCH"], name=f"{door}_patch")
-            router.add_api_route(resource, self._resource(door, self._delete), methods=["DELETE"], name=f"{door}_end")
-            router.add_api_route(resource, self._options, methods=["OPTIONS"], include_in_schema=False)
             for path in (f"/{door}/{{room}}", f"/{door}/{{room}}/{{identity}}"):
                 router.add_api_route(
                     path, self._endpoint(door), methods=["POST"], name=f"{door}_start", status_code=201
                 )
                 router.add_api_route(path, self._options, methods=["OPTIONS"], include_in_schema=False)
+            # The methods tell it from an endpoint with an identity.
+            resource = f"/{door}/{{room}}/{{session_id}}"
+            router.add_api_route(resource, self._resource(door, self._patch), methods=["PATCH"], name=f"{door}_patch")
+            router.add_api_route(resource, self._resource(door, self._delete), methods=["DELETE"], name=f"{door}_end")
         return router
 
     # POST
@@ -69,6 +68,7 @@ class WhipDoor:
             return refusal
         token, is_in_query = bearer_token(request, in_query=True)
         access = await self._authenticator.verify(token)
+        access.room(room)
         offer = await _body(request, limits.MAX_OFFER_BYTES)
         if not offer.startswith("v=0"):
             return problem(400, "bad_offer", "the body is not SDP: it must begin with `v=0`")
@@ -79,7 +79,7 @@ class WhipDoor:
             made = await self._sessions.play(access, room, identity, offer)
         made.needs_token = not is_in_query
         headers = {
-            "Location": f"/{door}/sessions/{quote(room, safe='')}/{made.session.id}",
+            "Location": f"/{door}/{quote(room, safe='')}/{made.session.id}",
             "ETag": made.etag,
             "Accept-Patch": _FRAGMENT,
         }
