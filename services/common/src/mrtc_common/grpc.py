@@ -20,6 +20,7 @@ from .errors import InternalError, MrtcError, UnauthenticatedError, UnavailableE
 from .health import Health
 from .ids import new_id
 from .log import bound, get_logger
+from .tasks import end_tasks
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -138,9 +139,7 @@ class GrpcServer:
     async def aclose(self, grace_s: float = 1.0) -> None:
         """Refuses new calls, lets running ones end for `grace_s`."""
         if self._health_task is not None:
-            self._health_task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._health_task
+            await end_tasks(self._health_task)
         with contextlib.suppress(Exception):
             await self._health_servicer.enter_graceful_shutdown()
         await self.server.stop(grace_s)

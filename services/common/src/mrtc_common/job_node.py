@@ -22,6 +22,7 @@ from .nats import NatsLink, NatsOptions
 from .node import NodeAgent, NodeDirectory, new_node_id
 from .relay import RelayEngine, RelayManager
 from .settings import Settings, setting
+from .tasks import end_tasks
 
 _log = get_logger(__name__)
 
@@ -186,6 +187,4 @@ class JobNode:
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await end_tasks(task)

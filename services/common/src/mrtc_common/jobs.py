@@ -15,6 +15,7 @@ from . import subjects
 from .errors import MrtcError, UnavailableError
 from .log import get_logger
 from .nats import NatsLink, nats_errors
+from .tasks import end_tasks
 
 _log = get_logger(__name__)
 
@@ -25,6 +26,8 @@ _HEARTBEAT_S = 2.0
 _FETCH_TIMEOUT_S = 5.0
 _RETRY_INTERVAL_S = 0.5
 _SETTLE_TIMEOUT_S = 30.0
+# How long a job may take to complete its files before it is handed back.
+_HAND_BACK_S = 10.0
 # Jobs of all workers together that may be under way.
 _MAX_UNDER_WAY = 100_000
 
@@ -102,13 +105,18 @@ class JobQueue:
             if messages:
                 return Job(messages[0])
 
+    async def aclose(self) -> None:
+        """Wants no more jobs; `take` wants them again."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with contextlib.suppress(Exception):
+                await subscription.unsubscribe()
+
     async def _subscribe(self) -> JetStreamContext.PullSubscription:
         epoch = self._link.epoch
         if self._subscription is not None and self._epoch == epoch:
             return self._subscription
-        if self._subscription is not None:
-            with contextlib.suppress(Exception):
-                await self._subscription.unsubscribe()
+        await self.aclose()
         config = api.ConsumerConfig(
             durable_name=self._name,
             filter_subject=self._subject,
@@ -174,18 +182,14 @@ class JobWorker:
         """Takes no more jobs; those under way go on."""
         self._is_paused = True
         taker, self._taker = self._taker, None
-        if taker is not None:
-            taker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await taker
+        await end_tasks(taker)
+        # The server may have been asked for a job on our behalf: without this it would give it to nobody.
+        await self._queue.aclose()
 
     async def aclose(self) -> None:
         """Takes no more jobs and has those under way handed back."""
         await self.pause()
-        for task in list(self._jobs):
-            task.cancel()
-        if self._jobs:
-            await asyncio.wait(self._jobs)
+        await end_tasks(*self._jobs, recancel_s=_HAND_BACK_S)
 
     async def _take_jobs(self) -> None:
         while True:

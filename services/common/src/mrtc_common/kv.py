@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -18,6 +17,7 @@ from .log import get_logger
 from .nats import NatsLink, nats_errors
 from .nats_schema import DELETE_MARKER_TTL_S, bucket_stream, bucket_subject
 from .ordered import ConsumerLostError, OrderedConsumer, StoredMessage
+from .tasks import end_tasks
 
 _log = get_logger(__name__)
 
@@ -223,9 +223,7 @@ class Watch(Generic[M]):
     async def aclose(self) -> None:
         """Ends it."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
             self._task = None
 
     def __aiter__(self) -> Watch[M]:

@@ -18,6 +18,7 @@ from nats.js import JetStreamContext, api
 from .errors import LimitExceededError, UnavailableError
 from .log import get_logger
 from .nats_schema import SchemaOptions, all_streams
+from .tasks import end_tasks
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -138,9 +139,7 @@ class NatsLink:
         """Sends what is pending and closes."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end_tasks(task)
         client, self._client = self._client, None
         self._set_ready(False)
         if client is not None:

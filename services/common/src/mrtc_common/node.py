@@ -23,6 +23,7 @@ from .log import get_logger
 from .nats import NatsLink
 from .nats_schema import NODE_TTL_S
 from .subjects import drain_key, node_key
+from .tasks import end_tasks
 
 _log = get_logger(__name__)
 
@@ -106,9 +107,7 @@ class NodeAgent:
         if not self._tasks:
             return
         self._remove_listener()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         self._tasks = []
         with contextlib.suppress(UnavailableError, TimeoutError):
             async with asyncio.timeout(1):
@@ -181,9 +180,7 @@ class NodeDirectory:
 
     async def aclose(self) -> None:
         """Ends the watch."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         self._tasks = []
 
     @property

@@ -13,6 +13,7 @@ from nats.js import api
 from .errors import UnavailableError
 from .log import get_logger
 from .nats import NatsLink, nats_errors
+from .tasks import end_tasks
 
 _log = get_logger(__name__)
 
@@ -209,9 +210,7 @@ class OrderedReader:
     async def aclose(self) -> None:
         """Ends it."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
             self._task = None
 
     def __aiter__(self) -> OrderedReader:

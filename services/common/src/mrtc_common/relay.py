@@ -19,6 +19,7 @@ from .node import NodeDirectory
 from .relay_client import Import, RelayClient
 from .relay_server import RelayServer
 from .relay_types import RelayedTrack, RelayEngine
+from .tasks import end_tasks
 
 __all__ = ["ImportResult", "RelayEngine", "RelayManager", "RelayServer", "RelayedTrack"]
 
@@ -88,9 +89,7 @@ class RelayManager:
     async def aclose(self) -> None:
         """Ends all relays that this node opened."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
             self._task = None
         for client in list(self._clients.values()):
             async with client.lock:

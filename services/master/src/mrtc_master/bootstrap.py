@@ -16,6 +16,7 @@ from mrtc_common.log import get_logger
 from mrtc_common.metrics import Metrics
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.node import NodeDirectory
+from mrtc_common.tasks import end_tasks
 
 from .adapters.lease_nats import NatsLease
 from .adapters.notifier_nats import NatsNotifier
@@ -113,9 +114,7 @@ class Master:
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await end_tasks(task)
 
 
 async def serve(settings: MasterSettings, stop: asyncio.Event) -> None:

@@ -12,6 +12,7 @@ from mrtc_common.kv import Change
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink
 from mrtc_common.node import NodeDirectory
+from mrtc_common.tasks import end_tasks
 
 from .core.node_losses import NodeLosses
 from .core.reaper import Reaper
@@ -74,9 +75,7 @@ class Duties:
 
     async def aclose(self) -> None:
         """Ends."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
 
     @property
     def is_synced(self) -> bool:

@@ -18,6 +18,7 @@ from mrtc_common.metrics import Metrics
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.node import NodeAgent, NodeDirectory, new_node_id
 from mrtc_common.relay import RelayManager
+from mrtc_common.tasks import end_tasks
 
 from .adapters.engine_mrtc import EngineKit, real_engine_kit
 from .config import McuSettings
@@ -180,9 +181,7 @@ _LOAD_COUNTERS = ("tx_rtp_packets", "tx_relay_datagrams", "tx_bytes", "rx_bytes"
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await end_tasks(task)
 
 
 async def serve(settings: McuSettings, stop: asyncio.Event) -> None:

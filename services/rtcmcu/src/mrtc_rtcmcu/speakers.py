@@ -10,6 +10,7 @@ from mrtc_common import subjects
 from mrtc_common.clock import Clock
 from mrtc_common.errors import UnavailableError
 from mrtc_common.nats import NatsLink
+from mrtc_common.tasks import end_tasks
 
 from .core.speaker_pacing import Levels, SpeakerPacing
 from .core.transports import Transports
@@ -34,9 +35,7 @@ class SpeakerNotices:
     async def aclose(self) -> None:
         """Ends."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
 
     def update(self, room_key: str, speakers: Levels) -> None:
         """Takes what the engine heard."""

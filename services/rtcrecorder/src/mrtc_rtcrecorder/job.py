@@ -12,6 +12,7 @@ from mrtc_common.clock import Clock
 from mrtc_common.errors import UnavailableError
 from mrtc_common.jobs import HandBackError
 from mrtc_common.log import get_logger
+from mrtc_common.tasks import end_tasks
 
 from .core import progress
 from .core.frames import Frame
@@ -202,9 +203,7 @@ class RecordingJob:
             yield
         finally:
             tasks += [task for _, task in self._followers.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
 
     def _on_stop(self) -> None:
         self._is_stop_requested = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 from mrtc_rtcrecorder.core.media_clock import MediaClock
@@ -25,7 +27,7 @@ def test_arrival_jitter_is_smoothed() -> None:
     """Before the first sender report capture times are arrival times; 20 ms apart stays nearly that."""
     captures = [EPOCH_US + index * 20_000 + (index * 7_919 % 15_000) for index in range(500)]
     result = mapped(captures)
-    steps = [b - a for a, b in zip(result[50:], result[51:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(result[50:])]
     assert max(abs(step - 20_000) for step in steps) < 1_500
 
 
@@ -33,7 +35,7 @@ def test_a_small_correction_is_followed_smoothly() -> None:
     """The first sender report moves the timeline by 80 ms: reached within seconds, without a step over 1 ms."""
     captures = [EPOCH_US + index * 20_000 - (80_000 if index >= 50 else 0) for index in range(500)]
     result = mapped(captures)
-    steps = [b - a for a, b in zip(result, result[1:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(result)]
     assert max(abs(step - 20_000) for step in steps) <= 1_001
     assert abs(result[-1] - captures[-1]) < 2_000
 
@@ -57,4 +59,4 @@ def test_times_grow_whatever_comes(steps: list[tuple[int, int]]) -> None:
     for rtp_step, jump in steps:
         rtp += rtp_step
         result.append(clock.map(rtp, EPOCH_US + jump))
-    assert all(a < b for a, b in zip(result, result[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(result))

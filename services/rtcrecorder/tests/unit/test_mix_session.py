@@ -194,7 +194,7 @@ def test_a_machine_that_is_too_slow_loses_pictures_not_sound(session: MixSession
 
 
 def flash_and_beep(offset_us: int) -> tuple[list[Frame], list[Frame]]:
-    """White pictures and a tone in the same 200 ms of every second; the sound's capture times are off by `offset_us`."""
+    """White pictures and a tone in the same 200 ms of every second; the sound is off by `offset_us`."""
     video: Any = av.CodecContext.create("libvpx", "w")
     video.width, video.height, video.pix_fmt, video.bit_rate = 64, 64, "yuv420p", 2_000_000
     video.time_base, video.options = CLOCK, _REALTIME

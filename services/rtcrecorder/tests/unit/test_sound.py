@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -102,7 +104,7 @@ def test_the_limiter_lets_go_slowly() -> None:
     gains = [float(limiter.apply(constant(0.1))[0, -1]) / 0.1 for _ in range(60)]
     assert gains[0] < 0.3
     assert gains[-1] == pytest.approx(1.0)
-    assert all(b - a < 0.03 for a, b in zip(gains, gains[1:], strict=False))
+    assert all(b - a < 0.03 for a, b in itertools.pairwise(gains))
 
 
 @given(st.lists(st.tuples(st.integers(-2000, 20_000), st.integers(0, 2000)), max_size=30))

@@ -12,6 +12,7 @@ from mrtc.event.v1 import state_pb2
 from mrtc_common.errors import MrtcError, UnavailableError
 from mrtc_common.jobs import HandBackError
 from mrtc_common.log import get_logger
+from mrtc_common.tasks import end_tasks
 
 from .core import records
 from .core.pacer import AHEAD_US
@@ -136,9 +137,7 @@ class VodJob:
             if feeder.done():
                 await feeder
         finally:
-            for task in (feeder, stopper):
-                task.cancel()
-            await asyncio.gather(feeder, stopper, return_exceptions=True)
+            await end_tasks(feeder, stopper)
 
     async def _feed(self) -> None:
         async for frame in self._player.frames():
@@ -168,9 +167,7 @@ class VodJob:
         try:
             yield
         finally:
-            for task in (*tasks, *self._tasks):
-                task.cancel()
-            await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
+            await end_tasks(*tasks, *self._tasks)
 
     def _on_lost(self) -> None:
         self._is_lost = True

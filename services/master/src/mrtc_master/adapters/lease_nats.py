@@ -13,6 +13,7 @@ from mrtc_common.kv import KeyExistsError, RevisionMismatchError
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink
 from mrtc_common.nats_schema import LEASE_TTL_S
+from mrtc_common.tasks import end_tasks
 
 _log = get_logger(__name__)
 
@@ -53,9 +54,7 @@ class NatsLease:
         """Gives it back, so that another one takes over at once."""
         if self._task is not None:
             self._remove_listener()
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
             self._task = None
         revision, self._revision = self._revision, None
         if revision is not None:

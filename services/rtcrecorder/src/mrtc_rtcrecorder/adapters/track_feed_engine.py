@@ -12,6 +12,7 @@ from mrtc_common.errors import MrtcError
 from mrtc_common.ids import new_id
 from mrtc_common.log import get_logger
 from mrtc_common.relay import RelayManager
+from mrtc_common.tasks import end_tasks
 
 from mrtc_rtcrecorder.core.frames import Frame
 from mrtc_rtcrecorder.core.room_view import WantedTrack
@@ -98,9 +99,7 @@ class EngineTrackFeed:
         try:
             await asyncio.wait({reader, waiter}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (reader, waiter):
-                task.cancel()
-            await asyncio.gather(reader, waiter, return_exceptions=True)
+            await end_tasks(reader, waiter)
             with contextlib.suppress(MrtcError), engine_errors():
                 await self._engine.close_sink(sink=sink)
 
