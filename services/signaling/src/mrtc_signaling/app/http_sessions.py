@@ -89,7 +89,7 @@ class HttpSessions:
         return await self._join(plan, "whip", offer)
 
     async def play(self, access: Access, room: str, identity: str, offer: str) -> HttpSession:
-        """A WHEP player joins and is sent one publication: `identity`'s, or the room's first. Raises MrtcError."""
+        """A WHEP player joins and is sent one participant: `identity`, or the first of the room. Raises MrtcError."""
         if not access.token.grants.subscribe:
             raise PermissionDeniedError("the token does not permit to subscribe")
         if not any(line.receives for line in sdp.media_lines(offer)):
@@ -180,17 +180,18 @@ class HttpSessions:
 def _player_wants(
     identity: str,
 ) -> Callable[[RoomView, str, SubscriptionPolicy], list[media_service_pb2.Subscription]]:
-    """One sound and one picture of the publication that is to be played."""
+    """One sound and one picture of the participant that is to be played; what its first publication lacks, from others."""
 
     def wanted(view: RoomView, own_id: str, policy: SubscriptionPolicy) -> list[media_service_pb2.Subscription]:
         record = first_playable(view, identity or None)
         if record is None:
             return []
-        playable = {track.id for track in record.publication.tracks}
+        others = view.publications_of(record.publication.participant_id)
+        playable = [track.id for owned in (record, *others) for track in owned.publication.tracks]
+        by_track = {wish.track_id: wish for wish in wanted_subscriptions(view, own_id, policy)}
         first_of_kind: dict[int, media_service_pb2.Subscription] = {}
-        for subscription in wanted_subscriptions(view, own_id, policy):
-            if subscription.track_id in playable:
-                first_of_kind.setdefault(subscription.kind, subscription)
+        for wish in (by_track[track_id] for track_id in playable if track_id in by_track):
+            first_of_kind.setdefault(wish.kind, wish)
         return list(first_of_kind.values())
 
     return wanted
