@@ -19,13 +19,13 @@ class RoomApi:
     def __init__(self, suite: RunningSuite, room: str) -> None:
         token = suite.token(room, "api", admin="true")
         self._base = f"/v1/apps/{APP}/rooms/{room}"
-        self._client = httpx.Client(
-            base_url=suite.url, headers={"authorization": f"Bearer {token}"}, timeout=30, follow_redirects=False
-        )
+        self._url = suite.url
+        self._headers = {"authorization": f"Bearer {token}"}
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """JSON of a call that must succeed."""
-        response = self._client.request(method, path if path.startswith("/") else f"{self._base}/{path}", **options)
+        url = self._url + (path if path.startswith("/") else f"{self._base}/{path}")
+        response = httpx.request(method, url, headers=self._headers, timeout=30, **options)
         assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
         return response.json() if response.content else None
 
@@ -58,7 +58,7 @@ class RoomApi:
 
     def download(self, file: dict[str, Any], folder: Path) -> Path:
         """Fetches a file of a recording."""
-        response = self._client.get(file["url"])
+        response = httpx.get(self._url + file["url"], headers=self._headers, timeout=30)
         assert response.status_code == 200, response.text
         path = folder / file["name"]
         path.write_bytes(response.content)

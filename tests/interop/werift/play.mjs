@@ -1,6 +1,7 @@
 // Usage: node play.mjs WHEP_URL TOKEN SECONDS OUT.webm — plays a room by WHEP and records what it received (VP8, Opus).
 import { writeFileSync } from "node:fs";
-import { MediaRecorder, RTCPeerConnection, RTCRtpCodecParameters, useVP8 } from "werift";
+import { RTCPeerConnection, RTCRtpCodecParameters, useVP8 } from "werift";
+import { MediaRecorder } from "werift/nonstandard";
 
 const [url, token, seconds, out] = process.argv.slice(2);
 const pc = new RTCPeerConnection({
