@@ -8,7 +8,7 @@ use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mrtc_core::addr::Dest;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
@@ -31,7 +31,7 @@ const MAX_REFUSED_PATHS: usize = 4_096;
 /// Own addresses remembered; a host has a handful.
 const MAX_LOCALS: usize = 64;
 
-/// Room for control messages: IPv6 packet info (20 bytes) and a segment size, with their headers.
+/// Room for control messages: IPv6 packet info (20 bytes), a time stamp and a segment size, with their headers.
 const CONTROL_LEN: usize = 128;
 
 #[repr(C, align(8))]
@@ -90,6 +90,9 @@ impl UdpSocket {
         }
         // Linux 4.18 and 5.0; where they are missing every datagram is a message of its own.
         let has_gso = set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        // When a datagram came, by the kernel: while a batch collects, the thread sleeps, and bandwidth estimators on the
+        // other side live on arrival times (Chromium's initial probes fail when they are rounded to 2 ms).
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
         let has_gro = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         tracing::info!(%local, has_gso, has_gro, "udp socket open");
         Ok(Self {
@@ -106,11 +109,11 @@ impl UdpSocket {
         })
     }
 
-    /// Receives one batch and gives out each datagram: (from, to, bytes). Returns the number of messages; `RX_BATCH` means
-    /// that more may wait.
+    /// Receives one batch and gives out each datagram: (age, from, to, bytes), where the age is the time since the kernel
+    /// got it. Returns the number of messages; `RX_BATCH` means that more may wait.
     pub(crate) fn receive(
         &mut self,
-        mut on_datagram: impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
+        mut on_datagram: impl FnMut(Duration, SocketAddr, SocketAddr, &mut [u8]),
     ) -> io::Result<usize> {
         let mut names: [SockAddrStorage; RX_BATCH] = std::array::from_fn(|_| SockAddrStorage::zeroed());
         // SAFETY: all-zero mmsghdr and iovec are valid: null pointers with zero lengths.
@@ -142,6 +145,7 @@ impl UdpSocket {
             let error = io::Error::last_os_error();
             return if is_would_block(&error) { Ok(0) } else { Err(error) };
         };
+        let now = SystemTime::now();
         for (at, (header, name)) in headers.iter().zip(names).take(count).enumerate() {
             // SAFETY: the kernel has written an address of this length.
             let name = unsafe { SockAddr::new(name, header.msg_hdr.msg_namelen) };
@@ -149,10 +153,12 @@ impl UdpSocket {
             let info = read_control(&header.msg_hdr);
             let to = SocketAddr::new(info.local.unwrap_or(self.local.ip()).to_canonical(), self.local.port());
             note_local(&mut self.locals, to.ip());
+            // A clock that is set meanwhile gives a wrong age or none; the caller bounds it.
+            let age = info.arrived_at.and_then(|at| now.duration_since(at).ok()).unwrap_or_default();
             let len = (header.msg_len as usize).min(RX_BUFFER);
             let bytes = &mut self.rx_buffer[at * RX_BUFFER..][..len];
             for datagram in bytes.chunks_mut(info.segment.unwrap_or(len).max(1)) {
-                on_datagram(from, to, datagram);
+                on_datagram(age, from, to, datagram);
             }
         }
         Ok(count)
@@ -321,6 +327,7 @@ fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<
 struct RxInfo {
     local: Option<IpAddr>,
     segment: Option<usize>,
+    arrived_at: Option<SystemTime>,
 }
 
 fn read_control(header: &libc::msghdr) -> RxInfo {
@@ -342,6 +349,10 @@ fn read_control(header: &libc::msghdr) -> RxInfo {
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let packet: libc::in6_pktinfo = data.cast::<libc::in6_pktinfo>().read_unaligned();
                     info.local = Some(Ipv6Addr::from(packet.ipi6_addr.s6_addr).into());
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    let time: libc::timespec = data.cast::<libc::timespec>().read_unaligned();
+                    info.arrived_at = Some(UNIX_EPOCH + Duration::new(time.tv_sec as u64, time.tv_nsec as u32));
                 }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     info.segment = usize::try_from(data.cast::<libc::c_int>().read_unaligned()).ok();
@@ -420,7 +431,11 @@ mod tests {
         while got.len() < count {
             let [is_ready] = crate::poll_linux::wait_readable([socket.as_raw_fd()], Duration::from_secs(5)).unwrap();
             assert!(is_ready, "only {} of {count}", got.len());
-            socket.receive(|from, to, bytes| got.push((from, to, bytes.to_vec()))).unwrap();
+            let take = |age: Duration, from, to, bytes: &mut [u8]| {
+                assert!(age < Duration::from_secs(5));
+                got.push((from, to, bytes.to_vec()));
+            };
+            socket.receive(take).unwrap();
         }
         got
     }
@@ -445,6 +460,21 @@ mod tests {
             (*from, *to, bytes[0]) == (a_addr, b_addr, first)
         }));
         assert_eq!((counters.udp_tx_batches, counters.udp_tx_messages), (1, 2));
+    }
+
+    #[test]
+    fn the_kernel_tells_when_a_datagram_came() {
+        let (mut a, a_addr) = open("127.0.0.1:0");
+        let (mut b, b_addr) = open("127.0.0.1:0");
+        let started = std::time::Instant::now();
+        a.send(&[run(a_addr, b_addr, 0, 4, 4)], b"ping", &mut NetCounters::default());
+        let pause = Duration::from_millis(30);
+        while started.elapsed() < pause {
+            std::thread::sleep(pause.saturating_sub(started.elapsed()));
+        }
+        let mut ages = Vec::new();
+        b.receive(|age, _, _, _| ages.push(age)).unwrap();
+        assert!(ages[0] > Duration::from_millis(15) && ages[0] <= started.elapsed(), "{ages:?}");
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub(crate) struct Worker {
     shared: Shared,
     counters: NetCounters,
     tick: Duration,
+    /// The time that the shard knows.
+    last_arrival: Instant,
     /// When the first packet of the waiting batch came.
     collecting_since: Option<Instant>,
     /// Set while the inputs are more than one turn takes.
@@ -110,6 +112,7 @@ impl Worker {
             shared,
             counters: NetCounters::default(),
             tick,
+            last_arrival: Instant::now(),
             collecting_since: None,
             has_more_input: false,
             is_link_waiting: false,
@@ -126,10 +129,11 @@ impl Worker {
             let now = Instant::now();
             self.counters.loop_turns += 1;
             self.has_more_input = false;
+            self.receive(now, ready);
             if ready.wake {
                 self.take_orders(now);
             }
-            self.receive(now, ready);
+            self.last_arrival = now;
             if self.shard.next_timeout() <= now {
                 self.shard.handle_timeout(now);
             }
@@ -201,8 +205,13 @@ impl Worker {
 
     fn receive_udp(&mut self, now: Instant) {
         for _ in 0..MAX_BATCHES {
-            let shard = &mut self.shard;
-            let received = self.udp.receive(|from, to, bytes| shard.handle_datagram(now, Proto::Udp, from, to, bytes));
+            let Self { shard, last_arrival, .. } = self;
+            let received = self.udp.receive(|age, from, to, bytes| {
+                // Time never runs backwards for a shard: not before the last turn, not before the last datagram.
+                let at = now.checked_sub(age).unwrap_or(now).max(*last_arrival);
+                *last_arrival = at;
+                shard.handle_datagram(at, Proto::Udp, from, to, bytes);
+            });
             match received {
                 Ok(0) => return,
                 Ok(count) => {
@@ -238,6 +247,7 @@ impl Worker {
         let mut sender = Sender { egress, udp, tcp: tcp.as_mut(), counters };
         shard.flush(now, &mut sender);
         sender.finish();
+        self.last_arrival = now;
         self.collecting_since = None;
     }
 
