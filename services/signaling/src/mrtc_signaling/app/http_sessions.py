@@ -180,7 +180,7 @@ class HttpSessions:
 def _player_wants(
     identity: str,
 ) -> Callable[[RoomView, str, SubscriptionPolicy], list[media_service_pb2.Subscription]]:
-    """One sound and one picture of the participant that is to be played; what its first publication lacks, from others."""
+    """One sound and one picture of the participant that is to be played, from as many publications as it takes."""
 
     def wanted(view: RoomView, own_id: str, policy: SubscriptionPolicy) -> list[media_service_pb2.Subscription]:
         record = first_playable(view, identity or None)
