@@ -74,7 +74,11 @@ async def bench_services(profiles: Iterable[Profile], load: SfuLoad, seconds: in
                     if name != "rtcmcu-1":
                         pin(process.pid, other_cores())
                 token = await demo_token(suite.url, profile.name)
-                result = await load.run(suite.url, profile.name, token, pid, profile.subscribers, seconds)
+                try:
+                    result = await load.run(suite.url, profile.name, token, pid, profile.subscribers, seconds)
+                except LoadError:
+                    print(suite.processes["rtcmcu-1"].log_tail(40), file=sys.stderr)
+                    raise
         print(line(profile, result, target="services"), flush=True)
         is_whole &= result.receiving == profile.subscribers and result.errors == 0
     return is_whole

@@ -137,6 +137,7 @@ impl Bandwidth {
         let is_met = allocation.allocated_bps >= allocation.desired_bps;
         let margin = if is_met { 0 } else { allocation.desired_bps * UP_MARGIN_PERCENT / 100 };
         self.bwe.set_desired_bps(allocation.desired_bps + margin);
+        self.pacer.set_floor(if self.has_feedback { 0 } else { allocation.allocated_bps });
         allocation
     }
 }

@@ -11,6 +11,8 @@ use crate::bwe::Probe;
 /// Media may go out this much faster than the estimate; as in libwebrtc's pacer. Less adds delay to each frame, more
 /// fills the queue of the bottleneck.
 pub const PACING_FACTOR: f64 = 2.5;
+/// The same over the floor: room for key frames.
+const FLOOR_FACTOR: f64 = 2.0;
 /// What may go at once, as time at the pacing rate.
 const BURST: Duration = Duration::from_millis(40);
 /// Least burst in bytes: a run of ten full packets, a usual frame of a 720p layer.
@@ -26,6 +28,7 @@ const MAX_PROBE_TIME: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Pacer {
     estimate_bps: u64,
+    floor_bps: u64,
     tokens: f64,
     filled_at: Instant,
     probe: Option<ActiveProbe>,
@@ -54,7 +57,7 @@ impl ActiveProbe {
 impl Pacer {
     /// A full bucket at `estimate_bps`.
     pub fn new(estimate_bps: u64, now: Instant) -> Self {
-        let mut pacer = Self { estimate_bps, tokens: 0.0, filled_at: now, probe: None };
+        let mut pacer = Self { estimate_bps, floor_bps: 0, tokens: 0.0, filled_at: now, probe: None };
         pacer.tokens = pacer.burst_bytes();
         pacer
     }
@@ -65,8 +68,16 @@ impl Pacer {
         self.tokens = self.tokens.min(self.burst_bytes());
     }
 
+    /// Lets through what the allocator decided to send, also if it is more than the pace. For clients that give no
+    /// feedback: their estimate is a cautious guess, and to hold back by a guess would break a picture that may well fit.
+    /// Zero: the estimate alone decides.
+    pub fn set_floor(&mut self, allocated_bps: u64) {
+        self.floor_bps = allocated_bps;
+    }
+
     fn rate_bytes_per_s(&self) -> f64 {
-        self.estimate_bps as f64 * PACING_FACTOR / 8.0
+        let pace = self.estimate_bps as f64 * PACING_FACTOR;
+        pace.max(self.floor_bps as f64 * FLOOR_FACTOR) / 8.0
     }
 
     fn burst_bytes(&self) -> f64 {
@@ -103,7 +114,8 @@ impl Pacer {
 
     /// More than this must not wait for one subscriber: drop the oldest and ask for a key frame.
     pub fn max_queue_bytes(&self) -> usize {
-        (self.estimate_bps as f64 / 8.0 * MAX_QUEUE.as_secs_f64()).max(MIN_BURST_BYTES * 4.0) as usize
+        let bps = self.estimate_bps.max(self.floor_bps) as f64;
+        (bps / 8.0 * MAX_QUEUE.as_secs_f64()).max(MIN_BURST_BYTES * 4.0) as usize
     }
 
     /// Begins a probe; one that is under way is replaced.
@@ -180,6 +192,19 @@ mod tests {
         }
         let expected = 800_000.0 * PACING_FACTOR / 8.0 * 10.0;
         assert!((sent as f64 / expected - 1.0).abs() < 0.03, "{sent} of {expected}");
+    }
+
+    #[test]
+    fn the_floor_passes_whatever_the_estimate() {
+        let start = Instant::now();
+        let mut pacer = Pacer::new(300_000, start);
+        pacer.set_floor(4_000_000);
+        let held_back = (0..300).filter(|frame| {
+            let budget = pacer.budget(start + ms(frame * 33));
+            pacer.on_sent(16_500);
+            budget == 0
+        });
+        assert_eq!(held_back.count(), 0);
     }
 
     #[test]
