@@ -120,3 +120,126 @@ impl LayerSelector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What may happen to a selector.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Aim(Option<(u8, u8)>),
+        Live(u8),
+        Reset,
+        Packet {
+            layer: u8,
+            is_key: bool,
+            is_start: bool,
+            is_end: bool,
+            spatial: u8,
+            temporal: u8,
+            is_switch_point: bool,
+        },
+    }
+
+    fn any_packet() -> impl Strategy<Value = Step> {
+        let flags = (prop::bool::weighted(0.2), any::<bool>(), any::<bool>(), any::<bool>());
+        (0u8..3, 0u8..3, 0u8..3, flags).prop_map(
+            |(layer, spatial, temporal, (is_key, is_start, is_end, is_switch_point))| Step::Packet {
+                layer,
+                is_key,
+                is_start,
+                is_end,
+                spatial,
+                temporal,
+                is_switch_point,
+            },
+        )
+    }
+
+    fn any_steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            2 => prop::option::weighted(0.9, (0u8..3, 0u8..3)).prop_map(Step::Aim),
+            1 => any::<u8>().prop_map(Step::Live),
+            1 => Just(Step::Reset),
+            20 => any_packet(),
+        ];
+        prop::collection::vec(step, 1..400)
+    }
+
+    fn target(aim: Option<(u8, u8)>) -> Target {
+        aim.map_or(Target::Paused, |(spatial, temporal)| Target::Layer { spatial, temporal })
+    }
+
+    /// Plays the steps; what is forwarded is checked as it comes. A picture has three packets of a layer.
+    fn play(mut selector: LayerSelector, steps: Vec<Step>) -> Result<(), TestCaseError> {
+        let mut sent = [1000u64; 3];
+        let mut is_paused = true;
+        for step in steps {
+            match step {
+                Step::Aim(aim) => {
+                    selector.set_target(target(aim));
+                    is_paused = aim.is_none();
+                }
+                Step::Live(mask) => selector.set_live(mask),
+                Step::Reset => selector.reset(),
+                Step::Packet { layer, is_key, is_start, is_end, spatial, temporal, is_switch_point } => {
+                    let number = &mut sent[usize::from(layer)];
+                    *number += 1;
+                    let info = PayloadInfo {
+                        is_keyframe: is_key,
+                        is_frame_start: is_start,
+                        is_frame_end: is_end,
+                        spatial,
+                        temporal,
+                        is_switch_point,
+                        ..PayloadInfo::default()
+                    };
+                    let timestamp = (*number / 3) as u32;
+                    let packet = SelectorPacket { layer, seq: ExtSeq(*number), timestamp, marker: false, info: &info };
+                    let before = selector.current();
+                    let verdict = selector.on_packet(&packet);
+                    check(&selector, before, &packet, verdict, is_paused)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check(
+        selector: &LayerSelector,
+        before: Option<u8>,
+        packet: &SelectorPacket<'_>,
+        verdict: Verdict,
+        is_paused: bool,
+    ) -> Result<(), TestCaseError> {
+        let is_start = packet.info.is_keyframe && packet.info.is_frame_start;
+        match verdict {
+            Verdict::Forward { is_switch, .. } => {
+                prop_assert!(!is_paused);
+                prop_assert!(before.is_some() || is_start, "begins with a key frame");
+                prop_assert!(!is_switch || is_start, "switches at a key frame");
+                if matches!(selector, LayerSelector::Simulcast(_)) {
+                    prop_assert_eq!(selector.current(), Some(packet.layer));
+                }
+            }
+            Verdict::Drop => prop_assert!(selector.current().is_some()),
+            Verdict::Ignore => {}
+        }
+        prop_assert!(!is_paused || selector.wants_keyframe().is_none());
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn simulcast_only_ever_switches_at_key_frames(steps in any_steps()) {
+            play(LayerSelector::simulcast(), steps)?;
+        }
+
+        #[test]
+        fn svc_only_ever_begins_at_key_frames(steps in any_steps()) {
+            play(LayerSelector::svc(), steps)?;
+        }
+    }
+}
