@@ -10,9 +10,7 @@ import time
 from pathlib import Path
 
 from mrtc_embedded.process import StartError
-from mrtc_embedded.suite import Suite, SuiteOptions
-
-ROOT = Path(__file__).resolve().parents[4]
+from mrtc_embedded.suite import ROOT, Suite, SuiteOptions
 
 
 def main() -> None:

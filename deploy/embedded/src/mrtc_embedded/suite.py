@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 import stat
@@ -17,6 +18,11 @@ from mrtc_embedded.process import Process, free_port
 
 # Loopback, and the machine's own address: browsers skip loopback among their own candidates.
 LOOPBACK = "127.0.0.1"
+ROOT = Path(__file__).resolve().parents[4]
+SECRETS_FILE = "secrets.json"
+"""In the data directory: the suite's secrets, kept from run to run."""
+SUITE_FILE = "suite.json"
+"""In the data directory while the suite runs: its process id and ports, for tools such as `make dump`."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class Suite:
             async with asyncio.TaskGroup() as group:
                 for process in others:
                     group.create_task(self._start_one(process, on_ready))
+            self._tell_ports()
         except BaseException as error:
             await self.stop()
             if isinstance(error, BaseExceptionGroup):
@@ -108,6 +115,7 @@ class Suite:
 
     async def stop(self) -> list[str]:
         """Ends everything in order, clients' door first; returns the names that had to be killed."""
+        (self.options.data_dir / SUITE_FILE).unlink(missing_ok=True)
         killed: list[str] = []
         for kind in ("signaling", "rtcvod", "rtcrecorder", "rtcmcu", "master", "nats"):
             group = [p for name, p in self.processes.items() if name.split("-")[0] == kind]
@@ -122,6 +130,17 @@ class Suite:
     async def _start_one(self, process: Process, on_ready: Callable[[str, float], None]) -> None:
         await process.start()
         on_ready(process.name, await process.wait_ready())
+
+    def _tell_ports(self) -> None:
+        ports = {
+            "pid": os.getpid(),
+            "nats_port": self._nats_port,
+            "master_grpc_port": self.master_port,
+            "http_ports": self.http_ports,
+        }
+        path = self.options.data_dir / SUITE_FILE
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(ports, indent=2) + "\n")
 
     def _build(self) -> None:
         data = self.options.data_dir
@@ -221,7 +240,7 @@ def advertised_ips() -> list[str]:
 def _load_secrets(data_dir: Path) -> dict[str, str]:
     """Random secrets, made once per data directory and readable by its owner only."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    path = data_dir / "secrets.json"
+    path = data_dir / SECRETS_FILE
     if not path.exists():
         made = {name: secrets.token_urlsafe(32) for name in ("cluster_secret", "nats_password", "secrets_key")}
         path.touch(mode=0o600)
