@@ -40,6 +40,7 @@ mod runs;
 mod send_history;
 mod slot;
 mod slot_exts;
+mod ssrcs;
 mod stats;
 mod timers;
 mod track;

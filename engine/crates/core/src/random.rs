@@ -16,9 +16,4 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
-
-    /// Never zero.
-    pub(crate) fn ssrc(&mut self) -> u32 {
-        (self.next() as u32).max(1)
-    }
 }

@@ -74,6 +74,7 @@ pub(crate) struct RelayLink {
     pub(crate) local: Option<SocketAddr>,
     pub(crate) opener: Opener,
     pub(crate) sealer: Sealer,
+    tx_key: RelayKey,
     pub(crate) imports: HashMap<u32, Import>,
     pub(crate) exports: HashMap<u32, TrackKey>,
     pub(crate) control: Vec<RelayControl>,
@@ -101,6 +102,7 @@ impl RelayLink {
             local: None,
             opener: Opener::new(&rx.key, &rx.salt),
             sealer: Sealer::new(tag, &tx.key, &tx.salt),
+            tx_key: tx.clone(),
             imports: HashMap::new(),
             exports: HashMap::new(),
             control: Vec::new(),
@@ -123,6 +125,11 @@ impl RelayLink {
     /// New keys for the same association: packet numbers begin anew, tracks stay.
     pub(crate) fn rekey(&mut self, now: Instant, tag: u32, remote: SocketAddr, tx: &RelayKey, rx: &RelayKey) {
         self.remote = remote;
+        // The same order again, after a lost reply: beginning anew with a used key would use its nonces twice.
+        if self.tx_key.key == tx.key && self.tx_key.salt == tx.salt {
+            return;
+        }
+        self.tx_key = tx.clone();
         self.opener = Opener::new(&rx.key, &rx.salt);
         self.sealer = Sealer::new(tag, &tx.key, &tx.salt);
         self.is_up = false;

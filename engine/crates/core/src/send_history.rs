@@ -15,8 +15,9 @@ pub struct SendRecord {
     pub source_seq: ExtSeq,
     /// Bytes as sealed, without padding.
     pub size: u16,
-    /// Transport-wide number that it had.
-    pub transport_cc: u16,
+    /// Transport-wide number or absolute send time that it carried. A packet that is sent again under its own number
+    /// must be the same to the bit, since it is sealed with the same nonce.
+    pub stamp: u32,
     /// Its layer.
     pub layer: u8,
     /// Times it was sent again.
@@ -27,8 +28,8 @@ pub struct SendRecord {
 
 impl SendRecord {
     /// Of a packet that is sent for the first time; [`SendHistory::insert`] enters the time.
-    pub fn new(layer: u8, source_seq: ExtSeq, rewritten: Rewritten, size: u16, transport_cc: u16) -> Self {
-        Self { rewritten, source_seq, size, transport_cc, layer, resends: 0, sent_ms: 0 }
+    pub fn new(layer: u8, source_seq: ExtSeq, rewritten: Rewritten, size: u16, stamp: u32) -> Self {
+        Self { rewritten, source_seq, size, stamp, layer, resends: 0, sent_ms: 0 }
     }
 }
 

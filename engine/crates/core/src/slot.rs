@@ -111,7 +111,13 @@ impl Slot {
     /// Takes over what a later offer changed.
     pub(crate) fn renegotiate(&mut self, negotiated: &NegotiatedLine, is_two_byte_allowed: bool) {
         self.codecs.clone_from(&negotiated.codecs);
-        self.exts = SlotExts::new(&negotiated.exts, is_two_byte_allowed);
+        let exts = SlotExts::new(&negotiated.exts, is_two_byte_allowed);
+        if std::mem::replace(&mut self.exts, exts) != exts
+            && let Some(history) = &mut self.history
+        {
+            // With other extensions a packet sent again would not be the same.
+            history.clear();
+        }
     }
 
     /// How a codec would be sent here; `None` if the client cannot decode it.

@@ -14,7 +14,7 @@ const MAX_ONE_BYTE_LEN: usize = 16;
 const MAX_ONE_BYTE_ID: u8 = 14;
 
 /// Ids of what is sent on a slot; 0: not negotiated.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SlotExts {
     mid: u8,
     transport_cc: u8,
@@ -31,9 +31,8 @@ pub(crate) struct SlotExts {
 pub(crate) struct SlotExtValues<'a> {
     /// Sent with the first packets, until the receiver has learnt the SSRC.
     pub(crate) mid: Option<&'a Mid>,
-    pub(crate) transport_cc: u16,
-    /// 6.18 fixed point seconds.
-    pub(crate) abs_send_time: u32,
+    /// Transport-wide sequence number, or else the absolute send time (6.18 fixed point seconds); never both are sent.
+    pub(crate) stamp: u32,
     /// The source packet; none for padding.
     pub(crate) packet: Option<&'a Packet>,
     /// Replaces the frame number in the dependency descriptor.
@@ -111,8 +110,8 @@ impl SlotExts {
         if let Some(mid) = values.mid {
             writer.put(self.mid, mid.as_bytes());
         }
-        writer.put(self.transport_cc, &values.transport_cc.to_be_bytes());
-        writer.put(self.abs_send_time, &values.abs_send_time.to_be_bytes()[1..]);
+        writer.put(self.transport_cc, &values.stamp.to_be_bytes()[2..]);
+        writer.put(self.abs_send_time, &values.stamp.to_be_bytes()[1..]);
         if let Some(packet) = values.packet {
             if let Some(audio) = packet.audio_level {
                 writer.put(self.audio_level, &[u8::from(audio.is_voice) << 7 | audio.level & 0x7f]);
@@ -190,7 +189,7 @@ mod tests {
         let mut packet = packet(1, Instant::now());
         packet.audio_level = Some(AudioLevel { level: 30, is_voice: true });
         let mid = Mid::new("12").unwrap();
-        let values = SlotExtValues { mid: Some(&mid), transport_cc: 77, packet: Some(&packet), ..Default::default() };
+        let values = SlotExtValues { mid: Some(&mid), stamp: 77, packet: Some(&packet), ..Default::default() };
         let out = written(&exts, &values);
         assert_eq!(out.len() % 4, 0);
         let read = map.parse(ONE_BYTE_PROFILE, &out[4..]);
@@ -206,7 +205,7 @@ mod tests {
         packet.data = vec![9; 40];
         packet.dd_len = 30;
         let values =
-            SlotExtValues { transport_cc: 7, packet: Some(&packet), frame_number: Some(0x1234), ..Default::default() };
+            SlotExtValues { stamp: 7, packet: Some(&packet), frame_number: Some(0x1234), ..Default::default() };
         let out = written(&SlotExts::new(&map, true), &values);
         let read = map.parse(u16::from_be_bytes([out[0], out[1]]), &out[4..]);
         let descriptor = read.dependency_descriptor.unwrap();

@@ -89,3 +89,41 @@ fn many_key_frame_requests_become_one() {
         assert!(read_vp8(&packets[0].payload).is_keyframe);
     }
 }
+
+#[test]
+fn a_client_without_rtx_gets_the_very_same_packet_again() {
+    let mut net = Net::new(9);
+    net.add_process(1);
+    let alice = net.join(0, "alice", ClientSpec::publisher());
+    let bob = net.join(0, "bob", ClientSpec { has_rtx: false, ..ClientSpec::subscriber() }.with_loss(0.05));
+    net.publish(alice, "video", 1);
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    net.capture = Some(vec![]);
+    let mut video = [Vp8Source::new(alice, 1, None, 360)];
+    run(&mut net, SECOND, &mut [], &mut video);
+    let ssrc = net.clients[bob].ssrcs()[0];
+    net.clients[bob].enable_nacks(ssrc);
+    net.run(SECOND);
+    net.clients[bob].packets.clear();
+    run(&mut net, 4 * SECOND, &mut [], &mut video);
+    let newest = video[0].seq;
+    net.run(SECOND);
+    assert!(net.nodes[0].shard.counters().tx_retransmissions > 10);
+    assert!(delivered(&net, bob, newest) > 0.98);
+    // The same SSRC and number means the same nonce: a single differing bit would give the key away.
+    let mut sent = std::collections::HashMap::new();
+    let mut repeated = 0;
+    for datagram in net.capture.take().unwrap() {
+        let b = datagram.bytes;
+        let is_rtp = (128..192).contains(&b[0]) && !(192..224).contains(&b[1]);
+        if datagram.to != net.clients[bob].addr || !is_rtp {
+            continue;
+        }
+        let index = (b[8..12].to_vec(), b[2..4].to_vec());
+        if let Some(before) = sent.insert(index, b.clone()) {
+            assert_eq!(before, b);
+            repeated += 1;
+        }
+    }
+    assert!(repeated > 10);
+}

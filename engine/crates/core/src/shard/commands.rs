@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use mrtc_rtp::id::Ssrc;
-
 use super::Shard;
 use crate::command::Command;
 use crate::error::Error;
@@ -12,6 +10,7 @@ use crate::handshake::Handshake;
 use crate::id::{CommandId, RoomId, TrackId, TransportId};
 use crate::keys::TransportKey;
 use crate::sdp::{LineUse, Negotiated, Offer, negotiate};
+use crate::ssrcs::Ssrcs;
 use crate::track::Origin;
 use crate::transport::{Transport, TransportInit};
 
@@ -81,12 +80,12 @@ impl Shard {
         if self.transports.len() >= self.config.limits.max_transports {
             return Err(Error::LimitExceeded("transports of this worker".into()));
         }
-        let negotiated = self.negotiate_offer(offer, None)?;
+        let mut ssrcs = Ssrcs::new(self.random.next());
+        let negotiated = self.negotiate_offer(offer, None, &mut ssrcs)?;
         let handshake = Handshake::new(&self.config.certificate, negotiated.remote.clone(), self.now)
             .map_err(|error| Error::BadOffer(error.to_string()))?;
         let ufrag = handshake.local_ufrag().to_owned();
-        let local_ssrc = Ssrc(self.random.ssrc());
-        let init = TransportInit { id: id.clone(), room, handshake, negotiated, max_egress_bps, local_ssrc };
+        let init = TransportInit { id: id.clone(), room, handshake, negotiated, max_egress_bps, ssrcs };
         let transport = Transport::new(self.now, &self.clock, init);
         let key = TransportKey::from(self.transports.insert(transport));
         self.transport_ids.insert(id, key);
@@ -97,13 +96,15 @@ impl Shard {
     fn negotiate(&mut self, id: &TransportId, offer: &str) -> Result<Reply, Error> {
         let key = self.find_transport(id)?;
         let previous = self.transports[key.index()].negotiated.clone();
-        let negotiated = self.negotiate_offer(offer, Some(&previous))?;
+        let mut ssrcs = self.transports[key.index()].ssrcs;
+        let negotiated = self.negotiate_offer(offer, Some(&previous), &mut ssrcs)?;
         let transport = &mut self.transports[key.index()];
         if negotiated.is_ice_restart {
             self.by_ufrag.remove(transport.handshake.local_ufrag());
             transport.handshake.restart_ice(&negotiated.remote.ice);
             self.by_ufrag.insert(transport.handshake.local_ufrag().to_owned(), key);
         }
+        transport.ssrcs = ssrcs;
         transport.negotiated = negotiated;
         for slot in transport.idle_slots() {
             self.detach_slot(key, slot);
@@ -111,9 +112,14 @@ impl Shard {
         Ok(self.apply_and_answer(key))
     }
 
-    fn negotiate_offer(&mut self, offer: &str, previous: Option<&Negotiated>) -> Result<Negotiated, Error> {
+    fn negotiate_offer(
+        &self,
+        offer: &str,
+        previous: Option<&Negotiated>,
+        ssrcs: &mut Ssrcs,
+    ) -> Result<Negotiated, Error> {
         let offer = Offer::parse(offer)?;
-        let negotiated = negotiate(&offer, previous, &mut || Ssrc(self.random.ssrc()))?;
+        let negotiated = negotiate(&offer, previous, &mut || ssrcs.next())?;
         let max_lines = self.config.limits.max_lines;
         if negotiated.lines.len() > max_lines {
             return Err(Error::LimitExceeded(format!("{max_lines} m-lines")));

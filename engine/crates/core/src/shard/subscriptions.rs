@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::Shard;
 use crate::allocator::{Demand, Target};
-use crate::command::{Kind, Subscription};
+use crate::command::Subscription;
 use crate::error::Error;
 use crate::event::{Reply, SlotsReply};
 use crate::id::{RoomId, TrackId, TransportId};
@@ -210,14 +210,16 @@ impl Shard {
     }
 
     fn apply_target(&mut self, key: TransportKey, slot: usize, target: Target) {
-        let entry = &mut self.transports[key.index()].tx.slots[slot];
+        let tx = &mut self.transports[key.index()].tx;
+        let is_ready = tx.is_ready();
+        let entry = &mut tx.slots[slot];
         if !entry.set_target(target) {
             return;
         }
         let wanted = entry.forwarder.wants_keyframe();
         let Some(track) = entry.carried.as_ref().map(|c| c.track) else { return };
         self.update_wanted(track);
-        if let Some(layer) = wanted.filter(|_| self.tracks[track.index()].kind == Kind::Video) {
+        if let Some(layer) = wanted.filter(|_| is_ready) {
             self.request_keyframe(track, layer);
         }
     }

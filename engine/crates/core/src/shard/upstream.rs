@@ -68,7 +68,12 @@ impl Shard {
 
     /// Asks for the key frames that a transport's slots wait for.
     pub(super) fn request_carried_keyframes(&mut self, key: TransportKey) {
-        let slots = &self.transports[key.index()].tx.slots;
+        let tx = &self.transports[key.index()].tx;
+        if !tx.is_ready() {
+            // A key frame now would be over before the client can take it; it is asked for when it is connected.
+            return;
+        }
+        let slots = &tx.slots;
         let waiting = slots.iter().filter_map(|s| Some((s.carried.as_ref()?.track, s.forwarder.wants_keyframe()?)));
         for (track, layer) in waiting.collect::<Vec<_>>() {
             self.request_keyframe(track, layer);

@@ -20,6 +20,7 @@ use crate::handshake::{Handshake, HandshakeOutput};
 use crate::id::{RoomId, TransportId};
 use crate::sdp::{LineUse, Negotiated};
 use crate::slot::Slot;
+use crate::ssrcs::Ssrcs;
 use crate::timers::Alarm;
 
 pub(crate) use rx::TransportRx;
@@ -50,6 +51,7 @@ pub(crate) struct Transport {
     /// Addresses that lead here; oldest first.
     pub(crate) addrs: Vec<(Proto, SocketAddr)>,
     pub(crate) remote_clock: RemoteClock,
+    pub(crate) ssrcs: Ssrcs,
     pub(crate) local_ssrc: Ssrc,
     pub(crate) alarm: Alarm,
     pub(crate) is_dirty: bool,
@@ -79,11 +81,11 @@ pub(crate) struct TransportInit {
     pub(crate) handshake: Handshake,
     pub(crate) negotiated: Negotiated,
     pub(crate) max_egress_bps: Option<u64>,
-    pub(crate) local_ssrc: Ssrc,
+    pub(crate) ssrcs: Ssrcs,
 }
 
 impl Transport {
-    pub(crate) fn new(now: Instant, clock: &Clock, init: TransportInit) -> Self {
+    pub(crate) fn new(now: Instant, clock: &Clock, mut init: TransportInit) -> Self {
         Self {
             id: init.id,
             room: init.room,
@@ -93,7 +95,8 @@ impl Transport {
             tx: TransportTx::new(now, clock.epoch(), init.max_egress_bps),
             addrs: Vec::new(),
             remote_clock: RemoteClock::default(),
-            local_ssrc: init.local_ssrc,
+            local_ssrc: init.ssrcs.next(),
+            ssrcs: init.ssrcs,
             alarm: Alarm::default(),
             is_dirty: false,
             created_at: now,

@@ -80,3 +80,51 @@ pub(super) fn abs_send_time(since_epoch: Duration) -> u32 {
     let us = since_epoch.as_micros() as u64 % 64_000_000;
     ((us << 18) / 1_000_000) as u32 & 0x00ff_ffff
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use mrtc_rtp::ext::{ExtKind, ExtMap};
+    use mrtc_rtp::header::RtpHeader;
+    use mrtc_rtp::srtp::{Inbound, Profile, SessionKeys};
+
+    use super::*;
+    use crate::packet::tests::packet;
+
+    const PROFILES: [Profile; 3] = [Profile::AeadAes128Gcm, Profile::AeadAes256Gcm, Profile::Aes128CmSha1_80];
+
+    #[test]
+    fn every_profile_opens_what_was_sealed() {
+        let mut map = ExtMap::new();
+        map.set(3, ExtKind::TransportCc);
+        let exts = SlotExts::new(&map, false);
+        let packet = packet(1, Instant::now());
+        for profile in PROFILES {
+            let material = vec![7; profile.material_len()];
+            let server = SessionKeys::from_dtls(profile, &material, false).unwrap();
+            let client = SessionKeys::from_dtls(profile, &material, true).unwrap();
+            let srtp = Outbound::new(&server).unwrap();
+            let seq = ExtSeq(0x1_0005);
+            let head = Head { pt: Pt(96), ssrc: Ssrc(9), seq, timestamp: 77, marker: true };
+            let values = SlotExtValues { stamp: 0x1234, packet: Some(&packet), ..Default::default() };
+            let osn = Some(SeqNo(500));
+            let body = Body { exts: &exts, values, osn, payload: packet.payload(), patch: Patch::None, padding: 20 };
+            let mut out = [0; 200];
+            let len = seal(&srtp, &head, &body, &mut out);
+            assert_eq!(len, FIXED_HEADER_LEN + 8 + OSN_LEN + 10 + 20 + srtp.rtp_overhead());
+            let header = RtpHeader::parse(&out[..len]).unwrap();
+            let mut inbound = Inbound::new(&client).unwrap();
+            let (index, plain) = inbound.open_rtp(&mut out[..len], &header).unwrap();
+            assert_eq!((index, header.timestamp, header.marker), (seq, 77, true));
+            let payload = &out[header.payload_range(&out[..plain]).unwrap()];
+            assert_eq!((payload.len(), &payload[..2]), (12, &500u16.to_be_bytes()[..]));
+        }
+    }
+
+    #[test]
+    fn the_absolute_send_time_wraps_at_64_seconds() {
+        assert_eq!(abs_send_time(Duration::from_secs(1)), 1 << 18);
+        assert_eq!(abs_send_time(Duration::from_secs(65)), 1 << 18);
+    }
+}

@@ -58,8 +58,8 @@ pub(crate) struct Outgoing {
     layer: u8,
     /// As sealed, without padding.
     size: u16,
-    /// Only of a packet that is sent again as it was.
-    transport_cc: u16,
+    /// As in [`SendRecord`]; only of a packet that is sent again as it was.
+    stamp: u32,
     track: TrackKey,
     source_seq: ExtSeq,
     rewritten: Rewritten,
@@ -240,7 +240,7 @@ impl TransportTx {
                     slot: index,
                     layer: packet.layer,
                     size: size as u16,
-                    transport_cc: 0,
+                    stamp: 0,
                     track: key,
                     source_seq: packet.seq,
                     rewritten,
@@ -313,11 +313,7 @@ impl TransportTx {
                 return;
             };
             let transport_cc = slot.has_transport_cc().then_some(self.transport_cc);
-            let values = SlotExtValues {
-                transport_cc: self.transport_cc,
-                abs_send_time: abs_send_time(cx.now.saturating_duration_since(self.epoch)),
-                ..slot.exts_of_padding()
-            };
+            let values = SlotExtValues { stamp: stamp(transport_cc, cx.now, self.epoch), ..slot.exts_of_padding() };
             let exts = slot.exts();
             let body = Body { exts, values, osn: None, payload: &[], patch: Patch::None, padding: PADDING_LEN };
             let size = FIXED_HEADER_LEN + exts.len(&body.values) + PADDING_LEN + srtp.rtp_overhead();
@@ -376,35 +372,31 @@ impl TransportTx {
         let Some(format) = slot.carried.as_ref().map(|c| c.format) else { return 0 };
         let rtx = if out.class == Class::Media { None } else { slot.rtx() };
         let is_as_it_was = out.class != Class::Media && rtx.is_none();
-        let transport_cc = if is_as_it_was { out.transport_cc } else { self.transport_cc };
+        let transport_cc = (slot.has_transport_cc() && !is_as_it_was).then_some(self.transport_cc);
+        let stamp = if is_as_it_was { out.stamp } else { stamp(transport_cc, cx.now, self.epoch) };
         let rewritten = &out.rewritten;
         let (pt, ssrc, seq) = match rtx {
             Some((ssrc, pt)) => (pt, ssrc, slot.next_rtx_seq()),
             None => (format.pt, slot.source.ssrc, rewritten.seq),
         };
-        let values = SlotExtValues {
-            transport_cc,
-            abs_send_time: abs_send_time(cx.now.saturating_duration_since(self.epoch)),
-            ..slot.exts_of(rewritten, packet)
-        };
+        let values = SlotExtValues { stamp, ..slot.exts_of(rewritten, packet) };
         let head = Head { pt, ssrc, seq, timestamp: rewritten.timestamp, marker: rewritten.marker };
         let osn = rtx.map(|_| rewritten.seq.seq_no());
         let body = Body { exts: slot.exts(), values, osn, payload: packet.payload(), patch: rewritten.patch, padding };
         let len = seal(srtp, &head, &body, buf);
         if out.class == Class::Media {
             let size = (len - padding) as u16;
-            let record = SendRecord::new(out.layer, out.source_seq, *rewritten, size, transport_cc);
+            let record = SendRecord::new(out.layer, out.source_seq, *rewritten, size, stamp);
             slot.note_sent(cx.now, record, packet.payload().len());
         } else if out.class == Class::Resend {
             slot.figures.retransmissions += 1;
             cx.counters.tx_retransmissions += 1;
         }
-        let number = (slot.has_transport_cc() && !is_as_it_was).then_some(transport_cc);
         let class = if out.class == Class::Probe { PacketClass::Padding } else { PacketClass::Media };
         if out.class == Class::Media {
             self.resend_credit = (self.resend_credit + len).min(MAX_RESEND_CREDIT);
         }
-        self.note_sent(len, number, class, cx);
+        self.note_sent(len, transport_cc, class, cx);
         len
     }
 
@@ -427,12 +419,17 @@ impl Outgoing {
             slot,
             layer: record.layer,
             size: record.size + if has_rtx { OSN_LEN as u16 } else { 0 },
-            transport_cc: record.transport_cc,
+            stamp: record.stamp,
             track,
             source_seq: record.source_seq,
             rewritten: record.rewritten,
         }
     }
+}
+
+/// What a packet carries to tell its sending: its transport-wide number, or when it goes.
+fn stamp(transport_cc: Option<u16>, now: Instant, epoch: Instant) -> u32 {
+    transport_cc.map_or_else(|| abs_send_time(now.saturating_duration_since(epoch)), u32::from)
 }
 
 /// Number and stream of a packet of padding, if a slot can carry one now.

@@ -23,6 +23,7 @@ pub struct ClientSpec {
     pub audio_slots: usize,
     pub video_slots: usize,
     pub codecs: Codecs,
+    pub has_rtx: bool,
     pub max_egress_bps: Option<u64>,
     pub up: LinkConfig,
     pub down: LinkConfig,
@@ -45,6 +46,7 @@ impl Default for ClientSpec {
             audio_slots: 0,
             video_slots: 0,
             codecs: Codecs::Vp8Only,
+            has_rtx: true,
             max_egress_bps: None,
             up: link,
             down: link,
@@ -226,6 +228,11 @@ impl Client {
     pub fn move_to(&mut self, addr: SocketAddr) {
         self.addr = addr;
         self.rtc.add_local_candidate(Candidate::host(addr, "udp").unwrap());
+    }
+
+    /// Sends NACKs for an SSRC also without RTX, as browsers do.
+    pub fn enable_nacks(&mut self, ssrc: u32) {
+        self.rtc.direct_api().stream_rx(&ssrc.into()).expect("a stream").suppress_nack(false);
     }
 
     /// Asks for a key frame of everything that comes on an SSRC.

@@ -58,6 +58,8 @@ pub struct Net {
     /// Between nodes, all alike.
     pub relay_link: Link<Datagram>,
     directories: Vec<Arc<TrackDirectory>>,
+    /// Every datagram that shards sent to clients, if asked for.
+    pub capture: Option<Vec<Datagram>>,
     certificate: Certificate,
     next_command: u64,
     seed: u64,
@@ -75,6 +77,7 @@ impl Net {
             downlinks: Vec::new(),
             relay_link: Link::new(seed, LinkConfig { delay: Duration::from_millis(5), ..LinkConfig::default() }),
             directories: Vec::new(),
+            capture: None,
             certificate: Certificate::generate().expect("a certificate"),
             next_command: 0,
             seed,
@@ -135,7 +138,7 @@ impl Net {
         let offer_command = Command::CreateTransport {
             transport: name.into(),
             room: ROOM.into(),
-            offer,
+            offer: if spec.has_rtx { offer } else { without_rtx(&offer) },
             max_egress_bps: spec.max_egress_bps,
         };
         let Ok(Reply::Answer { answer, lines }) = self.command(node, offer_command) else { panic!("no answer") };
@@ -265,6 +268,9 @@ impl Net {
 
     fn route(&mut self, datagram: Datagram) {
         if let Some(client) = self.clients.iter().position(|c| c.addr == datagram.to) {
+            if let Some(capture) = &mut self.capture {
+                capture.push(datagram.clone());
+            }
             self.downlinks[client].send(self.now, datagram);
         } else if self.nodes.iter().any(|n| n.addr == datagram.to) {
             self.relay_link.send(self.now, datagram);
@@ -284,6 +290,29 @@ impl Net {
         self.command(a, open(addr_b, key(1), key(2))).expect("opened");
         self.command(b, open(addr_a, key(2), key(1))).expect("opened");
     }
+}
+
+/// The offer of a client that knows no RTX.
+fn without_rtx(offer: &str) -> String {
+    let rtx: Vec<&str> = offer
+        .lines()
+        .filter(|line| line.contains(" rtx/90000"))
+        .filter_map(|line| line.strip_prefix("a=rtpmap:")?.split(' ').next())
+        .collect();
+    let of_rtx = |line: &str| {
+        let pt = line.split([':', ' ']).nth(1).unwrap_or_default();
+        line.starts_with("a=") && rtx.contains(&pt) || line.contains("ssrc-group:FID")
+    };
+    let mut text = String::new();
+    for line in offer.lines().filter(|line| !of_rtx(line)) {
+        let kept: Vec<&str> = match line.starts_with("m=video") {
+            true => line.split(' ').filter(|word| !rtx.contains(word)).collect(),
+            false => vec![line],
+        };
+        text += &kept.join(" ");
+        text += "\r\n";
+    }
+    text
 }
 
 pub fn wanted(track: &str, kind: Kind) -> Subscription {
