@@ -82,7 +82,7 @@ class Joiner:
         hub = await self._ctx.hubs.acquire(room_key)
         session: Session | None = None
         try:
-            await self._ensure_room(hub, plan)
+            self._check_room(hub, plan)
             session, token = self._new_session(hub, plan)
             with bound(session=session.id, participant=session.participant_id, room=room_key):
                 answer = await self._enter(session, plan)
@@ -110,11 +110,9 @@ class Joiner:
             raise PermissionDeniedError("a hidden participant cannot publish")
         limits.check_publications(plan.publications)
 
-    async def _ensure_room(self, hub: RoomHub, plan: JoinPlan) -> None:
+    def _check_room(self, hub: RoomHub, plan: JoinPlan) -> None:
         app = plan.access.app
-        record = hub.view.room
-        if record is None:
-            record = await create_room(self._ctx, app.id, plan.room, app.limits.max_rooms)
+        record = hub.view.room or state_pb2.RoomRecord()
         limit = record.max_participants or app.limits.max_participants_per_room
         if limit and len(hub.view.participants) >= limit and hub.view.by_identity(plan.identity) is None:
             raise LimitExceededError(f"the room is full: it may have {limit} participants")
@@ -168,9 +166,10 @@ class Joiner:
         return session, resume_token
 
     async def _enter(self, session: Session, plan: JoinPlan) -> str:
-        """Takes the identity and opens the transport side by side, then shows the participant to the room."""
+        """Room, identity and transport side by side; then the participant is shown to the room."""
         results = await _together(
             self._open_media(session, plan),
+            self._ensure_room(session, plan),
             self._take_identity(session),
             self._sessions.add(session),
         )
@@ -185,6 +184,11 @@ class Joiner:
             self._first_subscriptions(session),
         )
         return answer
+
+    async def _ensure_room(self, session: Session, plan: JoinPlan) -> None:
+        if session.hub.view.room is None:
+            app = plan.access.app
+            await create_room(self._ctx, app.id, plan.room, app.limits.max_rooms)
 
     async def _open_media(self, session: Session, plan: JoinPlan) -> str:
         if not plan.offer:

@@ -115,12 +115,16 @@ class RoomHub:
             _log.exception("following a room failed", room=self.room_key)
 
     async def _follow_records(self) -> None:
-        self.last_message_seq = await self._last_message_seq()
-        async for changes in self._rooms.watch(self.room_key):
-            if changes is None:
-                self._ready.set()
-            else:
-                self.apply(changes)
+        last_seq = asyncio.ensure_future(self._last_message_seq())
+        try:
+            async for changes in self._rooms.watch(self.room_key):
+                if changes is None:
+                    self.last_message_seq = await last_seq
+                    self._ready.set()
+                else:
+                    self.apply(changes)
+        finally:
+            last_seq.cancel()
 
     async def _last_message_seq(self) -> int:
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
@@ -152,12 +152,20 @@ class Subscriber:
         wanted = self._wanted(self._view, self._participant_id, self.policy)
         if wanted == self._applied:
             return
+        if not wanted and not self._leg.has_subscriptions and self._leg.is_open:
+            self._applied = wanted
+            self._take_slots(
+                media_service_pb2.Slot(mid=line.mid, kind=line.kind)
+                for line in self._leg.lines.values()
+                if not line.is_inbound
+            )
+            return
         node = await self._leg.node()
+        self._leg.has_subscriptions = True
         with self._ctx.metrics.subscription_seconds.time():
             response = await node.set_subscriptions(self._leg.transport_id, wanted)
         self._applied = wanted
-        if self.slots.update(response.slots):
-            self._push(client_pb2.ServerFrame(slots_changed=client_pb2.SlotsChanged(slots=self.slots.mappings())))
+        self._take_slots(response.slots)
         if needed := self.slots.need(wanted, response.unplaced_track_ids):
             self._push(client_pb2.ServerFrame(slots_needed=needed))
         await self._handle_codecs(response.no_common_codec_track_ids)
@@ -166,6 +174,10 @@ class Subscriber:
             self._retry_later()
         else:
             self._retries = 0
+
+    def _take_slots(self, slots: Iterable[media_service_pb2.Slot]) -> None:
+        if self.slots.update(slots):
+            self._push(client_pb2.ServerFrame(slots_changed=client_pb2.SlotsChanged(slots=self.slots.mappings())))
 
     def _retry_later(self) -> None:
         delay = _RETRY_DELAYS_S[min(self._retries, len(_RETRY_DELAYS_S) - 1)]

@@ -45,6 +45,8 @@ class TransportLeg:
         self.transport_id = ""
         self.lines: Lines = {}
         self.is_lost = False
+        # False: nothing was ever subscribed on this transport, so its slots are free without asking the node.
+        self.has_subscriptions = False
         self._is_node_lost = False
         # One change of the transport at a time: negotiation and subscription must not overtake each other.
         self.lock = asyncio.Lock()
@@ -111,6 +113,7 @@ class TransportLeg:
     def attach(self, node_id: str, transport_id: str, lines: Iterable[media_service_pb2.TransportLine]) -> None:
         """Takes over a transport that another instance opened."""
         self._adopt(node_id, transport_id, lines)
+        self.has_subscriptions = True
         self._ctx.nodes.refresh(node_id, transport_id)
 
     def lose(self, *, with_node: bool) -> None:
@@ -152,7 +155,7 @@ class TransportLeg:
         if self.transport_id:
             self._ctx.nodes.unlisten(self.transport_id)
         self.node_id, self.transport_id, self.is_lost = node_id, transport_id, False
-        self._is_node_lost = False
+        self._is_node_lost = self.has_subscriptions = False
         self._take_lines(lines)
 
         def forward(event: TransportEvent) -> None:
