@@ -14,6 +14,8 @@ from typing import Any
 
 # Longer than its own limit of 4 minutes.
 SFULOAD_TIMEOUT_S = 300
+# Of SCHED_FIFO; any will do.
+REALTIME_PRIORITY = 5
 
 
 class LoadError(RuntimeError):
@@ -70,9 +72,10 @@ class SfuLoad:
 
     binary: Path
     cores: set[int]
+    is_realtime: bool
 
     @classmethod
-    def build(cls, root: Path, cores: set[int]) -> SfuLoad | None:
+    def build(cls, root: Path, cores: set[int], *, is_realtime: bool) -> SfuLoad | None:
         """Builds it from `SFULOAD_DIR` (default: `../shared/bench/sfuload`); None, and a note, if it is not there."""
         source = Path(os.environ.get("SFULOAD_DIR") or root.parent / "shared" / "bench" / "sfuload")
         go = shutil.which("go")
@@ -85,11 +88,12 @@ class SfuLoad:
         built = subprocess.run([go, "build", "-o", str(binary), "."], cwd=source, capture_output=True, text=True)
         if built.returncode != 0:
             raise LoadError(f"building sfuload failed:\n{built.stderr}")
-        return cls(binary, cores)
+        return cls(binary, cores, is_realtime)
 
     async def run(self, url: str, room: str, token: str, pid: int, subscribers: int, seconds: int) -> LoadResult:
         """One publisher of video and `subscribers` players in `room`. Raises LoadError."""
         argv = [
+            *(("chrt", "-f", str(REALTIME_PRIORITY)) if self.is_realtime else ()),
             *("taskset", "-c", ",".join(map(str, sorted(self.cores)))),
             *(str(self.binary), "-pid", str(pid), "-token", token, "-kinds", "video"),
             *("-whip", f"{url}/whip/{room}/pub", "-whep", f"{url}/whep/{room}/pub"),
