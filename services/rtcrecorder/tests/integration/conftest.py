@@ -183,19 +183,24 @@ class Desk:
         return self.folder / file.key
 
 
-def settings(nats_url: str, folder: Path, **changes: Any) -> RecorderSettings:
-    """Settings for a recorder of a test."""
-    values = {
-        "grpc_port": 0,
-        "http_port": 0,
-        "udp_port": 0,
-        "bind_ip": "127.0.0.1",
-        "cluster_secret": SECRET,
-        "nats_urls": [nats_url],
-        "storage_root": folder,
-        "empty_timeout_s": 1.0,
-    }
-    return RecorderSettings.from_values(values | changes)
+@pytest.fixture
+def make_settings(nats_server: NatsServer, folder: Path) -> Callable[..., RecorderSettings]:  # noqa: F811
+    """Makes settings for a recorder of a test."""
+
+    def make(**changes: Any) -> RecorderSettings:
+        values = {
+            "grpc_port": 0,
+            "http_port": 0,
+            "udp_port": 0,
+            "bind_ip": "127.0.0.1",
+            "cluster_secret": SECRET,
+            "nats_urls": [nats_server.url],
+            "storage_root": folder,
+            "empty_timeout_s": 1.0,
+        }
+        return RecorderSettings.from_values(values | changes)
+
+    return make
 
 
 @pytest.fixture
@@ -219,7 +224,7 @@ def desk(nats_link: NatsLink, folder: Path) -> Desk:  # noqa: F811
 
 
 @pytest.fixture
-async def recorder(nats_server: NatsServer, folder: Path) -> AsyncIterator[Recorder]:  # noqa: F811
+async def recorder(make_settings: Callable[..., RecorderSettings]) -> AsyncIterator[Recorder]:
     """A running recorder."""
-    async with Recorder(settings(nats_server.url, folder)) as one:
+    async with Recorder(make_settings()) as one:
         yield one

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 from mrtc.recorder.v1 import recording_pb2
-from mrtc_common.testing import NatsServer
+from mrtc_common import subjects
+from mrtc_common.testing import NatsServer, wait_until
 from mrtc_rtcrecorder.bootstrap import Recorder
 
 pytestmark = pytest.mark.integration
@@ -135,16 +135,14 @@ async def test_an_empty_room_ends_the_recording(recorder: Recorder, node: Any, d
 
 
 async def test_a_recorder_that_ends_hands_its_job_over(
-    nats_server: NatsServer, recorder: Recorder, node: Any, desk: Any, make_frames: Any, assert_decodes: Any
+    make_settings: Any, recorder: Recorder, node: Any, desk: Any, make_frames: Any, assert_decodes: Any
 ) -> None:
     """The next one goes on with a file of the next number; both play."""
-    from .conftest import settings
-
     alice = await node.join("alice")
     await node.publish(alice, {"video": make_frames("vp8"), "audio": make_frames("opus")})
     recording = await desk.start(SINGLE)
     await desk.reached(recording, grown_to(1.5))
-    async with Recorder(settings(nats_server.url, desk.folder)):
+    async with Recorder(make_settings()):
         await recorder.__aexit__(None, None, None)
         await desk.reached(recording, lambda record: len(record.files) == 2 and record.files[1].duration_ms > 1000)
         await desk.stop(recording)
@@ -167,9 +165,7 @@ async def test_media_goes_on_while_nats_is_away(
     nats_server.kill()
     path = desk.path(before.files[0])
     size = path.stat().st_size
-    async with asyncio.timeout(10):
-        while path.stat().st_size < size + 20_000:
-            await asyncio.sleep(0.05)
+    await wait_until(lambda: path.stat().st_size > size + 20_000, what="the file to grow")
     nats_server.start()
     await desk.link.wait_ready(20)
     await desk.reached(recording, grown_to(before.files[0].duration_ms / 1000 + 1.5))
@@ -189,11 +185,8 @@ async def test_an_impossible_order_fails_with_a_reason(options: dict[str, int], 
 
 async def test_malformed_jobs_are_dropped(recorder: Recorder, node: Any, desk: Any, make_frames: Any) -> None:
     """Garbage in the queue stops nobody."""
-    from mrtc_common import subjects
-
-    for index, payload in enumerate(
-        (b"\xff\xff", b"", recording_pb2.Recording(id="../x", room="r").SerializeToString())
-    ):
+    foreign = recording_pb2.Recording(id="../x", room="r").SerializeToString()
+    for index, payload in enumerate((b"\xff\xff", b"", foreign)):
         await desk.link.publish_stored(subjects.JOB_RECORD, payload, message_id=f"bad-{index}")
     alice = await node.join("alice")
     await node.publish(alice, {"audio": make_frames("opus")})

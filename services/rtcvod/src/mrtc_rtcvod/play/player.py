@@ -168,21 +168,22 @@ class Player:
 
     def _play_video(self, source: Source, packet: Any) -> None:
         self._handle_wishes(source, packet)
-        if self._passing is not None:
-            for picture in self._passing.take(
-                self._time_of(packet, packet.pts if packet.pts is not None else packet.dts), packet
-            ):
-                self._hand_out_picture(TrackNumber.VIDEO, picture)
+        # The decoder first: the filter that makes Annex B takes the packet's data away.
         if self._decoder is not None:
             for decoded in self._decoder.take(packet):
                 self._encode(decoded)
             if self._decoder.errors > _MAX_ERRORS and not self._frames:
                 raise BadMediaError("the picture cannot be decoded")
+        if self._passing is not None:
+            for picture in self._passing.take(
+                self._time_of(packet, packet.pts if packet.pts is not None else packet.dts), packet
+            ):
+                self._hand_out_picture(TrackNumber.VIDEO, picture)
 
     def _encode(self, picture: av.VideoFrame) -> None:
         if picture.pts is None or picture.time_base is None:
             return
-        time_us = round(picture.pts * picture.time_base * 1_000_000) - self._facts.start_us
+        time_us = int(picture.pts * picture.time_base * 1_000_000) - self._facts.start_us
         for track, encoder in self._encoders.items():
             for encoded in encoder.encode(self._base_us + time_us, picture):
                 self._hand_out_picture(track, EncodedPicture(time_us, encoded.is_keyframe, encoded.data))
@@ -206,7 +207,8 @@ class Player:
         for track in wanted:
             if track in self._encoders:
                 self._encoders[track].request_keyframe()
-        if codec and TrackNumber.ALTERNATIVE not in self._encoders and packet.is_keyframe:
+        can_begin = packet.is_keyframe or self._decoder is not None
+        if codec and can_begin and TrackNumber.ALTERNATIVE not in self._encoders:
             assert source.video is not None
             self._encoders[TrackNumber.ALTERNATIVE] = self._make_encoder(codec)
             self._decoder = self._decoder or VideoDecoder(source.video)
