@@ -126,8 +126,6 @@ def room() -> str:
 
 
 @pytest.fixture
-def api(suite: RunningSuite, room: str) -> Iterator[RoomApi]:
+def api(suite: RunningSuite, room: str) -> RoomApi:
     """The REST API of that room."""
-    api = RoomApi(suite, room)
-    yield api
-    api._client.close()
+    return RoomApi(suite, room)
