@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -54,6 +55,7 @@ class SqlAppRegistry:
 
     async def migrate(self) -> None:
         """Brings the tables to this version's form. Raises UnavailableError."""
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every start at info
         try:
             async with self._engine.begin() as connection:
                 await connection.run_sync(_upgrade)
