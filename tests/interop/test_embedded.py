@@ -1,0 +1,55 @@
+"""`make run` as a person uses it: it says what it does, prints the URL, and Ctrl-C ends everything cleanly."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from mrtc_embedded.process import free_port
+
+pytestmark = pytest.mark.integration
+
+
+def test_it_prints_a_url_and_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:
+    """All processes come up, the page and a token are served, and no process outlives Ctrl-C."""
+    command = [sys.executable, "-m", "mrtc_embedded", "--port", str(free_port()), "--data", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as runner:
+        assert runner.stdout is not None
+        printed: list[str] = []
+        url = ""
+        for line in runner.stdout:
+            printed.append(line)
+            if found := re.search(r"is up after [0-9.]+ s: +(http://\S+)", line):
+                url = found[1]
+                break
+        assert url, "".join(printed)
+        children = psutil.Process(runner.pid).children(recursive=True)
+        assert len(children) >= 7
+        assert httpx.get(url, timeout=5).status_code == 200
+        token = httpx.get(url + "demo/token", params={"room": "r", "identity": "i"}, timeout=5)
+        assert token.json()["token"]
+        runner.send_signal(signal.SIGINT)
+        rest = runner.stdout.read()
+        assert runner.wait(30) == 0, rest
+    assert "ended cleanly" in rest
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_second_start_on_the_same_port_says_why_it_fails(tmp_path: Path) -> None:
+    """A port in use ends the start with the reason, not with a hang."""
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "mrtc_embedded", "--port", port, "--data", str(tmp_path)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert ended.returncode == 1
+    assert "in use" in ended.stderr.lower()
