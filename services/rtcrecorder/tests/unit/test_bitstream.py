@@ -12,6 +12,7 @@ from mrtc_rtcrecorder.core.bitstream import picture_format, split_annexb
 CODECS = ["h264", "vp8", "vp9", "av1"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_format_of_a_real_stream_stays_and_changes_with_its_size(codec: str, make_frames: Any) -> None:
     """Equal within a stream, different for another size."""

@@ -13,6 +13,8 @@ from mrtc_rtcrecorder.core.frames import CLOCK_RATES, Frame, Kind
 from mrtc_rtcrecorder.errors import UndecodableError
 from mrtc_rtcrecorder.media.muxer import Muxer, choose_container
 
+pytestmark = pytest.mark.integration
+
 Probe = Callable[[Path], dict[str, Any]]
 
 

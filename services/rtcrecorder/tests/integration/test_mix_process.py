@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from mrtc_common.testing import wait_until
 from mrtc_rtcrecorder.core.file_names import FileNames
-from mrtc_rtcrecorder.core.frames import CLOCK_RATES, Frame, Kind
+from mrtc_rtcrecorder.core.frames import Kind
 from mrtc_rtcrecorder.core.room_view import WantedTrack
-from mrtc_rtcrecorder.mix import wire
 from mrtc_rtcrecorder.mix.output import MixedOutput, MixOptions
+
+pytestmark = pytest.mark.integration
 
 VIDEO = WantedTrack("v", Kind.VIDEO, "node", "h264", False, "pub", "alice")
 AUDIO = WantedTrack("a", Kind.AUDIO, "node", "opus", False, "pub", "alice")
@@ -101,24 +100,3 @@ async def test_a_stop_at_once_makes_no_trouble(tmp_path: Path) -> None:
     async with asyncio.timeout(20):
         await output.finish()
     assert not output.failed.done()
-
-
-@given(
-    st.integers(0, 65_535),
-    st.sampled_from(sorted(CLOCK_RATES)),
-    st.booleans(),
-    st.booleans(),
-    st.integers(0, 2**63),
-    st.integers(-(2**62), 2**62),
-    st.binary(max_size=100),
-)
-def test_frames_survive_the_pipe(
-    track: int, codec: str, key: bool, gap: bool, rtp_time: int, captured_at_us: int, data: bytes
-) -> None:
-    """Bit for bit."""
-    frame = Frame(codec, key, gap, rtp_time, captured_at_us, data)
-    message = wire.encode_frame(track, frame)
-    length, kind = wire.parse_header(message[: wire.HEADER_BYTES])
-    assert kind is wire.MessageKind.FRAME
-    assert length == len(message) - wire.HEADER_BYTES
-    assert wire.parse_frame(message[wire.HEADER_BYTES :]) == (track, frame)
