@@ -46,6 +46,7 @@ struct Connection {
     is_dirty: bool,
     is_write_armed: bool,
     last_stun_at: Instant,
+    has_stun: bool,
 }
 
 /// The listener and its connections.
@@ -186,6 +187,7 @@ impl TcpServer {
             is_dirty: false,
             is_write_armed: false,
             last_stun_at: now,
+            has_stun: false,
         });
         *self.per_address.entry(remote.ip()).or_default() += 1;
         // A connection of the same address and port that we have not seen end yet is dead.
@@ -204,18 +206,23 @@ impl TcpServer {
         on_datagram: &mut impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
     ) -> bool {
         let Some(connection) = self.connections.get_mut(token) else { return true };
-        let Connection { stream, local, remote, reader, last_stun_at, .. } = connection;
+        let Connection { stream, local, remote, reader, last_stun_at, has_stun, .. } = connection;
         match stream.read(&mut self.buffer) {
             Ok(0) => false,
             Ok(len) => {
-                reader.take(&self.buffer[..len], |datagram| {
+                // A client begins with a check (RFC 6544 section 7.1); whoever does not is none.
+                let mut is_client = true;
+                let is_framed = reader.take(&self.buffer[..len], |datagram| {
                     // RFC 7983 section 7.
                     if datagram[0] <= 3 {
-                        *last_stun_at = now;
+                        (*last_stun_at, *has_stun) = (now, true);
                     }
-                    on_datagram(*remote, *local, datagram);
+                    is_client &= *has_stun;
+                    if is_client {
+                        on_datagram(*remote, *local, datagram);
+                    }
                 });
-                true
+                is_framed && is_client
             }
             Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
         }
@@ -379,6 +386,17 @@ mod tests {
         drop(rig.connect());
         rig.serve_until(|rig| rig.server.connections.is_empty());
         assert!(rig.server.by_remote.is_empty() && rig.server.per_address.is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_does_not_begin_with_a_check_is_closed() {
+        let mut rig = Rig::new();
+        let mut web = TcpStream::connect(rig.addr).unwrap();
+        web.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut media = TcpStream::connect(rig.addr).unwrap();
+        media.write_all(&[0, 2, 128, 0]).unwrap();
+        rig.serve_until(|rig| rig.counters.tcp_accepted == 2 && rig.server.connections.is_empty());
+        assert!(rig.got.is_empty());
     }
 
     #[test]

@@ -76,8 +76,11 @@ pub(crate) struct Worker {
     tick: Duration,
     /// The time that the shard knows.
     last_arrival: Instant,
-    /// When the first packet of the waiting batch came.
+    /// When the tick that is under way began: with the first datagram, or the first thing to send.
     collecting_since: Option<Instant>,
+    has_received: bool,
+    /// When the last turn was.
+    turned_at: Instant,
     /// Set while the inputs are more than one turn takes.
     has_more_input: bool,
     is_link_waiting: bool,
@@ -114,6 +117,8 @@ impl Worker {
             tick,
             last_arrival: Instant::now(),
             collecting_since: None,
+            has_received: false,
+            turned_at: Instant::now(),
             has_more_input: false,
             is_link_waiting: false,
             next_publish: Instant::now(),
@@ -129,6 +134,7 @@ impl Worker {
             let now = Instant::now();
             self.counters.loop_turns += 1;
             self.has_more_input = false;
+            self.turned_at = now;
             self.receive(now, ready);
             if ready.wake {
                 self.take_orders(now);
@@ -155,8 +161,9 @@ impl Worker {
         let link_at = self.is_link_waiting.then(|| now + LINK_RETRY);
         let tcp_at = self.tcp.as_ref().and_then(TcpServer::next_timeout);
         let figures_at = Some(self.next_publish).filter(|at| *at > now);
-        let deadline =
-            [flush_at, link_at, tcp_at, figures_at, Some(self.shard.next_timeout())].into_iter().flatten().min();
+        // Hundreds of transports have their timers at hundreds of moments; none of them needs better than a tick.
+        let timers_at = Some(self.shard.next_timeout().max(self.turned_at + self.tick));
+        let deadline = [flush_at, link_at, tcp_at, figures_at, timers_at].into_iter().flatten().min();
         let timeout = deadline.map_or(MAX_SLEEP, |at| at.saturating_duration_since(now)).clamp(MIN_SLEEP, MAX_SLEEP);
         let wake = self.shared.wake.as_raw_fd();
         let ready = if flush_at.is_some() {
@@ -215,6 +222,7 @@ impl Worker {
             match received {
                 Ok(0) => return,
                 Ok(count) => {
+                    self.has_received = true;
                     self.counters.udp_rx_batches += 1;
                     if count < RX_BATCH {
                         return;
@@ -231,14 +239,16 @@ impl Worker {
         self.has_more_input = true;
     }
 
+    /// Flushes at the end of a tick. A datagram begins a tick also if it gives nothing to send: what clients report
+    /// comes one by one, and waking for each costs more than reading it.
     fn flush_if_due(&mut self, now: Instant) {
-        if !self.shard.wants_flush() {
-            self.collecting_since = None;
-            return;
-        }
-        let since = *self.collecting_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= self.tick {
+        let has_input = std::mem::take(&mut self.has_received) || self.shard.wants_flush();
+        let is_tick_over = |since: Instant| now.saturating_duration_since(since) >= self.tick;
+        if self.collecting_since.is_some_and(is_tick_over) || self.tick.is_zero() {
             self.flush(now);
+        }
+        if has_input && !self.tick.is_zero() {
+            self.collecting_since.get_or_insert(now);
         }
     }
 
