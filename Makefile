@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup setup-run setup-test proto build engine web run probe test test-unit test-engine test-integration \
-	test-e2e check format settings lock bench fuzz soak chaos dump clean
+	test-e2e check format settings proto-baseline lock bench fuzz soak chaos dump clean
 
 help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ format: setup-test ## Format Python and Rust
 
 settings: setup-run ## Renew deploy/config/*.yaml from the code
 	@tools/gen_settings.sh
+
+proto-baseline: setup-test ## Make proto/ as it is the contract that later changes are compared with (at a release)
+	@cd proto && buf build --exclude-source-info -o baseline.binpb
 
 lock: ## Renew requirements.lock from pyproject.toml
 	@uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras \
