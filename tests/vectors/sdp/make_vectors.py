@@ -1,7 +1,7 @@
 """Writes offers of real clients into this folder: Chromium (headless, by Playwright) and aiortc.
 
-Run it when a client changes: `python tests/vectors/sdp/make_vectors.py`. Addresses and secrets in the files are those of
-throw-away peers that never connected.
+Run it when a client changes: `python tests/vectors/sdp/make_vectors.py`. Addresses and secrets in the files are those
+of throw-away peers that never connected.
 """
 
 import asyncio
