@@ -86,7 +86,7 @@ counters! {
     drop_duplicate,
     /// Dropped: more packets of a track between two flushes than the limit.
     drop_pending_limit,
-    /// Dropped: the packet does not fit into a datagram.
+    /// Dropped: media that does not fit into a usual datagram.
     drop_too_large,
     /// Dropped: over a subscriber's budget.
     drop_pacer,

@@ -57,6 +57,18 @@ fn garbage_changes_nothing() {
 }
 
 #[test]
+fn media_too_large_for_a_datagram_is_dropped() {
+    let (mut net, alice, bob) = call(8);
+    let (now, from, to) = (net.now, net.clients[alice].addr, net.nodes[0].addr);
+    for first in [0x90, 0xc1] {
+        let mut bytes = vec![first; 60_000];
+        net.nodes[0].shard.handle_datagram(now, Proto::Tcp, from, to, &mut bytes);
+    }
+    assert_eq!(net.nodes[0].shard.counters().drop_too_large, 2);
+    assert!(net.clients[bob].packets.is_empty());
+}
+
+#[test]
 fn replayed_and_damaged_packets_are_dropped() {
     let (mut net, alice, bob) = call(2);
     net.uplinks[alice].set_config(LinkConfig { duplicate: 0.5, ..LinkConfig::default() });

@@ -13,13 +13,22 @@ use crate::keys::{TrackKey, TransportKey};
 use crate::track::{Arriving, Taken};
 use crate::transport::{MAX_ADDRS, Progress};
 
+/// Larger datagrams of media are dropped. Real ones fit an Ethernet frame; over TCP a client could send 64 kB at a time,
+/// which no subscriber's UDP path takes and of which a ring of packets would hold far too much.
+const MAX_MEDIA_DATAGRAM: usize = 2_000;
+
 impl Shard {
     /// Takes a datagram. Media is decrypted in place. `to` is our address that it came to.
     pub fn handle_datagram(&mut self, now: Instant, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &mut [u8]) {
         self.set_now(now);
         self.counters.rx_datagrams += 1;
         self.counters.rx_bytes += buf.len() as u64;
-        match classify(buf) {
+        let kind = classify(buf);
+        if buf.len() > MAX_MEDIA_DATAGRAM && matches!(kind, DatagramKind::Rtp | DatagramKind::Relay) {
+            self.counters.drop_too_large += 1;
+            return;
+        }
+        match kind {
             DatagramKind::Rtp => self.handle_rtp(proto, from, buf),
             DatagramKind::Rtcp => self.handle_rtcp(proto, from, buf),
             DatagramKind::Stun => self.handle_stun(proto, from, to, buf),
