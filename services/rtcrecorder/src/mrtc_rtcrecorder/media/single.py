@@ -47,6 +47,11 @@ class PublicationFiles:
         self._open_file: FileProgress | None = None
         self._done: list[FileProgress] = []
 
+    @property
+    def is_growing(self) -> bool:
+        """True if the open file has reached the disk."""
+        return self._muxer is not None and self._muxer.size_bytes > 0
+
     def open(self, spec: FileSpec) -> None:
         """See `FileWriter`. Raises UndecodableError, OSError."""
         self.close()
@@ -149,7 +154,7 @@ class SingleWriter:
             return
         try:
             publication.segmenter.push(frame)
-            publication.failures = 0 if frame.is_keyframe else publication.failures
+            publication.failures = 0 if publication.files.is_growing else publication.failures
         except (UndecodableError, av.FFmpegError, ValueError, OSError) as error:
             self._start_over(publication, error)
 
@@ -173,7 +178,9 @@ class SingleWriter:
 
     def _start_over(self, publication: _Publication, error: Exception) -> None:
         """What was written stays; the next key frame begins a new file."""
-        _log.warning("a file of a publication failed, another one begins", error=str(error))
+        # A sender of false key frames can do this with every frame: no line for each.
+        log = _log.debug if isinstance(error, UndecodableError) else _log.warning
+        log("a file of a publication failed, another one begins", error=str(error))
         publication.failures += 1
         with contextlib.suppress(av.FFmpegError, OSError):  # the same fault once more
             publication.segmenter.end()

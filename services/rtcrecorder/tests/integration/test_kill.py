@@ -1,0 +1,97 @@
+"""A recorder that is killed in mid-recording."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mrtc.recorder.v1 import recording_pb2
+from mrtc_common.testing import NatsServer, wait_until
+from mrtc_rtcrecorder.bootstrap import Recorder
+
+pytestmark = pytest.mark.integration
+
+SINGLE, MIXED = recording_pb2.RECORDING_MODE_SINGLE, recording_pb2.RECORDING_MODE_MIXED
+
+
+class RecorderProcess:
+    """A recorder as a process of its own."""
+
+    def __init__(self, nats: NatsServer, folder: Path, secret: str) -> None:
+        values = {
+            "GRPC_PORT": "0",
+            "HTTP_PORT": "0",
+            "UDP_PORT": "0",
+            "BIND_IP": "127.0.0.1",
+            "NATS_URLS": nats.url,
+            "STORAGE_ROOT": str(folder),
+            "CLUSTER_SECRET": secret,
+        }
+        env = os.environ | {f"MRTC_RTCRECORDER_{key}": value for key, value in values.items()}
+        self._process = subprocess.Popen([sys.executable, "-m", "mrtc_rtcrecorder"], env=env)
+
+    def end(self, how: signal.Signals) -> int:
+        """Sends a signal and waits for the end."""
+        self._process.send_signal(how)
+        return self._process.wait(30)
+
+
+@pytest.mark.parametrize("mode", [SINGLE, MIXED])
+async def test_what_was_written_before_a_kill_plays_and_the_next_goes_on(
+    mode: Any,
+    nats_server: NatsServer,
+    make_settings: Any,
+    node: Any,
+    desk: Any,
+    make_frames: Any,
+    probe: Any,
+    assert_decodes: Any,
+) -> None:
+    """SIGKILL costs less than a second of media; a new recorder goes on with a file of the next number."""
+    alice = await node.join("alice")
+    await node.publish(alice, {"video": make_frames("h264"), "audio": make_frames("opus")})
+    process = RecorderProcess(nats_server, desk.folder, "a secret of the tests")
+    recording = await desk.start(mode, width=320, height=180)
+    record = await desk.reached(recording, lambda record: record.files and record.files[0].duration_ms > 3000)
+    began_ms = record.started_at_ms
+    killed_ms = time.time_ns() // 1_000_000
+    await asyncio.to_thread(process.end, signal.SIGKILL)
+    path = desk.path(record.files[0])
+    if mode == MIXED:  # its mixer sees the pipe close and completes the file
+        await wait_until(lambda: path.read_bytes()[40:44] == b"mdat", what="the fragments to become one MP4")
+    assert_decodes(path)
+    streams = probe(path)["streams"]
+    rates = {"video": 30 if mode == SINGLE else 25, "audio": 50 if mode == SINGLE else 48_000 / 1024}
+    for stream in streams:
+        written_ms = int(stream["nb_read_packets"]) * 1000 / rates[stream["codec_type"]]
+        missing_ms = killed_ms - began_ms - written_ms
+        assert missing_ms < (1_000 if mode == SINGLE else 1_600), "a second, and what the mixer runs behind"
+    async with Recorder(make_settings()):
+        await desk.reached(recording, lambda record: len(record.files) == 2 and record.files[1].duration_ms > 1000)
+        await desk.stop(recording)
+        done = await desk.reached(recording, lambda r: r.state == recording_pb2.RECORDING_STATE_COMPLETE)
+    assert_decodes(desk.path(done.files[1]))
+
+
+async def test_sigterm_ends_the_process_with_whole_files(
+    nats_server: NatsServer, node: Any, desk: Any, make_frames: Any, assert_decodes: Any
+) -> None:
+    """Within seconds, with status 0, and the job goes back to the queue."""
+    alice = await node.join("alice")
+    await node.publish(alice, {"video": make_frames("vp8"), "audio": make_frames("opus")})
+    process = RecorderProcess(nats_server, desk.folder, "a secret of the tests")
+    recording = await desk.start(SINGLE)
+    record = await desk.reached(recording, lambda record: record.files and record.files[0].duration_ms > 1000)
+    began = time.monotonic()
+    assert await asyncio.to_thread(process.end, signal.SIGTERM) == 0
+    assert time.monotonic() - began < 10
+    assert_decodes(desk.path(record.files[0]))
+    assert (await desk.record(recording)).state == recording_pb2.RECORDING_STATE_ACTIVE
+    await wait_until(lambda: desk.path(record.files[0]).exists())
