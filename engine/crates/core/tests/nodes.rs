@@ -126,6 +126,51 @@ fn a_relay_carries_tracks_between_nodes() {
 }
 
 #[test]
+fn layers_switch_over_a_relay_and_unwanted_ones_do_not_cross() {
+    let mut net = Net::new(8);
+    let (a, b) = (net.add_process(1), net.add_process(1));
+    let alice = net.join(a, "alice", ClientSpec::simulcast());
+    let bob = net.join(b, "bob", ClientSpec::subscriber());
+    net.publish(alice, "video", 1);
+    net.open_relay(a, b, "a-b");
+    let import = Command::ImportTrack {
+        relay: "a-b".into(),
+        track: "video".into(),
+        room: ROOM.into(),
+        handle: 3,
+        codec: Codec::Vp8,
+        rids: ["q", "h", "f"].map(String::from).to_vec(),
+    };
+    net.command(b, import).unwrap();
+    net.command(a, Command::ExportTrack { relay: "a-b".into(), track: "video".into(), handle: 3 }).unwrap();
+    net.command(b, Command::CreateSink { sink: "sink".into(), track: "video".into() }).unwrap();
+    let layer = |rid, height| Vp8Source::new(alice, 1, Some(rid), height);
+    let mut video = [layer("q", 180), layer("h", 360), layer("f", 720)];
+    let mut ask = |net: &mut Net, height| {
+        let mut subscription = wanted("video", Kind::Video);
+        subscription.max_height = Some(height);
+        net.subscribe_to(bob, vec![subscription]);
+        run(net, 4 * SECOND, &mut [], &mut video);
+        let before = net.nodes[0].shard.counters().tx_relay_datagrams;
+        run(net, SECOND, &mut [], &mut video);
+        let crossed = net.nodes[0].shard.counters().tx_relay_datagrams - before;
+        (read_vp8(&net.clients[bob].packets.last().unwrap().payload).height, crossed)
+    };
+    let (height, crossed) = ask(&mut net, 180);
+    assert_eq!(height, 180);
+    // The subscriber's layer and the sink's: two of three, some 90 packets a second each.
+    assert!((150..240).contains(&crossed), "{crossed}");
+    net.command(b, Command::CloseSink { sink: "sink".into() }).unwrap();
+    let (height, crossed) = ask(&mut net, 180);
+    assert!(height == 180 && crossed < 130, "{crossed}");
+    assert_eq!(ask(&mut net, 720).0, 720);
+    assert_eq!(ask(&mut net, 360).0, 360);
+    assert_whole(&net, bob, 500);
+    let asked = net.nodes[1].shard.counters().drop_duplicate;
+    assert!(asked < 20, "{asked} packets crossed twice");
+}
+
+#[test]
 fn a_lossy_relay_repairs_itself() {
     let link = LinkConfig { delay: SECOND / 50, jitter: SECOND / 200, loss: 0.1, ..LinkConfig::default() };
     let (mut net, alice, bob) = relayed(4, link);
