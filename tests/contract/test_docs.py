@@ -16,7 +16,7 @@ from mrtc_signaling.metrics import SignalingMetrics
 ROOT = Path(__file__).resolve().parents[2]
 NOT_OURS = {".git", ".venv", ".cache", "node_modules", "target", "gen", "var", "dist", "dist-demo", "__pycache__"}
 # Made by a run, a file of another project, WebSocket subprotocols.
-NOT_FILES = {"secrets.json", "suite.json", "doc/allocation.md", "mrtc.v1.json", "mrtc.v1.proto"}
+NOT_FILES = {"var/secrets.json", "var/suite.json", "doc/allocation.md", "mrtc.v1.json", "mrtc.v1.proto"}
 FILE_NAME = re.compile(r"`([\w./*<>-]+\.(?:py|pyi|rs|ts|toml|yaml|proto|md|sh|json|binpb))`")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
