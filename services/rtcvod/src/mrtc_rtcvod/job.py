@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
+from mrtc.vod.v1 import vod_pb2
 from mrtc_common.errors import MrtcError, UnavailableError
 from mrtc_common.jobs import HandBackError
 from mrtc_common.log import get_logger
@@ -107,6 +108,9 @@ class VodJob:
         return list(self._track_ids.values())
 
     async def _play(self) -> None:
+        if self._vod.state == vod_pb2.VOD_STATE_PLAYING and not await self._room.is_open():
+            _log.info("the room was closed while nobody played")
+            return
         opened = await self._player.open()
         if opened.note:
             _log.info("the picture is transcoded", why=opened.note)

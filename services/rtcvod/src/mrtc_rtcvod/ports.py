@@ -59,6 +59,10 @@ class MediaSources(Protocol):
 class VodRoom(Protocol):
     """The virtual participant's place in its room."""
 
+    async def is_open(self) -> bool:
+        """True if the room exists. Raises UnavailableError."""
+        ...
+
     async def join(self, vod: Vod) -> None:
         """Puts the participant into the room, which is made if it does not exist. Raises UnavailableError."""
         ...

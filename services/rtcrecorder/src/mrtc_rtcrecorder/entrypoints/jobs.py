@@ -18,8 +18,9 @@ from mrtc_rtcrecorder.ports import RecordStore
 
 _log = get_logger(__name__)
 
-# A job that was handed out so often kills its recorders; it is given up so that it stops doing so.
-MAX_DELIVERIES = 20
+# A job that was handed out so often kills its recorders; it is given up so that it stops doing so. Every restart of a
+# recorder counts too, so that a recording of days must be able to see many.
+MAX_DELIVERIES = 100
 _MODES = (recording_pb2.RECORDING_MODE_SINGLE, recording_pb2.RECORDING_MODE_MIXED)
 _MAX_PIXELS, _MAX_FPS = 3840 * 2160, 60
 

@@ -42,6 +42,10 @@ class NatsVodRoom:
         self._muted: set[str] = set()
         self._last_participant: state_pb2.ParticipantRecord | None = None
 
+    async def is_open(self) -> bool:
+        """See `VodRoom`."""
+        return await self._rooms.get(subjects.room_record_key(self._room_key)) is not None
+
     async def join(self, vod: Vod) -> None:
         """See `VodRoom`."""
         # The session first: a participant without one is reaped.

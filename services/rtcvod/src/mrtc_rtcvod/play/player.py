@@ -45,6 +45,7 @@ class Player:
         self._alternative_wanted = ""
         self._base_us = 0
         self._end_us = 0
+        self._sound_us = -1
         self._frames = 0
         if self._obstacle:
             self._encoders[TrackNumber.VIDEO] = self._make_encoder(options.video_codec)
@@ -113,6 +114,7 @@ class Player:
             max_height=options.max_height,
             max_fps=options.max_fps,
             bitrate_bps=options.video_bitrate_bps,
+            rotation=facts.rotation,
         )
 
     # Reading
@@ -163,6 +165,9 @@ class Player:
     def _play_audio(self, time_us: int, packet: Any | None) -> None:
         assert self._audio is not None
         for at_us, data in self._audio.take(time_us, packet):
+            if self._base_us + at_us <= self._sound_us:
+                continue  # a damaged file's times may stand still or go back; a receiver's must not
+            self._sound_us = self._base_us + at_us
             self._hand_out(TrackNumber.AUDIO, at_us, True, data)
             self._end_us = max(self._end_us, self._base_us + at_us + 20_000)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ def probe(path: str) -> MediaFacts:
     container = source.container
     try:
         return MediaFacts(
-            _video_facts(container, source.video) if source.video is not None else None,
+            _video_facts(container, source.video, _rotation(path)) if source.video is not None else None,
             _audio_facts(source.audio) if source.audio is not None else None,
             start_us=container.start_time or 0,
             duration_us=container.duration or 0,
@@ -99,7 +100,7 @@ def _is_picture(stream: VideoStream) -> bool:
     return 0 < stream.width * stream.height <= _MAX_PIXELS
 
 
-def _video_facts(container: InputContainer, stream: VideoStream) -> VideoFacts:
+def _video_facts(container: InputContainer, stream: VideoStream, rotation: int) -> VideoFacts:
     scan = _Scan()
     for packet in container.demux(stream):
         if not scan.take(packet):
@@ -114,8 +115,22 @@ def _video_facts(container: InputContainer, stream: VideoStream) -> VideoFacts:
         has_reordering=bool(stream.codec_context.has_b_frames) or scan.has_reordering,
         keyframe_gap_us=scan.keyframe_gap_us,
         bitrate_bps=scan.bitrate_bps,
-        rotation=0,
+        rotation=rotation,
     )
+
+
+def _rotation(path: str) -> int:
+    """By how many degrees counterclockwise the picture must be turned, as telephones note it."""
+    source = open_source(path)
+    try:
+        if source.video is not None:
+            for picture in itertools.islice(source.container.decode(source.video), 1):
+                return round(picture.rotation / 90) * 90 % 360
+    except (av.FFmpegError, ValueError):
+        pass
+    finally:
+        source.close()
+    return 0
 
 
 class _Scan:

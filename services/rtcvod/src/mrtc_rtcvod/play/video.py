@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, cast
 
 import av
+import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -93,12 +94,25 @@ class VideoEncoder:
     Args:
         codec: vp8 or h264.
         width, height, fps: of what comes in.
+        rotation: degrees counterclockwise by which it is to be turned: 0, 90, 180 or 270.
     """
 
     def __init__(
-        self, codec: str, width: int, height: int, fps: float, *, max_height: int, max_fps: int, bitrate_bps: int
+        self,
+        codec: str,
+        width: int,
+        height: int,
+        fps: float,
+        *,
+        max_height: int,
+        max_fps: int,
+        bitrate_bps: int,
+        rotation: int = 0,
     ) -> None:
         self.codec = codec
+        self._rotation = rotation
+        if rotation % 180:
+            width, height = height, width
         self.width, self.height = scaled_size(width, height, max_height)
         self._min_step_us = round(1_000_000 / max_fps * 0.9)
         self._bitrate_bps = scaled_bitrate(self.width, self.height, max_height, bitrate_bps)
@@ -117,9 +131,16 @@ class VideoEncoder:
         if self._last_us is not None and time_us - self._last_us < self._min_step_us:
             return
         self._last_us = time_us
+        is_upright = self._rotation % 180 == 0
         frame = self._scaler.reformat(
-            picture, width=self.width, height=self.height, format="yuv420p", interpolation=Interpolation.BILINEAR
+            picture,
+            width=self.width if is_upright else self.height,
+            height=self.height if is_upright else self.width,
+            format="yuv420p",
+            interpolation=Interpolation.BILINEAR,
         )
+        if self._rotation:
+            frame = _turned(frame, self._rotation // 90)
         frame.pts = time_us * 9 // 100
         frame.time_base = _CLOCK
         frame.pict_type = PictureType.I if self._wants_keyframe else PictureType.NONE
@@ -141,3 +162,16 @@ class VideoEncoder:
         if self.codec == "h264":
             context.options |= {"maxrate": str(self._bitrate_bps), "bufsize": str(self._bitrate_bps)}
         return context
+
+
+def _turned(picture: av.VideoFrame, quarters: int) -> av.VideoFrame:
+    """A picture turned by quarters counterclockwise."""
+    turned = av.VideoFrame(
+        *((picture.height, picture.width) if quarters % 2 else (picture.width, picture.height)), "yuv420p"
+    )
+    for source, target in zip(picture.planes, turned.planes, strict=True):
+        pixels = np.frombuffer(memoryview(source), np.uint8).reshape(-1, source.line_size)[:, : source.width]
+        rows = np.zeros((target.height, target.line_size), np.uint8)
+        rows[:, : target.width] = np.rot90(pixels[: source.height], quarters)
+        target.update(rows.tobytes())
+    return turned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,8 @@ from mrtc_rtcvod.errors import BadMediaError
 from mrtc_rtcvod.play.player import Player
 from mrtc_rtcvod.play.probe import probe
 from mrtc_rtcvod.play.wire import Opened, PlayedFrame, PlayOptions, TrackNumber
+
+pytestmark = pytest.mark.integration
 
 VIDEO, AUDIO, ALTERNATIVE = TrackNumber.VIDEO, TrackNumber.AUDIO, TrackNumber.ALTERNATIVE
 
@@ -88,6 +91,33 @@ def test_music_plays_without_a_picture(name: str, media_file: Any) -> None:
     blocks = [f.to_ndarray().reshape(-1, 2)[:, 0] for p in played.of(AUDIO) for f in decoder.decode(av.Packet(p.data))]
     samples = np.concatenate(blocks).astype(np.float64)[48_000:96_000]
     assert abs(int(np.abs(np.fft.rfft(samples)).argmax()) - 440) <= 2
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_film_of_a_telephone_stands_upright(degrees: int, media_file: Any, tmp_path: Path) -> None:
+    """Its note of how it was held is followed: what ffmpeg shows is what is sent."""
+    source, target = media_file("pass.mp4"), tmp_path / "turned.mp4"
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-i",
+        str(source),
+        "-c",
+        "copy",
+        "-metadata:s:v",
+        f"rotate={degrees}",
+        str(target),
+    ]
+    subprocess.run(command, check=True)
+    raw = ["ffmpeg", "-v", "error", "-i", str(target), "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "gray", "-"]
+    expected = np.frombuffer(subprocess.run(raw, check=True, capture_output=True).stdout, np.uint8)
+    played = Played(target)
+    assert played.opened.note
+    picture = pictures(played.of(VIDEO)[:3], "vp8")[0]
+    assert (picture.width, picture.height) == ((320, 180) if degrees == 180 else (180, 320))
+    luma = picture.reformat(format="gray").to_ndarray().astype(np.int16)
+    assert np.abs(luma - expected.reshape(luma.shape)).mean() < 20
 
 
 def test_a_film_without_sound_plays(media_file: Any) -> None:
