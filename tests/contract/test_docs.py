@@ -96,7 +96,7 @@ def test_every_engine_counter_is_explained() -> None:
     counters = engine_counters()
     assert len(counters) > 40
     drops = {name.removeprefix("drop_") for name in counters if name.startswith("drop_")} | {"events", "frames"}
-    others = {name for name in counters if not name.startswith("drop_")} | {"transports"}
+    others = {name for name in counters if not name.startswith("drop_")}
     assert set(re.findall(r"^\| `mrtc_rtcmcu_engine_(\w+)_total` \| (?:1|us|bytes) ", text, re.M)) == others
     table = text.partition("| reason of ")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == drops

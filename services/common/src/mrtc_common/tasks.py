@@ -17,8 +17,12 @@ async def end_tasks(*tasks: asyncio.Task[Any] | None, recancel_s: float = _RECAN
     Args:
         recancel_s: how long a task may take to clean up before it is cancelled again.
     """
-    pending = {task for task in tasks if task is not None and not task.done()}
+    given = [task for task in tasks if task is not None]
+    pending = {task for task in given if not task.done()}
     while pending:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=recancel_s)
+    for task in given:
+        if not task.cancelled():
+            task.exception()  # taken note of, so that asyncio does not complain about it later

@@ -9,6 +9,8 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 _DROP = "drop_"
+# Not a counter: its sum over the workers is the gauge `mrtc_rtcmcu_transports_count`.
+_LEVEL = "transports"
 
 
 class McuFigures:
@@ -45,6 +47,8 @@ class EngineCollector(Collector):
             for name, value in counters.items():
                 if name.startswith(_DROP):
                     drops.add_metric([str(worker), name.removeprefix(_DROP)], value)
+                    continue
+                if name == _LEVEL:
                     continue
                 if name not in families:
                     families[name] = CounterMetricFamily(

@@ -14,6 +14,7 @@ from mrtc_common.ids import is_id
 from mrtc_common.log import get_logger
 from mrtc_common.relay import ImportResult, RelayManager
 from mrtc_common.relay_types import kind_name
+from mrtc_common.tasks import end_tasks
 
 from .core.transports import Transports, TransportState
 from .core.watchers import Watchers
@@ -81,9 +82,7 @@ class Subscriptions:
 
     async def aclose(self) -> None:
         """Ends what still waits."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
 
     def _look_again(self, transport_id: str) -> None:
         if transport_id not in self._stale:

@@ -18,6 +18,7 @@ from mrtc_common.ids import new_id
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.storage import LocalStorage
+from mrtc_common.tasks import end_tasks
 
 from .adapters.app_registry_sql import SqlAppRegistry
 from .adapters.bus_nats import NatsBus
@@ -106,9 +107,7 @@ class Signaling:
         self.health.set("running", False, "shutting down")
         await self.sessions.shut_down()
         await self._http.aclose()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         await self.ctx.hubs.aclose()
         await self._nodes.aclose()
         await self._channels.aclose()

@@ -18,6 +18,7 @@ from mrtc_common.grpc import Channels, call, stream
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink, NatsSubscription
 from mrtc_common.node import NodeDirectory
+from mrtc_common.tasks import end_tasks
 
 from mrtc_signaling.ports import MediaNode, MediaNodeLost, TransportEvent
 
@@ -122,9 +123,7 @@ class GrpcMediaNodes:
         tasks = [w.task for w in self._watched.values() if w.task is not None] + list(self._refreshes)
         if self._died_task is not None:
             tasks.append(self._died_task)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
         self._watched.clear()
         self._node_of.clear()
         if self._died is not None:

@@ -15,6 +15,7 @@ from mrtc_common import subjects
 from mrtc_common.errors import LimitExceededError, MrtcError, PermissionDeniedError, UnavailableError
 from mrtc_common.ids import new_id
 from mrtc_common.log import bound, get_logger
+from mrtc_common.tasks import end_tasks
 
 from mrtc_signaling.core import ids, limits
 from mrtc_signaling.core.subscriptions import wanted_subscriptions
@@ -252,7 +253,5 @@ async def _together(*steps: Coroutine[Any, Any, Any]) -> list[Any]:
     try:
         return list(await asyncio.gather(*tasks))
     except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
         raise

@@ -13,6 +13,7 @@ from mrtc_common import subjects
 from mrtc_common.clock import Clock
 from mrtc_common.errors import UnavailableError
 from mrtc_common.log import get_logger
+from mrtc_common.tasks import end_tasks
 
 from mrtc_signaling.core.room_view import Change, Event, RoomView
 from mrtc_signaling.core.speakers import SpeakerMerger, Speakers
@@ -90,9 +91,7 @@ class RoomHub:
 
     async def aclose(self) -> None:
         """Ends all following."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         if self._speaker_subscription is not None:
             await self._speaker_subscription.aclose()
 

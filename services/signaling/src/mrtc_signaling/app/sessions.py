@@ -11,6 +11,7 @@ from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
 from mrtc_common.errors import LimitExceededError, MrtcError
 from mrtc_common.log import bound, get_logger
+from mrtc_common.tasks import end_tasks
 
 from mrtc_signaling.ports import FencedError, Subscription
 
@@ -162,10 +163,7 @@ class Sessions:
         for session in sessions:
             self._let_go(session)
             session.leg.detach()
-        if self._ticker is not None:
-            self._ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ticker
+        await end_tasks(self._ticker)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # Inside

@@ -19,6 +19,7 @@ from mrtc_common.errors import (
 )
 from mrtc_common.ids import new_id
 from mrtc_common.log import bound, get_logger
+from mrtc_common.tasks import end_tasks
 from starlette.websockets import WebSocketDisconnect
 
 from mrtc_signaling.app.access import Authenticator
@@ -133,10 +134,7 @@ class _Serving:
             # A client that does not take its last frames must not keep the connection for ever.
             await asyncio.wait({writer}, timeout=_CLOSE_TIMEOUT_S)
         finally:
-            for task in (reader, writer, self._worker):
-                if task is not None:
-                    task.cancel()
-            await asyncio.gather(*(t for t in (reader, writer, self._worker) if t), return_exceptions=True)
+            await end_tasks(reader, writer, self._worker)
             if self._connection.close_code == 1013:
                 self._door.ctx.metrics.slow_clients.inc()
             if self._session is not None:
