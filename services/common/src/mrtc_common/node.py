@@ -109,8 +109,11 @@ class NodeAgent:
         self._remove_listener()
         await end_tasks(*self._tasks)
         self._tasks = []
+        self._is_closing = True
         with contextlib.suppress(UnavailableError, TimeoutError):
             async with asyncio.timeout(1):
+                # Said first, so that whoever sees the key vanish knows that nothing died.
+                await self._nodes.put(node_key(self.node_id), self._heartbeat())
                 await self._nodes.delete(node_key(self.node_id))
                 await self._drains.delete(drain_key(self.node_id))
 
