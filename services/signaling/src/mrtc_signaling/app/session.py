@@ -263,6 +263,9 @@ class Session:
                 wanted = client_pb2.LayersWanted(track_id=event.layers_wanted.track_id, rids=event.layers_wanted.rids)
                 self._layers[wanted.track_id] = client_pb2.ServerFrame(layers_wanted=wanted)
                 self.push(self._layers[wanted.track_id])
+            case "subscriptions":
+                # The node's own doing (a relay came back or was lost): asked anew, the node answers with what is.
+                self.subscriber.mark_dirty(force=True)
             case _:
                 pass
 
