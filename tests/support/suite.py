@@ -95,6 +95,17 @@ class RunningSuite:
         response = httpx.get(f"http://127.0.0.1:{self.suite.http_ports[name]}/readyz", timeout=5)
         return response.status_code, response.json()
 
+    def metric(self, name: str, metric: str) -> float:
+        """The sum of a metric of a process over its labels."""
+        text = httpx.get(f"http://127.0.0.1:{self.suite.http_ports[name]}/metrics", timeout=5).text
+        lines = (line for line in text.splitlines() if line.split("{")[0].split(" ")[0] == metric)
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def busy_mcu(self) -> str:
+        """The rtcmcu process with the most transports."""
+        mcus = [name for name in self.suite.processes if name.startswith("rtcmcu") and self.process(name).is_running]
+        return max(mcus, key=lambda name: self.metric(name, "mrtc_rtcmcu_transports_count"))
+
     def _run(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
 
