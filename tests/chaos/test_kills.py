@@ -12,6 +12,7 @@ import pytest
 from mrtc_sdk import Room
 from mrtc_sdk.pattern import PatternTrack
 
+from tests.support.api import RoomApi
 from tests.support.media import Watcher, joined, remote_track, wait_until
 from tests.support.suite import RunningSuite, running_suite
 
@@ -114,9 +115,14 @@ async def test_a_killed_rtcmcu_is_replaced_and_the_call_comes_back(victims: Runn
         await alice.publish(PatternTrack(44))
         watcher = Watcher((await remote_track(bob, "video", "alice")).media)
         await watcher.sees(44)
-        victim = await asyncio.to_thread(victims.busy_mcu)
+        api = await asyncio.to_thread(RoomApi, victims, room)
+        people = (await asyncio.to_thread(api.call, "GET", "participants"))["participants"]
+        node_id = next(person["node_id"] for person in people if person["identity"] == "alice")
+        victim = await asyncio.to_thread(victims.process_of_node, node_id)
         await asyncio.to_thread(victims.kill, victim)
-        await asyncio.gather(*(_event(participant, "media_restored") for participant in (alice, bob)))
+        on_victim = {person["identity"] for person in people if person["node_id"] == node_id}
+        hit = [person for person in (alice, bob) if person.local.identity in on_victim]
+        await asyncio.gather(*(_event(participant, "media_restored") for participant in hit))
         restored = Watcher((await remote_track(bob, "video", "alice", 20)).media)
         await restored.sees(44, timeout_s=30)
         await restored.aclose()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from mrtc_embedded.process import Process
 from mrtc_embedded.suite import Suite, SuiteOptions
 
@@ -95,16 +96,18 @@ class RunningSuite:
         response = httpx.get(f"http://127.0.0.1:{self.suite.http_ports[name]}/readyz", timeout=5)
         return response.status_code, response.json()
 
-    def metric(self, name: str, metric: str) -> float:
-        """The sum of a metric of a process over its labels."""
-        text = httpx.get(f"http://127.0.0.1:{self.suite.http_ports[name]}/metrics", timeout=5).text
-        lines = (line for line in text.splitlines() if line.split("{")[0].split(" ")[0] == metric)
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
-
-    def busy_mcu(self) -> str:
-        """The rtcmcu process with the most transports."""
-        mcus = [name for name in self.suite.processes if name.startswith("rtcmcu") and self.process(name).is_running]
-        return max(mcus, key=lambda name: self.metric(name, "mrtc_rtcmcu_transports_count"))
+    def process_of_node(self, node_id: str) -> str:
+        """The name of the process that is a media node."""
+        headers = {"authorization": f"Bearer {self.suite.cluster_secret}"}
+        response = httpx.get(f"http://127.0.0.1:{self.suite.http_ports['master']}/nodes", headers=headers, timeout=5)
+        response.raise_for_status()
+        address = next(node["grpc_address"] for node in response.json()["nodes"] if node["id"] == node_id)
+        port = int(address.rsplit(":", 1)[1])
+        for name, process in self.suite.processes.items():
+            listening = psutil.Process(process.pid).net_connections("tcp") if process.is_running else []
+            if any(c.laddr.port == port and c.status == psutil.CONN_LISTEN for c in listening):
+                return name
+        raise AssertionError(f"no process listens on {address}")
 
     def _run(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
