@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from mrtc_embedded.process import free_port
+from mrtc_common.ports import free_port
 
 pytestmark = pytest.mark.integration
 

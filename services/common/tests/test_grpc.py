@@ -13,7 +13,8 @@ from mrtc.node.v1 import master_service_pb2_grpc
 from mrtc_common.errors import InternalError, NoCapacityError, RoomNotFoundError, UnauthenticatedError, UnavailableError
 from mrtc_common.grpc import ERROR_CODE_TRAILER, Channels, GrpcSecurity, GrpcServer, call, stream
 from mrtc_common.health import Health
-from mrtc_common.testing import free_port, wait_until
+from mrtc_common.ports import free_port
+from mrtc_common.testing import wait_until
 
 pytestmark = pytest.mark.integration
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -19,20 +17,6 @@ STOP_TIMEOUT_S = 10.0
 
 class StartError(RuntimeError):
     """A process ended or did not get ready in time; the message holds the end of its log."""
-
-
-# Below the range that the kernel gives to outgoing connections (32768 and up), which would take a port between our
-# look and the child's bind.
-PORT_RANGE = range(20_000, 32_000)
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago, at random so that suites side by side rarely collide."""
-    while True:
-        port = secrets.choice(PORT_RANGE)
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Process:

@@ -14,7 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mrtc_embedded.process import Process, free_port
+from mrtc_common.ports import free_port
+
+from mrtc_embedded.process import Process
 
 # Loopback, and the machine's own address: browsers skip loopback among their own candidates.
 LOOPBACK = "127.0.0.1"

@@ -106,7 +106,7 @@ impl Worker {
         shared: Shared,
         tick: Duration,
     ) -> Self {
-        Self {
+        let worker = Self {
             shard,
             udp,
             tcp,
@@ -124,7 +124,10 @@ impl Worker {
             next_publish: Instant::now(),
             events: Vec::new(),
             frames: Vec::new(),
-        }
+        };
+        // Whoever asks before the thread's first turn gets every name, at zero.
+        worker.set_figures();
+        worker
     }
 
     /// Runs until it is told to stop. Each turn: sleep, take, do what is due, send, tell.
@@ -160,7 +163,7 @@ impl Worker {
         let flush_at = self.collecting_since.map(|since| since + self.tick);
         let link_at = self.is_link_waiting.then(|| now + LINK_RETRY);
         let tcp_at = self.tcp.as_ref().and_then(TcpServer::next_timeout);
-        let figures_at = Some(self.next_publish).filter(|at| *at > now);
+        let figures_at = Some(self.next_publish);
         // Hundreds of transports have their timers at hundreds of moments; none of them needs better than a tick.
         let timers_at = Some(self.shard.next_timeout().max(self.turned_at + self.tick));
         let deadline = [flush_at, link_at, tcp_at, figures_at, timers_at].into_iter().flatten().min();
@@ -283,6 +286,10 @@ impl Worker {
         }
         self.next_publish = now + PUBLISH_INTERVAL;
         self.counters.busy_us = cpu_time().as_micros() as u64;
+        self.set_figures();
+    }
+
+    fn set_figures(&self) {
         let transports = ("transports", self.shard.transport_count() as u64);
         let figures = self.shard.counters().iter().chain(self.counters.figures()).chain([transports]);
         self.shared.published.set(figures.collect());

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .waiting import free_port
+from mrtc_common.ports import free_port
 
 
 class NatsServer:

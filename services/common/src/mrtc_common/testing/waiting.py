@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -25,10 +24,3 @@ async def wait_until(
         if time.monotonic() >= deadline:
             raise AssertionError(f"did not happen within {timeout_s} s: {what or condition}")
         await asyncio.sleep(interval_s)
-
-
-def free_port(ip: str = "127.0.0.1") -> int:
-    """A TCP port that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind((ip, 0))
-        return int(probe.getsockname()[1])
