@@ -54,7 +54,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
         """The SDK's bundle and the test pages look like one folder."""
         name = Path(path.split("?")[0]).name
-        return str((SDK if name.startswith("mrtc.mjs") else PAGES) / name)
+        return str((SDK if name.startswith("mrtc") else PAGES) / name)
 
     def log_message(self, *_args: object) -> None:
         """Quiet."""

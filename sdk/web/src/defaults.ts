@@ -63,6 +63,15 @@ export const AUDIO_MAX_BITRATE_BPS = 48_000;
 /** Preferred order. VP8 first: every browser encodes it in simulcast. */
 export const VIDEO_CODECS: readonly Codec[] = ['vp8', 'h264', 'vp9', 'av1'];
 
+/** Shortest key that is taken as bytes: that of AES-128. */
+export const E2EE_MIN_KEY_BYTES = 16;
+
+/** PBKDF2 rounds, as OWASP advises for SHA-256. */
+export const E2EE_PASSPHRASE_ITERATIONS = 600_000;
+
+/** Own frames are encrypted with a new key so long after it was set; the others have set it by then. */
+export const E2EE_ROTATION_DELAY_MS = 1_000;
+
 /** Capture settings. */
 export const CAPTURE_DEFAULTS: CaptureDefaults = {
   camera: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } },

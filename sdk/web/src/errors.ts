@@ -30,7 +30,17 @@ export type ClientErrorCode =
   /** The device is used by another program, or failed. */
   | 'DEVICE_FAILED'
   /** This browser lacks what the call needs. */
-  | 'NOT_SUPPORTED';
+  | 'NOT_SUPPORTED'
+  | EncryptionErrorCode;
+
+/** Codes of `EncryptionError`. */
+export type EncryptionErrorCode =
+  /** The key with which a track is encrypted is not known here, or this client has no end-to-end encryption. */
+  | 'ENCRYPTION_KEY_MISSING'
+  /** A track is encrypted with another key, or was changed on the way. */
+  | 'ENCRYPTION_KEY_WRONG'
+  /** A track is not encrypted although this client demands it. */
+  | 'ENCRYPTION_ABSENT';
 
 /** Any code of `MrtcError.code`. */
 export type MrtcErrorCode = ServerErrorCode | ClientErrorCode;
@@ -122,6 +132,20 @@ export class DeviceError extends MrtcError {
       default:
         return new DeviceError('DEVICE_FAILED', `the ${what} failed: ${name || String(cause)}`, { cause });
     }
+  }
+}
+
+/** A track cannot be decrypted. */
+export class EncryptionError extends MrtcError {
+  override readonly name = 'EncryptionError';
+
+  /** @param keyIndex index of the key with which the track is encrypted; 0 if it is not encrypted */
+  constructor(
+    code: EncryptionErrorCode,
+    message: string,
+    readonly keyIndex = 0,
+  ) {
+    super(code, message);
   }
 }
 

@@ -1,6 +1,6 @@
 /** Every event of a room: when it comes, when not, and with what. */
 
-import type { MrtcError } from './errors';
+import type { EncryptionError, MrtcError } from './errors';
 import type { LocalPublication, RemotePublication } from './publication';
 import type { Participant, RemoteParticipant } from './participant';
 import type { RoomStats } from './stats';
@@ -89,6 +89,13 @@ export type RoomEvents = {
   trackMuted: [track: RemoteTrack | LocalTrack, participant: Participant];
   /** A track, own or other's, sends again. */
   trackUnmuted: [track: RemoteTrack | LocalTrack, participant: Participant];
+  /**
+   * A received track cannot be decrypted, for more than a moment: nothing of it is shown or heard. Once, until it was
+   * restored; `error.code` says why. Set the right key (`room.e2ee.setKey`), or tell the person.
+   */
+  encryptionError: [error: EncryptionError, track: RemoteTrack, participant: RemoteParticipant];
+  /** A track for which `encryptionError` came is decrypted again. */
+  encryptionRestored: [track: RemoteTrack, participant: RemoteParticipant];
   /** Loudest first; empty: silence. At most a few times a second. */
   activeSpeakersChanged: [speakers: Speaker[]];
 

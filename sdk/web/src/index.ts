@@ -9,22 +9,26 @@ export type { LocalTrackEvents } from './tracks/local-track';
 export { RemoteAudioTrack, RemoteTrack, RemoteVideoTrack } from './tracks/remote-track';
 export type { RemoteTrackEvents } from './tracks/remote-track';
 export { captureCamera, captureMicrophone, captureScreen } from './tracks/capture';
+export type { E2ee } from './e2ee/e2ee';
 export { CAPTURE_DEFAULTS, ROOM_DEFAULTS } from './defaults';
 export {
   AuthError,
   ConnectionError,
   DeviceError,
+  EncryptionError,
   MrtcError,
   NegotiationError,
   ServerError,
   StateError,
 } from './errors';
-export type { ClientErrorCode, MrtcErrorCode, ServerErrorCode } from './errors';
+export type { ClientErrorCode, EncryptionErrorCode, MrtcErrorCode, ServerErrorCode } from './errors';
 export type { ConnectionState, ReceivedMessage, Recording, RoomEvents, Speaker } from './events';
 export type {
   CaptureDefaults,
   Codec,
   ConnectOptions,
+  E2eeKey,
+  E2eeOptions,
   LocalTrackOptions,
   PublishOptions,
   RoomOptions,

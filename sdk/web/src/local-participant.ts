@@ -18,6 +18,8 @@ import type { Source } from './words';
 export interface LocalHost {
   /** Settings of the room. */
   readonly options: ResolvedRoomOptions;
+  /** True if all that is sent is end-to-end encrypted. */
+  readonly isEncrypted: boolean;
   /** Asks the server. */
   request: <C extends ServerCase>(body: ClientBody, reply: C) => Promise<ServerValue<C>>;
   /** The present transport. */
@@ -43,6 +45,7 @@ export interface NewPublication {
     layers: { rid: string; width: number; height: number; maxBitrateBps: number }[];
     isMuted: boolean;
     alternativeOf: string;
+    isEncrypted: boolean;
   }[];
 }
 
@@ -216,6 +219,7 @@ export class LocalParticipant extends Participant {
         layers: track.announcedLayers,
         isMuted: track.isMuted,
         alternativeOf: '',
+        isEncrypted: this.#host.isEncrypted,
       })),
     };
   }

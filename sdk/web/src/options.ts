@@ -26,6 +26,31 @@ export interface CaptureDefaults {
   screenShare: DisplayMediaStreamOptions;
 }
 
+/** A key: text (a passphrase, which costs half a second of computing), or at least 16 bytes. */
+export type E2eeKey = string | BufferSource;
+
+/**
+ * End-to-end encryption. One of `key`, `passphrase` and `keyProvider` must be given. How the key reaches the people is
+ * the application's matter; it must not pass through this suite's server, or nothing is gained.
+ */
+export interface E2eeOptions {
+  /** One key for all in the room, at least 16 bytes; change it by `room.e2ee.setKey`. */
+  key?: BufferSource;
+  /** One key for all in the room, made of a text that people know. */
+  passphrase?: string;
+  /**
+   * Each participant has keys of its own: asked for the own key at the join and for others' when their first frame comes,
+   * again each second while the result is undefined.
+   */
+  keyProvider?: (identity: string, index: number) => Promise<E2eeKey | undefined>;
+  /** Length of the AES-GCM keys. Default 128. */
+  keyBits?: 128 | 256;
+  /** Default false: tracks that are not encrypted (a played file, WHIP) are not shown, since a server could make them up. */
+  acceptPlain?: boolean;
+  /** Makes the worker. Default: `mrtc-e2ee-worker.mjs` beside the SDK's own file, which bundlers find by themselves. */
+  worker?: () => Worker;
+}
+
 /** Settings of a room, given to its constructor or to `Room.connect`. */
 export interface RoomOptions {
   /**
@@ -57,10 +82,12 @@ export interface RoomOptions {
   capture?: Partial<CaptureDefaults>;
   /** Name and version of the application, for the server's logs. */
   clientInfo?: string;
+  /** End-to-end encryption of all that is sent and received. Default: none. Recording is not possible with it. */
+  e2ee?: E2eeOptions;
 }
 
 /** `RoomOptions` with every default filled in. */
-export type ResolvedRoomOptions = Required<Omit<RoomOptions, 'capture'>> & { capture: CaptureDefaults };
+export type ResolvedRoomOptions = Required<Omit<RoomOptions, 'capture' | 'e2ee'>> & { capture: CaptureDefaults };
 
 /** Settings of one `connect`. */
 export interface ConnectOptions {

@@ -2,8 +2,9 @@
 
 import { create } from '@bufbuild/protobuf';
 import { MAX_MESSAGE_BYTES, ROOM_DEFAULTS } from './defaults';
+import { E2ee } from './e2ee/e2ee';
 import { Emitter } from './emitter';
-import { MrtcError, NegotiationError, StateError, errorFromServer } from './errors';
+import { EncryptionError, MrtcError, NegotiationError, StateError, errorFromServer } from './errors';
 import type { ConnectionState, RoomEvents, Speaker } from './events';
 import { ParticipantSchema } from './gen/mrtc/common/v1/common_pb';
 import type { JoinResponse, MessageReceived, RecordingChanged, ResumeResponse } from './gen/mrtc/signaling/v1/client_pb';
@@ -12,6 +13,7 @@ import { logger } from './logger';
 import type { ConnectOptions, ResolvedRoomOptions, RoomOptions } from './options';
 import type { Participant, RemoteParticipant } from './participant';
 import { Roster } from './roster';
+import type { Place } from './roster';
 import { sleep } from './signal/backoff';
 import type { ServerBody } from './signal/frames';
 import { SignalClient } from './signal/signal-client';
@@ -33,6 +35,8 @@ interface Session {
 export class Room extends Emitter<RoomEvents> {
   /** This client. Its id and identity are known after `connect`. */
   readonly localParticipant: LocalParticipant;
+  /** Keys of end-to-end encryption; undefined without the option `e2ee`. */
+  readonly e2ee: E2ee<Place> | undefined;
   readonly #options: ResolvedRoomOptions;
   readonly #roster: Roster;
   readonly #wishes: WishCollector;
@@ -49,6 +53,10 @@ export class Room extends Emitter<RoomEvents> {
     super();
     const capture = { ...ROOM_DEFAULTS.capture, ...options.capture };
     this.#options = { ...ROOM_DEFAULTS, ...options, capture };
+    this.e2ee = options.e2ee && new E2ee<Place>(options.e2ee, {
+      failed: (error, { track, participant }) => this.emit('encryptionError', error, track, participant),
+      restored: ({ track, participant }) => this.emit('encryptionRestored', track, participant),
+    });
     this.#wishes = new WishCollector(async (wishes) => {
       const { slots } = await this.#live().signal.request({ case: 'subscribe', value: { wishes } }, 'subscribe');
       this.#roster.applySlots(slots);
@@ -60,9 +68,11 @@ export class Room extends Emitter<RoomEvents> {
         setSubscribed: (trackId, isSubscribed) => this.#setSubscribed(trackId, isSubscribed),
       },
       (mid) => this.#session?.media.transport.trackOfSlot(mid),
+      (placeByMid) => this.#assignSlots(placeByMid),
     );
     this.localParticipant = new LocalParticipant(create(ParticipantSchema), {
       options: this.#options,
+      isEncrypted: this.e2ee !== undefined,
       request: (body, reply) => this.#live().signal.request(body, reply),
       transport: () => this.#live().media.transport,
       exclusively: (task) => this.#live().media.exclusively(task),
@@ -231,6 +241,7 @@ export class Room extends Emitter<RoomEvents> {
   }
 
   #newSession(urls: readonly string[]): Session {
+    this.e2ee?.checkSupport();
     const signal = new SignalClient({ urls, format: this.#options.protocol });
     const { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, maxSlots } = this.#options;
     const media = new MediaSession(
@@ -238,7 +249,7 @@ export class Room extends Emitter<RoomEvents> {
         negotiate: (value) => signal.request({ case: 'negotiate', value }, 'negotiate'),
         moveTracks: (transport) => this.localParticipant.moveTo(transport),
       },
-      { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, iceServers: [] },
+      { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, iceServers: [], e2ee: this.e2ee },
       maxSlots,
     );
     signal.on('push', (body) => this.#pushed(body));
@@ -256,6 +267,7 @@ export class Room extends Emitter<RoomEvents> {
     if (!participant || !snapshot) throw new MrtcError('INTERNAL', 'the reply to join is incomplete');
     this.#name = snapshot.room;
     this.localParticipant.updateInfo(participant);
+    this.e2ee?.enter(this.#name, participant.identity);
     this.#startListening();
     for (const recording of snapshot.recordings) this.#recordings.add(recording.recordingId);
     if (options.tracks?.length) this.localParticipant.adopt(response.publications[0], options.tracks);
@@ -388,6 +400,21 @@ export class Room extends Emitter<RoomEvents> {
     this.#roster.applySlots(slots);
   }
 
+  /** Each slot's frames are decrypted with the keys of the participant whose track it carries. */
+  #assignSlots(placeByMid: ReadonlyMap<string, Place>): void {
+    for (const [mid, receiver] of this.#session?.media.transport.slotReceivers ?? []) {
+      const place = placeByMid.get(mid);
+      if (this.e2ee) {
+        const { identity } = place?.participant ?? {};
+        const isEncrypted = place?.track.isEncrypted ?? false;
+        this.e2ee.assign(receiver, place && { identity: identity ?? '', isEncrypted, place });
+      } else if (place?.track.isEncrypted && !place.track.isSubscribed) {
+        const error = new EncryptionError('ENCRYPTION_KEY_MISSING', 'this track is encrypted, and this client has no key');
+        this.emit('encryptionError', error, place.track, place.participant);
+      }
+    }
+  }
+
   #startListening(): void {
     this.#unlisten();
     const listening = new AbortController();
@@ -457,6 +484,7 @@ export class Room extends Emitter<RoomEvents> {
     this.#wishes.clear();
     this.localParticipant.close();
     this.#roster.clear();
+    this.e2ee?.leave();
     this.#recordings.clear();
     this.#speakers = [];
     this.#lastReport = undefined;

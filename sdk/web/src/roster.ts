@@ -12,7 +12,8 @@ import type { Reason } from './words';
 /** What the browser receives in a slot. */
 export type MediaOfSlot = (mid: string) => MediaStreamTrack | undefined;
 
-interface Place {
+/** A track with its surroundings. */
+export interface Place {
   track: RemoteTrack;
   publication: RemotePublication;
   participant: RemoteParticipant;
@@ -25,13 +26,21 @@ export class Roster {
   readonly #events: Emitter<RoomEvents>;
   readonly #control: TrackControl;
   readonly #mediaOf: MediaOfSlot;
+  readonly #onSlots: (placeByMid: ReadonlyMap<string, Place>) => void;
   #midByTrack = new Map<string, string>();
   #selfId = '';
 
-  constructor(events: Emitter<RoomEvents>, control: TrackControl, mediaOf: MediaOfSlot) {
+  /** @param onSlots told what the slots carry before anybody is told of the tracks */
+  constructor(
+    events: Emitter<RoomEvents>,
+    control: TrackControl,
+    mediaOf: MediaOfSlot,
+    onSlots: (placeByMid: ReadonlyMap<string, Place>) => void = () => undefined,
+  ) {
     this.#events = events;
     this.#control = control;
     this.#mediaOf = mediaOf;
+    this.#onSlots = onSlots;
   }
 
   /**
@@ -83,8 +92,9 @@ export class Roster {
     for (const track of removed) this.#unbind({ track, publication, participant });
     for (const track of added) {
       track.on('playbackBlocked', () => this.#events.emit('audioPlaybackBlocked'));
-      this.#bind({ track, publication, participant });
     }
+    if (added.length > 0) this.#tellSlots();
+    for (const track of added) this.#bind({ track, publication, participant });
     for (const track of muteChanged) this.#events.emit(track.isMuted ? 'trackMuted' : 'trackUnmuted', track, participant);
   }
 
@@ -151,7 +161,13 @@ export class Roster {
     }
   }
 
+  #tellSlots(): void {
+    const places = [...this.#places()].map((place) => [this.#midByTrack.get(place.track.id) ?? '', place] as const);
+    this.#onSlots(new Map(places.filter(([mid]) => mid !== '')));
+  }
+
   #bindAll(): void {
+    this.#tellSlots();
     for (const place of [...this.#places()]) this.#bind(place);
   }
 

@@ -23,6 +23,8 @@ function follow(room) {
   for (const name of ['trackMuted', 'trackUnmuted']) {
     room.on(name, (track, participant) => note(name, participant.identity, track.source));
   }
+  room.on('encryptionError', (error, track, { identity }) => note('encryptionError', identity, track.kind, error.code));
+  room.on('encryptionRestored', (track, { identity }) => note('encryptionRestored', identity, track.kind));
   for (const name of ['mediaLost', 'mediaRestored']) room.on(name, () => note(name, performance.now()));
   room.on('trackSubscriptionFailed', (trackId, error) => note('trackSubscriptionFailed', trackId, error.code));
   room.on('activeSpeakersChanged', (speakers) => note('speakers', speakers.map((s) => s.participant.identity).join()));
@@ -51,8 +53,13 @@ const find = (identity, source, kind = source === 'microphone' ? 'audio' : 'vide
     .find((one) => one.identity === identity)
     ?.tracks.find((track) => track.source === source && track.kind === kind);
 
-/** Joins; returns nothing, or the error as data. */
-call.join = async (url, token, options = {}) => {
+/** Joins; returns nothing, or the error as data. `e2ee.keys`: keys by identity, as a provider would give them. */
+call.join = async (url, token, { withoutScriptTransform, ...options } = {}) => {
+  if (withoutScriptTransform) delete globalThis.RTCRtpScriptTransform;
+  if (options.e2ee?.keys) {
+    const { keys } = options.e2ee;
+    options.e2ee = { keyProvider: async (identity, index) => keys[`${identity}:${index}`] };
+  }
   const room = new mrtc.Room(options);
   follow(room);
   try {
@@ -86,6 +93,10 @@ call.timeToFirstFrame = async (url, token, timeoutMs = 10_000) => {
     video.remove();
   }
 };
+
+/** Sets a key of end-to-end encryption, or ratchets the own one. */
+call.setKey = (key, options) => call.room.e2ee.setKey(key, options);
+call.ratchet = () => call.room.e2ee.ratchet();
 
 /** Publishes the pattern and, if a frequency is given, a tone, as one publication. */
 call.publish = async (number, frequencyHz = 0, { source, ...options } = {}) => {

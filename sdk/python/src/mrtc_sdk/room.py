@@ -137,8 +137,14 @@ class Room:
         source: common_pb2.TrackSource.ValueType | None = None,
         tag: str = "",
         is_muted: bool = False,
+        is_encrypted: bool = False,
     ) -> common_pb2.Publication:
-        """Publishes one track. Raises RequestFailed."""
+        """Publishes one track. Raises RequestFailed.
+
+        Args:
+            is_encrypted: tells others that its frames are end-to-end encrypted. This SDK encrypts nothing itself: it is
+                for applications whose `media` does. What others say is in `Track.is_encrypted`.
+        """
         kind: Kind = "audio" if media.kind == "audio" else "video"
         line = self._active_transport.free_line(kind)
         if line is None:
@@ -149,7 +155,13 @@ class Room:
                 raise MrtcError(f"the server refused a further {kind} line")
         line.sender.replaceTrack(media)
         default = common_pb2.TRACK_SOURCE_MICROPHONE if kind == "audio" else common_pb2.TRACK_SOURCE_CAMERA
-        track = pb.NewTrack(kind=_kind(kind), source=source or default, mid=str(line.mid), is_muted=is_muted)
+        track = pb.NewTrack(
+            kind=_kind(kind),
+            source=source or default,
+            mid=str(line.mid),
+            is_muted=is_muted,
+            is_encrypted=is_encrypted,
+        )
         new = pb.NewPublication(tag=tag, tracks=[track], cid=f"c{next(self._cids)}")
         try:
             reply = await self._active_signal.request(pb.ClientFrame(publish=pb.PublishRequest(publications=[new])))

@@ -23,6 +23,7 @@ const NEXT_STEPS: Partial<Record<MrtcErrorCode, string>> = {
   NOT_SUPPORTED: 'Open the page over HTTPS or from localhost, in a current browser.',
   NO_COMMON_CODEC: 'This browser cannot decode what the other one sends.',
   BAD_MEDIA: 'Choose an MP4, WebM or MKV file with H.264, VP8, AAC, Opus or MP3.',
+  MEDIA_ENCRYPTED: 'Nobody but the people in the room can see this call, so it cannot be recorded.',
   TOO_LARGE: 'Choose something smaller.',
 };
 

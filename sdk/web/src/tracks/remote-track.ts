@@ -62,6 +62,11 @@ export class RemoteTrack extends Emitter<RemoteTrackEvents> {
     return this.#info.isMuted;
   }
 
+  /** True if its publisher says that it is end-to-end encrypted. */
+  get isEncrypted(): boolean {
+    return this.#info.isEncrypted;
+  }
+
   /** Lower-case codec name as the publisher sends it; empty until it is known. */
   get codec(): string {
     return this.#info.codec;

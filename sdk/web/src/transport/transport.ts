@@ -4,6 +4,7 @@
  */
 
 import { VIDEO_CODECS } from '../defaults';
+import type { E2ee } from '../e2ee/e2ee';
 import { Emitter } from '../emitter';
 import { NegotiationError } from '../errors';
 import { logger } from '../logger';
@@ -30,6 +31,8 @@ export interface TransportOptions {
   videoSlots: number;
   /** STUN and TURN. */
   iceServers: RTCIceServer[];
+  /** End-to-end encryption; undefined: none. */
+  e2ee: Pick<E2ee, 'connectionOptions' | 'attach' | 'learnCodecs'> | undefined;
 }
 
 /** An m-line that sends. */
@@ -74,6 +77,7 @@ export class Transport extends Emitter<TransportEvents> {
       bundlePolicy: 'max-bundle',
       rtcpMuxPolicy: 'require',
       iceServers: options.iceServers,
+      ...options.e2ee?.connectionOptions,
     });
     this.#pc.onconnectionstatechange = () => {
       logger.info(`transport ${this.#pc.connectionState}`);
@@ -112,6 +116,7 @@ export class Transport extends Emitter<TransportEvents> {
     } catch (error) {
       throw new NegotiationError(`the browser refused the server's answer: ${String(error)}`, error);
     }
+    this.#options.e2ee?.learnCodecs(this.#pc.getTransceivers());
   }
 
   /** Gives up an offer that was not answered. */
@@ -129,6 +134,11 @@ export class Transport extends Emitter<TransportEvents> {
   /** What the slot with this mid receives. */
   trackOfSlot(mid: string): MediaStreamTrack | undefined {
     return this.#slots.find((transceiver) => transceiver.mid === mid)?.receiver.track;
+  }
+
+  /** The receivers of all slots, by mid. */
+  get slotReceivers(): [mid: string, receiver: RTCRtpReceiver][] {
+    return this.#slots.map(({ mid, receiver }) => [mid ?? '', receiver]);
   }
 
   /**
@@ -187,6 +197,7 @@ export class Transport extends Emitter<TransportEvents> {
       direction: 'sendonly',
       ...(isSimulcast ? { sendEncodings: initialEncodings() } : {}),
     });
+    this.#options.e2ee?.attach(transceiver.sender, kind);
     const preferences = sendPreferences(kind, codecs);
     // A browser without the codec (Firefox and H.264) offers what it has; the server then sees what comes.
     if (preferences.length > 0) transceiver.setCodecPreferences(preferences);
@@ -198,6 +209,7 @@ export class Transport extends Emitter<TransportEvents> {
 
   #addSlot(kind: Kind): void {
     const transceiver = this.#pc.addTransceiver(kind, { direction: 'recvonly' });
+    this.#options.e2ee?.attach(transceiver.receiver, kind);
     const preferences = receivePreferences(kind, this.#options.receiveVideoCodecs);
     if (preferences.length > 0) transceiver.setCodecPreferences(preferences);
     this.#slots.push(transceiver);

@@ -227,6 +227,15 @@ class BadMediaError(MrtcError):
     default_message = "the media cannot be read or played"
 
 
+class MediaEncryptedError(MrtcError):
+    """The media is end-to-end encrypted, so the server cannot do this with it."""
+
+    code = common_pb2.ERROR_CODE_MEDIA_ENCRYPTED
+    grpc_status = grpc.StatusCode.FAILED_PRECONDITION
+    http_status = 409
+    default_message = "the media is end-to-end encrypted"
+
+
 class InternalError(MrtcError):
     """A fault of ours; the log has the details under the same request id."""
 
@@ -253,6 +262,7 @@ ALL_ERRORS: tuple[type[MrtcError], ...] = (
     UnsupportedVersionError,
     BadMediaError,
     InternalError,
+    MediaEncryptedError,
 )
 
 _BY_NAME = {error.code_name(): error for error in ALL_ERRORS}

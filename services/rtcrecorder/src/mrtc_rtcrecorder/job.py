@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
 
 from mrtc_common.clock import Clock
-from mrtc_common.errors import UnavailableError
+from mrtc_common.errors import MediaEncryptedError, UnavailableError
 from mrtc_common.jobs import HandBackError
 from mrtc_common.log import get_logger
 from mrtc_common.tasks import end_tasks
@@ -74,6 +74,7 @@ class RecordingJob:
         self._is_lost = False
         self._has_room_snapshot = False
         self._was_open = False
+        self._has_followed = self._has_encrypted = False
         self._quiet_since = clock.monotonic()
 
     async def run(self) -> None:
@@ -132,6 +133,12 @@ class RecordingJob:
         output = self._output
         return output.failed.result() if output is not None and output.failed.done() else ""
 
+    def _nothing_to_record(self) -> str:
+        """An error if all there was is end-to-end encrypted: else the empty recording would look like a success."""
+        if not self._has_encrypted or self._has_followed:
+            return ""
+        return f"{MediaEncryptedError.code_name()}: everything published was end-to-end encrypted"
+
     async def _close_files(self) -> None:
         if self._output is not None:
             await asyncio.shield(self._output.finish())
@@ -139,6 +146,7 @@ class RecordingJob:
     # Tracks
 
     def _reconcile(self, output: Output) -> None:
+        self._has_encrypted |= self._view.has_encrypted_media
         wanted = self._view.wanted_tracks(self._selection)
         for track_id in [track_id for track_id in self._followers if track_id not in wanted]:
             self._followers.pop(track_id)[1].cancel()
@@ -153,6 +161,7 @@ class RecordingJob:
                 continue
             if known is not None:
                 known[1].cancel()
+            self._has_followed = True
             self._followers[track.track_id] = (track, self._start_following(track, output))
 
     def _start_following(self, track: WantedTrack, output: Output) -> asyncio.Task[None]:
@@ -174,7 +183,7 @@ class RecordingJob:
             pass  # media goes on; the next second tries again
 
     async def _end(self) -> None:
-        error, files = self._failure(), self._files()
+        error, files = self._failure() or self._nothing_to_record(), self._files()
 
         def finish(record: Recording) -> Recording:
             return progress.ended(progress.with_files(record, files), self._clock.unix_ms(), error)

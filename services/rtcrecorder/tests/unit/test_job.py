@@ -135,8 +135,8 @@ class World:
         record = state_pb2.ParticipantRecord(participant=common_pb2.Participant(id="pa", identity="alice"))
         self.tell(subjects.participant_key(KEY, "pa"), record)
 
-    def publish(self, *, node: str = "mcu", is_muted: bool = False) -> None:
-        track = common_pb2.Track(id="tr", kind=common_pb2.TRACK_KIND_AUDIO, codec="opus", is_muted=is_muted)
+    def publish(self, *, node: str = "mcu", **fields: bool) -> None:
+        track = common_pb2.Track(id="tr", kind=common_pb2.TRACK_KIND_AUDIO, codec="opus", **fields)
         publication = common_pb2.Publication(id="pub", participant_id="pa", tracks=[track])
         record = state_pb2.PublicationRecord(publication=publication, node_id=node)
         self.tell(subjects.publication_key(KEY, "pub"), record)
@@ -184,6 +184,16 @@ async def test_a_mute_is_told_without_following_anew(world: World) -> None:
     world.publish(is_muted=True)
     await wait_until(lambda: world.output.tracks["tr"].is_muted)
     assert world.feed.starts == 1
+
+
+async def test_encrypted_tracks_are_left_out(world: World) -> None:
+    """And if there was nothing else, the record says why it is empty."""
+    world.open_room()
+    world.publish(is_encrypted=True)
+    await wait_until(lambda: world.outputs)
+    assert not world.feed.followed
+    world.store.on_stop()
+    assert (await world.ended()).error.startswith("media_encrypted")
 
 
 async def test_a_track_that_moves_is_followed_to_its_new_node(world: World) -> None:

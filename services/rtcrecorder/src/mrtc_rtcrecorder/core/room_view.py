@@ -78,8 +78,14 @@ class RoomView:
             case _:
                 pass
 
+    @property
+    def has_encrypted_media(self) -> bool:
+        """True if somebody publishes what only other clients can decode."""
+        tracks = (track for record in self._publications.values() for track in record.publication.tracks)
+        return any(track.is_encrypted for track in tracks)
+
     def wanted_tracks(self, selection: Selection) -> dict[str, WantedTrack]:
-        """The tracks to record, by id, in the order in which their participants joined."""
+        """The tracks to record, by id, in the order in which their participants joined; encrypted ones are not."""
         wanted: dict[str, WantedTrack] = {}
         for record in sorted(self._publications.values(), key=self._order):
             publisher = self._participants.get(record.publication.participant_id)
@@ -102,7 +108,7 @@ class RoomView:
             )
             # An alternative is the same picture once more, for receivers with another codec.
             for track in record.publication.tracks
-            if track.kind in _KINDS and not track.alternative_of and record.node_id
+            if track.kind in _KINDS and not track.alternative_of and not track.is_encrypted and record.node_id
         }
 
     def _order(self, record: state_pb2.PublicationRecord) -> tuple[int, str]:

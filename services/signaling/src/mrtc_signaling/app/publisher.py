@@ -216,6 +216,7 @@ class Publisher:
             layers=new.layers,
             alternative_of=new.alternative_of,
             mid=new.mid,
+            is_encrypted=new.is_encrypted,
         )
 
     async def _make_tracks(

@@ -18,6 +18,7 @@ from mrtc_common.errors import (
     BadMediaError,
     BadRequestError,
     FailedPreconditionError,
+    MediaEncryptedError,
     NotFoundError,
     ParticipantNotFoundError,
     PublicationNotFoundError,
@@ -144,10 +145,16 @@ class Rooms:
     # Recordings
 
     async def start_recording(self, recording: recording_pb2.Recording) -> recording_pb2.Recording:
-        """Queues a recording; the room need not exist yet. Raises LimitExceededError, UnavailableError."""
+        """Queues a recording; the room need not exist yet.
+
+        Raises LimitExceededError, UnavailableError, and MediaEncryptedError if something in the room is end-to-end
+        encrypted: a recording that leaves out what is said would only look like one.
+        """
         recording.id = new_id("rec")
         recording.state = recording_pb2.RECORDING_STATE_QUEUED
-        subjects.room_key(recording.app_id, recording.room)
+        async with self._ctx.hubs.lease(subjects.room_key(recording.app_id, recording.room)) as hub:
+            if hub.view.has_encrypted_media:
+                raise MediaEncryptedError("the room is end-to-end encrypted and cannot be recorded")
         await self._ctx.jobs.start_recording(recording)
         return recording
 

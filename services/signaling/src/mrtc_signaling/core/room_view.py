@@ -135,6 +135,12 @@ class RoomView:
     # Participants whose end was told; their deletion follows and is no news.
     _leaving: set[str] = field(default_factory=set)
 
+    @property
+    def has_encrypted_media(self) -> bool:
+        """True if somebody publishes what only other clients can decode."""
+        tracks = (track for record in self.publications.values() for track in record.publication.tracks)
+        return any(track.is_encrypted for track in tracks)
+
     def apply(self, change: Change) -> list[Event]:
         """Takes one change; returns what it means, in the order in which it shall be told."""
         match change:

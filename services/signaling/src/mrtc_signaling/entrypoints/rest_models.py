@@ -76,6 +76,7 @@ class Track(BaseModel):
     source: str
     codec: str
     is_muted: bool
+    is_encrypted: bool
     alternative_of: str
     rids: list[str]
 
@@ -88,6 +89,7 @@ class Track(BaseModel):
             source=_word(common_pb2.TrackSource.Name(track.source), "TRACK_SOURCE_"),
             codec=track.codec,
             is_muted=track.is_muted,
+            is_encrypted=track.is_encrypted,
             alternative_of=track.alternative_of,
             rids=[layer.rid for layer in track.layers],
         )
