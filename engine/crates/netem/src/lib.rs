@@ -145,6 +145,11 @@ impl<T: WireLen + Clone> Link<T> {
         self.stats
     }
 
+    /// Packets on their way, duplicates counted.
+    pub fn flying(&self) -> usize {
+        self.flying.len()
+    }
+
     /// Sends a packet. `now` never goes back.
     pub fn send(&mut self, now: Instant, packet: T) {
         self.stats.sent += 1;
