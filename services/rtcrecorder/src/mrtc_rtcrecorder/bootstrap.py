@@ -11,20 +11,20 @@ from mrtc.recorder.v1 import recording_pb2
 from mrtc_common import subjects, tables
 from mrtc_common.clock import Clock, SystemClock
 from mrtc_common.job_node import JobNode
+from mrtc_common.job_record import JobRecord, NatsJobRecord
 from mrtc_common.storage import LocalStorage
 from mrtc_engine import AsyncEngine, EngineConfig
 
-from .adapters.record_store_nats import NatsRecordStore
 from .adapters.room_watch_nats import follow_room
 from .adapters.track_feed_engine import EngineTrackFeed, TrackChanges
 from .config import RecorderSettings
 from .core.file_names import FileNames, recording_folder
-from .core.progress import Recording
+from .core.progress import TERMINAL_STATES, Recording
 from .entrypoints.jobs import JobHandler
 from .job import JobLimits, RecordingJob
 from .media.single import SingleOutput
 from .mix.output import MixedOutput, MixOptions
-from .ports import Output, RecordStore
+from .ports import Output
 
 
 class Recorder:
@@ -60,7 +60,7 @@ class Recorder:
         self._rooms = tables.rooms(self.node.link)
         self._handler = JobHandler(
             node_id=self.node.node_id,
-            open_store=lambda key: NatsRecordStore(self._recordings, key, self.node.node_id),
+            open_store=lambda key: NatsJobRecord(self._recordings, key, self.node.node_id, TERMINAL_STATES),
             record=self._record,
             now_ms=self._clock.unix_ms,
         )
@@ -75,7 +75,7 @@ class Recorder:
     async def _handle(self, job: Any) -> None:
         await self._handler.handle(job)
 
-    async def _record(self, record: Recording, store: RecordStore) -> None:
+    async def _record(self, record: Recording, store: JobRecord[Recording]) -> None:
         room_key = subjects.room_key(record.app_id, record.room)
         feed = EngineTrackFeed(
             self._engine, self.node.relays, self._changes, room_key=room_key, holder=f"recording {record.id}"

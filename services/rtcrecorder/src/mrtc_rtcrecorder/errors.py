@@ -15,9 +15,3 @@ class UndecodableError(RecorderError):
     """Bytes that should be a key frame are none."""
 
     code = "undecodable"
-
-
-class RecordLostError(RecorderError):
-    """The record is gone, ended, or another recorder has the job now."""
-
-    code = "record_lost"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from mrtc_common.clock import Clock
 from mrtc_common.errors import MediaEncryptedError, UnavailableError
+from mrtc_common.job_record import JobRecord, RecordLostError
 from mrtc_common.jobs import HandBackError
 from mrtc_common.log import get_logger
 from mrtc_common.tasks import end_tasks
@@ -18,8 +19,7 @@ from .core import progress
 from .core.frames import Frame
 from .core.progress import FileProgress, Recording
 from .core.room_view import RoomView, Selection, WantedTrack
-from .errors import RecordLostError
-from .ports import Output, RecordStore, TrackFeed
+from .ports import Output, TrackFeed
 
 _log = get_logger(__name__)
 
@@ -51,7 +51,7 @@ class RecordingJob:
         self,
         record: Recording,
         *,
-        store: RecordStore,
+        store: JobRecord[Recording],
         follow_room: FollowRoom,
         feed: TrackFeed,
         make_output: Callable[[], Output],

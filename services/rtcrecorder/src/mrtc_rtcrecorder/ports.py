@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .core.frames import Frame
-from .core.progress import FileProgress, Recording
+from .core.progress import FileProgress
 from .core.room_view import WantedTrack
 
 
@@ -52,20 +52,4 @@ class Output(Protocol):
 
     async def finish(self) -> None:
         """Completes all files."""
-        ...
-
-
-class RecordStore(Protocol):
-    """The record of one recording, which others read and in which they ask for its end."""
-
-    async def claim(self, change: Callable[[Recording], Recording]) -> Recording:
-        """Takes the record over, whoever had it. Raises RecordLostError, UnavailableError."""
-        ...
-
-    async def update(self, change: Callable[[Recording], Recording]) -> Recording:
-        """Changes the record while this recorder has it. Raises RecordLostError, UnavailableError."""
-        ...
-
-    async def watch(self, on_stop: Callable[[], None], on_lost: Callable[[], None]) -> None:
-        """Calls `on_stop` when the end is asked for, `on_lost` when another recorder took over. Never returns."""
         ...

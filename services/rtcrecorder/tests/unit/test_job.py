@@ -13,13 +13,13 @@ from mrtc.recorder.v1 import recording_pb2
 from mrtc_common import subjects
 from mrtc_common.clock import ManualClock
 from mrtc_common.errors import UnavailableError
+from mrtc_common.job_record import RecordLostError
 from mrtc_common.jobs import HandBackError
 from mrtc_common.tasks import end_tasks
 from mrtc_common.testing import wait_until
 from mrtc_rtcrecorder.core.frames import Frame
 from mrtc_rtcrecorder.core.progress import FileProgress, Recording
 from mrtc_rtcrecorder.core.room_view import RoomView, WantedTrack
-from mrtc_rtcrecorder.errors import RecordLostError
 from mrtc_rtcrecorder.job import JobLimits, RecordingJob
 
 KEY = subjects.room_key("app", "room")
@@ -27,7 +27,7 @@ COMPLETE, FAILED = recording_pb2.RECORDING_STATE_COMPLETE, recording_pb2.RECORDI
 
 
 class Store:
-    """A `RecordStore` in memory."""
+    """A `JobRecord` in memory."""
 
     def __init__(self) -> None:
         self.record = Recording(id="rec", app_id="app", room="room", state=recording_pb2.RECORDING_STATE_ACTIVE)

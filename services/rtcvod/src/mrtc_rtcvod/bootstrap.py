@@ -10,6 +10,7 @@ from mrtc.node.v1.master_service_pb2 import NODE_KIND_VOD
 from mrtc_common import subjects, tables
 from mrtc_common.clock import Clock, SystemClock
 from mrtc_common.job_node import JobNode
+from mrtc_common.job_record import JobRecord, NatsJobRecord
 from mrtc_common.jobs import Job
 from mrtc_common.storage import LocalStorage
 from mrtc_engine import AsyncEngine, EngineConfig, Event
@@ -17,13 +18,11 @@ from mrtc_engine import AsyncEngine, EngineConfig, Event
 from .adapters.player_process import PlayerProcess
 from .adapters.room_nats import NatsVodRoom
 from .adapters.sources_engine import EngineSources
-from .adapters.vod_store_nats import NatsVodStore
 from .config import VodSettings
-from .core.records import Vod, VodIds
+from .core.records import TERMINAL_STATES, Vod, VodIds
 from .entrypoints.jobs import JobHandler
 from .job import VodJob
 from .play.wire import PlayOptions
-from .ports import VodStore
 
 
 class VodPlayer:
@@ -56,7 +55,7 @@ class VodPlayer:
         self._handler = JobHandler(
             node_id=self.node.node_id,
             storage=LocalStorage(settings.storage_root),
-            open_store=lambda key: NatsVodStore(self._vods, key, self.node.node_id),
+            open_store=lambda key: NatsJobRecord(self._vods, key, self.node.node_id, TERMINAL_STATES),
             play=self._play,
         )
 
@@ -75,7 +74,7 @@ class VodPlayer:
             self._keyframes.inc()
             job.keyframe_requested(event.track)
 
-    async def _play(self, vod: Vod, store: VodStore, path: Path) -> None:
+    async def _play(self, vod: Vod, store: JobRecord[Vod], path: Path) -> None:
         room_key, ids = subjects.room_key(vod.app_id, vod.room), VodIds.of(vod.id)
         room = NatsVodRoom(
             self.node.link,

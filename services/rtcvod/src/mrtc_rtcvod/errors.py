@@ -21,9 +21,3 @@ class PlayerError(VodError):
     """The playing process ended before the file did."""
 
     code = "player_died"
-
-
-class RecordLostError(VodError):
-    """The record is gone, ended, or another player has the job now."""
-
-    code = "record_lost"

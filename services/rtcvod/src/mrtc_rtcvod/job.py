@@ -11,6 +11,7 @@ from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
 from mrtc.vod.v1 import vod_pb2
 from mrtc_common.errors import MrtcError, UnavailableError
+from mrtc_common.job_record import JobRecord, RecordLostError
 from mrtc_common.jobs import HandBackError
 from mrtc_common.log import get_logger
 from mrtc_common.tasks import end_tasks
@@ -18,9 +19,9 @@ from mrtc_common.tasks import end_tasks
 from .core import records
 from .core.pacer import AHEAD_US
 from .core.records import PlayedTracks, Vod, VodIds
-from .errors import BadMediaError, PlayerError, RecordLostError
+from .errors import BadMediaError, PlayerError
 from .play.wire import PlayedFrame, TrackNumber
-from .ports import FilePlayer, MediaSources, VodRoom, VodStore
+from .ports import FilePlayer, MediaSources, VodRoom
 
 _log = get_logger(__name__)
 
@@ -45,7 +46,7 @@ class VodJob:
         *,
         room_key: str,
         ids: VodIds,
-        store: VodStore,
+        store: JobRecord[Vod],
         room: VodRoom,
         sources: MediaSources,
         player: FilePlayer,

@@ -90,19 +90,3 @@ class VodRoom(Protocol):
         Never returns.
         """
         ...
-
-
-class VodStore(Protocol):
-    """The record of one vod."""
-
-    async def claim(self, change: Callable[[Vod], Vod]) -> Vod:
-        """Takes the record over, whoever had it. Raises RecordLostError, UnavailableError."""
-        ...
-
-    async def update(self, change: Callable[[Vod], Vod]) -> Vod:
-        """Changes the record while this player has it. Raises RecordLostError, UnavailableError."""
-        ...
-
-    async def watch(self, on_stop: Callable[[], None], on_lost: Callable[[], None]) -> None:
-        """Calls `on_stop` when the end is asked for, `on_lost` when another player took over. Never returns."""
-        ...

@@ -8,13 +8,12 @@ from google.protobuf.message import DecodeError
 from mrtc.recorder.v1 import recording_pb2
 from mrtc_common import subjects
 from mrtc_common.errors import MrtcError, UnavailableError
+from mrtc_common.job_record import JobRecord, RecordLostError
 from mrtc_common.jobs import HandBackError, Job
 from mrtc_common.log import bound, get_logger
 
 from mrtc_rtcrecorder.core import progress
 from mrtc_rtcrecorder.core.progress import Recording
-from mrtc_rtcrecorder.errors import RecordLostError
-from mrtc_rtcrecorder.ports import RecordStore
 
 _log = get_logger(__name__)
 
@@ -38,8 +37,8 @@ class JobHandler:
         self,
         *,
         node_id: str,
-        open_store: Callable[[str], RecordStore],
-        record: Callable[[Recording, RecordStore], Awaitable[None]],
+        open_store: Callable[[str], JobRecord[Recording]],
+        record: Callable[[Recording, JobRecord[Recording]], Awaitable[None]],
         now_ms: Callable[[], int],
     ) -> None:
         self._node_id = node_id
@@ -58,7 +57,7 @@ class JobHandler:
         with bound(room=wanted.room, app=wanted.app_id, recording=wanted.id):
             await self._handle(self._open_store(key), job)
 
-    async def _handle(self, store: RecordStore, job: Job) -> None:
+    async def _handle(self, store: JobRecord[Recording], job: Job) -> None:
         try:
             record = await store.claim(lambda record: progress.claim(record, self._node_id))
             problem = _problem(record)

@@ -8,14 +8,13 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from mrtc_common import subjects
 from mrtc_common.errors import MrtcError, UnavailableError
+from mrtc_common.job_record import JobRecord, RecordLostError
 from mrtc_common.jobs import HandBackError, Job
 from mrtc_common.log import bound, get_logger
 from mrtc_common.storage import Storage, safe_part
 
 from mrtc_rtcvod.core import records
 from mrtc_rtcvod.core.records import Vod
-from mrtc_rtcvod.errors import RecordLostError
-from mrtc_rtcvod.ports import VodStore
 
 _log = get_logger(__name__)
 
@@ -38,8 +37,8 @@ class JobHandler:
         *,
         node_id: str,
         storage: Storage,
-        open_store: Callable[[str], VodStore],
-        play: Callable[[Vod, VodStore, Path], Awaitable[None]],
+        open_store: Callable[[str], JobRecord[Vod]],
+        play: Callable[[Vod, JobRecord[Vod], Path], Awaitable[None]],
     ) -> None:
         self._node_id = node_id
         self._storage = storage
@@ -62,7 +61,7 @@ class JobHandler:
             except UnavailableError:
                 raise HandBackError(1.0) from None
 
-    async def _handle(self, store: VodStore, job: Job) -> None:
+    async def _handle(self, store: JobRecord[Vod], job: Job) -> None:
         vod = await store.claim(lambda vod: records.claimed(vod, self._node_id))
         problem, path = self._find(vod)
         if job.deliveries > MAX_DELIVERIES:
