@@ -204,9 +204,13 @@ class AsyncEngine:
         """Makes a track that is fed by `push_frames`."""
         return cast(Reply.Track, await self._run(self._engine.create_source(track=track, room=room, codec=codec)))
 
-    async def push_frames(self, *, track: str, frames: list[SourceFrame]) -> None:
-        """Packetises frames and sends them when due."""
-        await self._run(self._engine.push_frames(track=track, frames=frames))
+    async def push_frames(self, *, track: str, frames: list[SourceFrame], late_us: int = 0) -> None:
+        """Packetises frames and sends them when due.
+
+        Args:
+            late_us: how long ago the first one was due; counts for a source's very first frame, which sets its clock.
+        """
+        await self._run(self._engine.push_frames(track=track, frames=frames, late_us=late_us))
 
     async def create_sink(self, *, sink: str, track: str) -> None:
         """Delivers a track's frames to `frames(sink)`."""

@@ -124,6 +124,9 @@ pub enum Command {
     PushFrames {
         /// Which source.
         track: TrackId,
+        /// How long ago the first of these frames was due, in microseconds; negative: it is due later. Counts for a
+        /// source's very first frame only, which sets the source's clock: so several sources stay together.
+        late_us: i64,
         /// In decode order.
         frames: Vec<SourceFrame>,
     },

@@ -82,7 +82,7 @@ fn a_source_plays_to_subscribers_at_its_own_pace() {
     assert!(matches!(net.command(0, create), Err(Error::AlreadyExists(_))));
     net.subscribe(bob, &[("file", Kind::Video)]);
     let frames = (0..60).map(|n| vp8_frame(n % 30 == 0, n)).collect();
-    net.command(0, Command::PushFrames { track: "file".into(), frames }).unwrap();
+    net.command(0, Command::PushFrames { track: "file".into(), late_us: 0, frames }).unwrap();
     net.run(SECOND);
     let half = net.clients[bob].packets.len();
     assert!((80..110).contains(&half), "{half}");
@@ -98,6 +98,29 @@ fn a_source_plays_to_subscribers_at_its_own_pace() {
     net.run(SECOND / 10);
     assert!(net.has_event(0, |e| matches!(e, Event::KeyframeRequested { track } if track.as_str() == "file")));
     net.command(0, Command::UnpublishTrack { track: "file".into() }).unwrap();
-    let push = Command::PushFrames { track: "file".into(), frames: vec![] };
+    let push = Command::PushFrames { track: "file".into(), late_us: 0, frames: vec![] };
     assert!(matches!(net.command(0, push), Err(Error::TrackNotFound(_))));
+}
+
+/// The feeder of a file may be held up between the first picture and the first sound.
+#[test]
+fn sources_of_one_clock_stay_together_whenever_their_first_frames_come() {
+    let mut net = Net::new(6);
+    net.add_process(1);
+    let opus = |n: u64| SourceFrame { pts_us: n * 20_000, is_keyframe: true, data: vec![0xFC, n as u8, 1] };
+    for (track, codec) in [("picture", Codec::Vp8), ("sound", Codec::Opus)] {
+        net.command(0, Command::CreateSource { track: track.into(), room: ROOM.into(), codec }).unwrap();
+        net.command(0, Command::CreateSink { sink: track.into(), track: track.into() }).unwrap();
+    }
+    let frames = (0..30).map(|n| vp8_frame(n == 0, n)).collect();
+    net.command(0, Command::PushFrames { track: "picture".into(), late_us: 0, frames }).unwrap();
+    let held_up = Duration::from_millis(70);
+    net.run(held_up);
+    let late_us = held_up.as_micros() as i64;
+    let frames = (0..50).map(opus).collect();
+    net.command(0, Command::PushFrames { track: "sound".into(), late_us, frames }).unwrap();
+    net.run(SECOND);
+    let first =
+        |sink: &str| net.nodes[0].frames.iter().find(|f| f.sink.as_str() == sink).expect("frames").captured_at_us;
+    assert!(first("picture").abs_diff(first("sound")) < 1_000, "{}", first("picture") - first("sound"));
 }

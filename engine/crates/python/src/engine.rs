@@ -135,10 +135,16 @@ impl Engine {
         self.submit(Command::CreateSource { track: track.into(), room: room.into(), codec: parse_codec(codec)? })
     }
 
-    #[pyo3(signature = (*, track, frames))]
-    fn push_frames(&self, py: Python<'_>, track: String, frames: Vec<PyRef<'_, SourceFrame>>) -> PyResult<u64> {
+    #[pyo3(signature = (*, track, frames, late_us = 0))]
+    fn push_frames(
+        &self,
+        py: Python<'_>,
+        track: String,
+        frames: Vec<PyRef<'_, SourceFrame>>,
+        late_us: i64,
+    ) -> PyResult<u64> {
         let frames = frames.iter().map(|frame| frame.to_core(py)).collect();
-        self.submit(Command::PushFrames { track: track.into(), frames })
+        self.submit(Command::PushFrames { track: track.into(), late_us, frames })
     }
 
     #[pyo3(signature = (*, sink, track))]

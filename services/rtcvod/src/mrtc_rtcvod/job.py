@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 
@@ -71,6 +72,7 @@ class VodJob:
         self._is_joined = False
         self._reason: common_pb2.LeaveReason.ValueType = common_pb2.LEAVE_REASON_ENDED
         self._position_us = vod.position_ms * 1000
+        self._origin_us: int | None = None
 
     async def run(self) -> None:
         """Plays to the end. Raises HandBackError when it is cancelled or cannot go on here."""
@@ -154,7 +156,14 @@ class VodJob:
         track_id = self._track_ids[TrackNumber(frame.track)]
         if track_id in self._created:
             with contextlib.suppress(UnavailableError):  # the engine is overloaded: a frame is lost, the vod goes on
-                await self._sources.push(track_id, [frame])
+                await self._sources.push(track_id, [frame], self._late_us(frame))
+
+    def _late_us(self, frame: PlayedFrame) -> int:
+        """How late it is by the clock that the first frame of all set: sound and picture start on the same clock."""
+        now_us = time.monotonic_ns() // 1000
+        if self._origin_us is None:
+            self._origin_us = now_us - frame.pts_us
+        return now_us - self._origin_us - frame.pts_us
 
     # Helpers
 

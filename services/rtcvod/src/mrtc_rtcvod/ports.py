@@ -43,8 +43,8 @@ class MediaSources(Protocol):
         """Makes a track. Raises MrtcError."""
         ...
 
-    async def push(self, track_id: str, frames: Sequence[PlayedFrame]) -> None:
-        """Sends frames of a track when they are due."""
+    async def push(self, track_id: str, frames: Sequence[PlayedFrame], late_us: int) -> None:
+        """Sends frames of a track when they are due; the first one was due `late_us` ago."""
         ...
 
     async def set_muted(self, track_id: str, is_muted: bool) -> None:

@@ -35,6 +35,8 @@ pub struct SourcePacket {
     pub is_keyframe: bool,
     /// First packet of its frame.
     pub is_frame_start: bool,
+    /// When its frame was due, which may be a little before it could be sent.
+    pub frame_due_at: Instant,
     /// RTP payload.
     pub payload: Vec<u8>,
 }
@@ -102,9 +104,9 @@ impl SourcePacketizer {
         self.counters
     }
 
-    /// Queues frames in decode order. The very first one is due now, the others by their distance to it in presentation
-    /// time. Returns how many found no room; those are the last ones, and are not kept.
-    pub fn push(&mut self, now: Instant, frames: impl IntoIterator<Item = SourceFrame>) -> usize {
+    /// Queues frames in decode order. The very first one is due at `first_due_at`, the others by their distance to it in
+    /// presentation time. Returns how many found no room; those are the last ones, and are not kept.
+    pub fn push(&mut self, first_due_at: Instant, frames: impl IntoIterator<Item = SourceFrame>) -> usize {
         let mut refused = 0;
         for frame in frames {
             let is_full =
@@ -114,7 +116,7 @@ impl SourcePacketizer {
                 refused += 1;
                 continue;
             }
-            self.start.get_or_insert(Start { pts_us: frame.pts_us, at: now, shift: Duration::ZERO });
+            self.start.get_or_insert(Start { pts_us: frame.pts_us, at: first_due_at, shift: Duration::ZERO });
             self.queued_bytes += frame.data.len();
             self.frames.push_back(frame);
         }
@@ -158,7 +160,9 @@ impl SourcePacketizer {
         };
         self.queued_bytes -= frame.data.len();
         let late = now.saturating_duration_since(due_at);
+        let mut frame_due_at = due_at;
         if late > MAX_LATE {
+            frame_due_at = now;
             start.shift += late;
             self.start = Some(start);
             self.counters.pauses += 1;
@@ -179,6 +183,7 @@ impl SourcePacketizer {
                 marker: is_video && i + 1 == count,
                 is_keyframe: frame.is_keyframe || !is_video,
                 is_frame_start: i == 0,
+                frame_due_at,
                 payload,
             };
             self.next_seq = self.next_seq.next();

@@ -42,7 +42,7 @@ impl Shard {
             Command::SetTrackMuted { track, is_muted } => self.set_track_muted(&track, is_muted),
             Command::SetSubscriptions { transport, subscriptions } => self.set_subscriptions(&transport, subscriptions),
             Command::CreateSource { track, room, codec } => self.create_source(track, room, codec),
-            Command::PushFrames { track, frames } => self.push_frames(&track, frames),
+            Command::PushFrames { track, late_us, frames } => self.push_frames(&track, late_us, frames),
             Command::CreateSink { sink, track } => self.create_sink(sink, &track),
             Command::CloseSink { sink } => {
                 self.close_sink(&sink);

@@ -1,6 +1,6 @@
 //! Sinks and sources: legs of tracks that end in this process.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mrtc_rtp::codec::PayloadInfo;
 
@@ -20,6 +20,8 @@ use crate::track::{Arriving, Origin, Track};
 
 /// A source whose media time is this far off its mapping to the wall clock was paused: it is mapped anew.
 const MAX_SOURCE_DRIFT_US: i64 = 100_000;
+/// A source's first frame is at most so far from the moment at which it was due.
+const MAX_SOURCE_SHIFT: Duration = Duration::from_secs(1);
 
 /// A local consumer of a track's frames: a receiver that always takes the best layer there is.
 #[derive(Debug)]
@@ -50,12 +52,12 @@ impl Shard {
         Ok(Reply::Track(info))
     }
 
-    pub(super) fn push_frames(&mut self, id: &TrackId, frames: Vec<SourceFrame>) -> Result<Reply, Error> {
+    pub(super) fn push_frames(&mut self, id: &TrackId, late_us: i64, frames: Vec<SourceFrame>) -> Result<Reply, Error> {
         let key = self.find_track(id)?;
         let now = self.now;
         let source = self.sources.get_mut(&key);
         let source = source.ok_or_else(|| Error::BadRequest(format!("track {id} is not a source")))?;
-        let refused = source.packetizer.push(now, frames);
+        let refused = source.packetizer.push(shifted(now, late_us), frames);
         self.counters.drop_source_frames += refused as u64;
         self.poll_source(key);
         match refused {
@@ -77,7 +79,7 @@ impl Shard {
             && let Some(packet) = source.packetizer.poll(now)
         {
             let codec = source.codec;
-            self.map_source_time(key, codec, packet.rtp_timestamp);
+            self.map_source_time(key, codec, &packet);
             self.note_codec(key, codec);
             self.take_source_packet(key, codec, &packet);
         }
@@ -105,8 +107,8 @@ impl Shard {
     }
 
     /// Frames leave by their presentation time, so the first one's mapping holds until the source pauses.
-    fn map_source_time(&mut self, key: TrackKey, codec: Codec, rtp_timestamp: u32) {
-        let unix_us = self.clock.unix_us(self.now);
+    fn map_source_time(&mut self, key: TrackKey, codec: Codec, packet: &SourcePacket) {
+        let (rtp_timestamp, unix_us) = (packet.rtp_timestamp, self.clock.unix_us(packet.frame_due_at));
         let Some(track) = self.tracks.get(key.index()) else { return };
         let expected = track.layers[0].sender_report.map(|map| map.unix_us_of(rtp_timestamp, codec.clock_rate()));
         if expected.is_none_or(|expected| expected.abs_diff(unix_us) > MAX_SOURCE_DRIFT_US as u64) {
@@ -266,4 +268,10 @@ fn whole_track(track: &Track, random: u64) -> Forwarder {
     let spatial = if track.is_svc() { u8::MAX } else { track.layers.len() as u8 - 1 };
     forwarder.set_target(Target::Layer { spatial, temporal: MAX_TEMPORAL as u8 - 1 });
     forwarder
+}
+
+/// The moment that lies `late_us` before `now`, behind it if negative.
+fn shifted(now: Instant, late_us: i64) -> Instant {
+    let by = Duration::from_micros(late_us.unsigned_abs()).min(MAX_SOURCE_SHIFT);
+    if late_us < 0 { now + by } else { now.checked_sub(by).unwrap_or(now) }
 }

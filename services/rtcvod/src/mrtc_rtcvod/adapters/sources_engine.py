@@ -31,13 +31,13 @@ class EngineSources:
             with engine_errors():
                 await self._engine.create_source(track=track_id, room=room_key, codec=codec)
 
-    async def push(self, track_id: str, frames: Sequence[PlayedFrame]) -> None:
+    async def push(self, track_id: str, frames: Sequence[PlayedFrame], late_us: int) -> None:
         """See `MediaSources`. Waits for a moment when the engine is busy; a frame that cannot be placed is lost."""
         batch = [SourceFrame(pts_us=frame.pts_us, is_keyframe=frame.is_keyframe, data=frame.data) for frame in frames]
         for attempt in range(_BUSY_RETRIES):
             try:
                 with engine_errors():
-                    await self._engine.push_frames(track=track_id, frames=batch)
+                    await self._engine.push_frames(track=track_id, frames=batch, late_us=late_us)
                 return
             except UnavailableError:
                 if attempt == _BUSY_RETRIES - 1:
