@@ -84,6 +84,7 @@ pub struct Client {
     pub packets: Vec<RtpPacket>,
     pub keyframe_requests: Vec<(String, Option<String>)>,
     pub outbox: Vec<Datagram>,
+    uncapped: std::collections::HashSet<(usize, Option<String>)>,
     server: Option<SocketAddr>,
 }
 
@@ -133,6 +134,7 @@ impl Client {
             packets: vec![],
             keyframe_requests: vec![],
             outbox: vec![],
+            uncapped: Default::default(),
             server: None,
         };
         (client, offer.to_sdp_string(), pending)
@@ -187,6 +189,10 @@ impl Client {
         let rid_value: Option<Rid> = rid.map(Rid::from);
         let mut api = self.rtc.direct_api();
         let stream = api.stream_tx_by_mid(mid, rid_value).expect("a stream of the line");
+        if self.uncapped.insert((line, rid.map(str::to_owned))) {
+            // As browsers do: str0m by itself stops to answer NACKs when they are more than 15 % of what it sends.
+            stream.set_rtx_cache(1024, std::time::Duration::from_secs(3), None);
+        }
         let ext_vals =
             ExtensionValues { audio_level: packet.audio_level, voice_activity: Some(true), ..Default::default() };
         let write = RtpWrite::new(packet.pt.into(), packet.seq.into(), packet.timestamp, now, packet.payload.clone())

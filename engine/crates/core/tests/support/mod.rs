@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod freeze;
 pub mod media;
 
 use std::net::SocketAddr;
