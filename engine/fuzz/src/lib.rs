@@ -7,12 +7,20 @@
 mod parsers;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::OnceLock;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use aws_lc_rs::hmac;
 use mrtc_core::addr::{CandidateAddr, Proto};
+use mrtc_core::command::Command;
+use mrtc_core::config::{Limits, ShardConfig};
+use mrtc_core::directory::TrackDirectory;
+use mrtc_core::event::{Event, Reply};
 use mrtc_core::handshake::{Certificate, Handshake, IceCredentials, LocalParams, RemoteParams, Setup};
+use mrtc_core::id::{CommandId, ShardIndex};
+use mrtc_core::outbox::VecOutbox;
 use mrtc_core::sdp::{Offer, negotiate};
+use mrtc_core::shard::Shard;
 use mrtc_rtp::Ssrc;
 
 pub use parsers::*;
@@ -56,4 +64,90 @@ pub fn handshake(data: &[u8]) {
     let Ok(mut handshake) = Handshake::new(certificate(), remote, now) else { return };
     assert!(!handshake.handle_datagram(now, Proto::Udp, ADDR, ADDR, data));
     while handshake.poll().is_some() {}
+}
+
+/// Datagrams of a client that has passed ICE, and of strangers: DTLS records, checks, RTP, RTCP, relay. Each is a length, a
+/// sender, and its bytes. Nobody gets in, and nothing is kept of it.
+pub fn datagrams(mut data: &[u8]) {
+    let mut now = Instant::now();
+    let (mut shard, check) = shard_with_client(now);
+    let client = SocketAddr::new(ADDR.ip(), 40_000);
+    let stranger = SocketAddr::new(ADDR.ip(), 40_001);
+    assert!(shard.handle_datagram(now, Proto::Udp, client, ADDR, &mut check.clone()));
+    while let [len, sender, rest @ ..] = data {
+        // Lengths to 1,020: the long ones in steps, as DTLS flights are.
+        let len = (usize::from(*len) * if sender & 4 == 0 { 1 } else { 4 }).min(rest.len());
+        let mut datagram = rest[..len].to_vec();
+        let proto = if sender & 2 == 0 { Proto::Udp } else { Proto::Tcp };
+        let from = if sender & 1 == 0 { client } else { stranger };
+        assert!(!shard.handle_datagram(now, proto, from, ADDR, &mut datagram));
+        now += Duration::from_millis(1);
+        shard.handle_timeout(now);
+        shard.flush(now, &mut VecOutbox::default());
+        data = &rest[len..];
+    }
+    assert!(shard.transport_count() <= 1);
+    while let Some(event) = shard.poll_event() {
+        assert!(!matches!(event, Event::TransportConnected { .. }));
+    }
+}
+
+/// A shard with a transport, and a check that its client could send.
+fn shard_with_client(now: Instant) -> (Shard, Vec<u8>) {
+    const OFFER: &str = include_str!("../../../tests/vectors/sdp/chromium_simulcast_and_slots.sdp");
+    let config = ShardConfig {
+        index: ShardIndex(0),
+        shard_count: 1,
+        candidates: vec![CandidateAddr { proto: Proto::Udp, addr: ADDR }],
+        certificate: certificate().clone(),
+        directory: Arc::new(TrackDirectory::new()),
+        limits: Limits::default(),
+        wall_clock_offset_us: 1_800_000_000_000_000,
+        seed: 1,
+    };
+    let mut shard = Shard::new(config, now);
+    let command = Command::CreateTransport {
+        transport: "client".into(),
+        room: "room".into(),
+        offer: OFFER.into(),
+        max_egress_bps: None,
+    };
+    shard.handle_command(now, CommandId(1), command);
+    let Some(Event::Reply { result: Ok(Reply::Answer { answer, .. }), .. }) = shard.poll_event() else {
+        panic!("no answer")
+    };
+    let ours = |name: &str| attribute(&answer, name);
+    let check = check(&format!("{}:{}", ours("ice-ufrag"), attribute(OFFER, "ice-ufrag")), ours("ice-pwd"));
+    (shard, check)
+}
+
+fn attribute<'a>(sdp: &'a str, name: &str) -> &'a str {
+    let of_line = |line: &'a str| line.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':');
+    sdp.lines().find_map(of_line).expect("the attribute is there")
+}
+
+/// A binding request with user name, controlling role, nomination and integrity (RFC 8489 section 14.5).
+fn check(user: &str, password: &str) -> Vec<u8> {
+    let mut attributes = Vec::new();
+    let mut put = |kind: u16, value: &[u8]| {
+        attributes.extend(kind.to_be_bytes());
+        attributes.extend((value.len() as u16).to_be_bytes());
+        attributes.extend(value);
+        attributes.resize(attributes.len().next_multiple_of(4), 0);
+    };
+    put(0x0006, user.as_bytes());
+    put(0x0024, &[0, 0, 0, 1]);
+    put(0x802a, &[0; 8]);
+    put(0x0025, &[]);
+    // The length covers the integrity attribute already.
+    let mut message = vec![0, 1];
+    message.extend((attributes.len() as u16 + 24).to_be_bytes());
+    message.extend([0x21, 0x12, 0xa4, 0x42]);
+    message.extend([7; 12]);
+    message.extend(attributes);
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes());
+    let tag = hmac::sign(&key, &message);
+    message.extend([0, 0x08, 0, 20]);
+    message.extend(tag.as_ref());
+    message
 }

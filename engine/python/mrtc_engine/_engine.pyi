@@ -25,6 +25,7 @@ class EngineConfig:
         workers: worker threads; 0: one per core that the process may use.
         max_transports: refuse more with `limit_exceeded`.
         tick_us: longest time that a packet waits for its batch, microseconds.
+        media_dscp: DSCP of everything that is sent, 0 to 63.
         pin_workers: bind each worker thread to a core.
         log_filter: `tracing` filter of the engine's own log, for example "info". The first engine of a process decides.
         log_format: "json" or "text"; lines go to stderr.
@@ -43,6 +44,7 @@ class EngineConfig:
         workers: int = 0,
         max_transports: int = 10_000,
         tick_us: int = 2_000,
+        media_dscp: int = 0,
         pin_workers: bool = False,
         log_filter: str = "info",
         log_format: str = "json",

@@ -34,6 +34,10 @@ pub struct ShardConfig {
 pub struct Limits {
     /// Transports of one shard.
     pub max_transports: usize,
+    /// Transports of one shard whose client has begun to connect (with a check that names them) and is not connected yet.
+    pub max_half_open: usize,
+    /// The same of one client address: an office that comes back after an outage, not a flood.
+    pub max_half_open_per_address: usize,
     /// M-lines of one transport.
     pub max_lines: usize,
     /// Inbound SSRCs of one transport (RTX streams included).
@@ -54,6 +58,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_transports: 10_000,
+            max_half_open: 4_000,
+            max_half_open_per_address: 1_000,
             max_lines: 512,
             max_ssrcs: 256,
             max_tracks: 20_000,

@@ -62,6 +62,8 @@ counters! {
     drop_unknown_datagram,
     /// Dropped: STUN for no transport of ours.
     drop_unknown_stun,
+    /// Dropped: a client's first check, because too many of its address or of all are connecting just now.
+    drop_half_open_limit,
     /// Dropped: from an address of no transport.
     drop_unknown_source,
     /// Dropped: media before the handshake ended.

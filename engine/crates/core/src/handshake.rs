@@ -22,6 +22,10 @@ use dtls_link::{DtlsEvent, DtlsLink};
 pub use ice_lite::IceCredentials;
 use ice_lite::{IceLite, StunOutcome};
 
+/// DTLS datagrams of one client that are read until it is connected. A handshake over a path that loses half of all
+/// datagrams takes some dozens; whoever needs more wants our processor, not a call.
+const MAX_HANDSHAKE_DATAGRAMS: u32 = 400;
+
 /// Who opens the DTLS handshake (`a=setup`, RFC 5763 section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setup {
@@ -131,6 +135,8 @@ pub struct Handshake {
     ice: IceLite,
     dtls: DtlsLink,
     outputs: VecDeque<HandshakeOutput>,
+    /// DTLS datagrams read before `is_connected`.
+    handshake_datagrams: u32,
     is_connected: bool,
     is_closed: bool,
 }
@@ -143,6 +149,7 @@ impl Handshake {
             ice: IceLite::new(remote.ice.ufrag),
             dtls: DtlsLink::new(certificate, remote.fingerprints, is_dtls_client, now)?,
             outputs: VecDeque::new(),
+            handshake_datagrams: 0,
             is_connected: false,
             is_closed: false,
         })
@@ -251,12 +258,18 @@ impl Handshake {
     }
 
     fn handle_dtls(&mut self, now: Instant, path: Dest, bytes: &[u8]) -> bool {
-        if !self.ice.is_known(&path) {
+        if !self.ice.is_known(&path) || self.is_exhausted() {
             return false;
         }
         self.dtls.handle_packet(now, bytes);
         self.drain_dtls();
         true
+    }
+
+    /// True if the client has used up its attempts to connect.
+    fn is_exhausted(&mut self) -> bool {
+        self.handshake_datagrams += u32::from(!self.is_connected);
+        !self.is_connected && self.handshake_datagrams > MAX_HANDSHAKE_DATAGRAMS
     }
 
     fn drain_dtls(&mut self) {

@@ -30,6 +30,7 @@ pub mod twcc_register;
 mod bandwidth;
 mod clock;
 mod forwarder;
+mod half_open;
 mod ingress_ring;
 mod keys;
 mod meter;

@@ -33,6 +33,8 @@ pub struct EngineConfig {
     pub max_transports: usize,
     /// Longest time that a packet waits for others of its burst.
     pub tick: Duration,
+    /// DSCP (RFC 2474) of everything that is sent, 0 to 63; 34 (AF41) is what RFC 8837 gives video in a conversation.
+    pub media_dscp: u8,
     /// Bind worker n to the n-th core that the process may use.
     pub pin_workers: bool,
 }
@@ -47,6 +49,7 @@ impl Default for EngineConfig {
             workers: 0,
             max_transports: 10_000,
             tick: Duration::from_millis(2),
+            media_dscp: 0,
             pin_workers: false,
         }
     }
@@ -76,6 +79,9 @@ impl EngineConfig {
         }
         if self.tick > Duration::from_millis(50) {
             return wrong("tick must be 50 ms at most");
+        }
+        if self.media_dscp > 63 {
+            return wrong("media_dscp must be 63 at most");
         }
         let last = self.worker_count() as u32 - 1;
         let fits = |port: u16| port == 0 || u32::from(port) + last <= 65_535;
@@ -118,6 +124,7 @@ mod tests {
             EngineConfig { udp_port: 65_535, ..good.clone() },
             EngineConfig { tcp_port: TcpPort::From(65_535), ..good.clone() },
             EngineConfig { tick: Duration::from_secs(1), ..good.clone() },
+            EngineConfig { media_dscp: 64, ..good.clone() },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

@@ -28,7 +28,7 @@ pub(crate) struct NetCounters {
     pub tcp_accepted: u64,
     /// Connections refused by a limit.
     pub tcp_refused: u64,
-    /// Connections closed because no STUN came.
+    /// Connections closed because no authentic check came.
     pub tcp_idle_closed: u64,
     /// Datagrams dropped because a connection's queue was full, or the connection is gone.
     pub drop_tcp_tx: u64,

@@ -309,9 +309,10 @@ impl Seat {
             let text = format!("{what} {addr}");
             move |error: io::Error| io::Error::new(error.kind(), format!("cannot bind {text}: {error}"))
         };
-        let udp = udp_linux::bind(config.udp_bind(index)).map_err(name("udp", config.udp_bind(index)))?;
+        let dscp = config.media_dscp;
+        let udp = udp_linux::bind(config.udp_bind(index), dscp).map_err(name("udp", config.udp_bind(index)))?;
         let tcp = match config.tcp_bind(index) {
-            Some(addr) => Some(tcp::bind(addr).map_err(name("tcp", addr))?),
+            Some(addr) => Some(tcp::bind(addr, dscp).map_err(name("tcp", addr))?),
             None => None,
         };
         let wake = Arc::new(EventFd::new()?);

@@ -9,11 +9,12 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::counters::NetCounters;
 use crate::framing::{FrameReader, write_frame};
 use crate::poll_linux::{Epoll, Interest, Ready};
+use crate::udp_linux::mark;
 
 /// Connections of one worker.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -21,7 +22,10 @@ const MAX_CONNECTIONS: usize = 4_096;
 const MAX_PER_ADDRESS: usize = 128;
 /// Bytes that wait for a client: a second at 2 Mbit/s. What comes later is dropped; media that old is of no use.
 const MAX_QUEUED: usize = 256 * 1024;
-/// A connection without STUN for so long is nobody's: clients check every few seconds.
+/// Bytes that the kernel takes beyond what it has sent: half of the queue, so that the wire never idles.
+const MAX_UNSENT: u32 = 128 * 1024;
+/// A connection without an authentic check for so long is nobody's: clients check every few seconds, and who holds one
+/// open with something that looks like a check gains nothing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often idle connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,7 +49,8 @@ struct Connection {
     written: usize,
     is_dirty: bool,
     is_write_armed: bool,
-    last_stun_at: Instant,
+    /// The last authentic one; the time of the connection before the first.
+    last_check_at: Instant,
     has_stun: bool,
 }
 
@@ -62,10 +67,11 @@ pub(crate) struct TcpServer {
 }
 
 /// Opens the listening socket.
-pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(addr: SocketAddr, dscp: u8) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    mark(&socket, addr, dscp)?;
     if addr.is_ipv6() {
         socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
@@ -95,12 +101,12 @@ impl TcpServer {
         (!self.connections.is_empty()).then_some(self.next_sweep)
     }
 
-    /// Serves what is ready; gives out received datagrams: (from, to, bytes).
+    /// Serves what is ready; gives out received datagrams: (from, to, bytes). The answer is true for an authentic check.
     pub(crate) fn serve(
         &mut self,
         now: Instant,
         counters: &mut NetCounters,
-        mut on_datagram: impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
+        mut on_datagram: impl FnMut(SocketAddr, SocketAddr, &mut [u8]) -> bool,
     ) {
         for Ready { token, is_readable, is_writable } in self.epoll.ready() {
             if token == LISTENER {
@@ -140,13 +146,13 @@ impl TcpServer {
         }
     }
 
-    /// Closes connections on which no STUN came for long.
+    /// Closes connections on which no authentic check came for long.
     pub(crate) fn sweep(&mut self, now: Instant, counters: &mut NetCounters) {
         if now < self.next_sweep {
             return;
         }
         self.next_sweep = now + SWEEP_INTERVAL;
-        let is_idle = |c: &Connection| now.saturating_duration_since(c.last_stun_at) >= IDLE_TIMEOUT;
+        let is_idle = |c: &Connection| now.saturating_duration_since(c.last_check_at) >= IDLE_TIMEOUT;
         let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| is_idle(c)).map(|(token, _)| token).collect();
         counters.tcp_idle_closed += idle.len() as u64;
         for token in idle {
@@ -173,6 +179,8 @@ impl TcpServer {
     fn register(&mut self, stream: TcpStream, remote: SocketAddr, now: Instant) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
+        // What waits shall wait in our queue, which drops; the kernel's would grow to megabytes of old media.
+        SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT)?;
         let local = stream.local_addr()?;
         let entry = self.connections.vacant_entry();
         let token = entry.key();
@@ -186,7 +194,7 @@ impl TcpServer {
             written: 0,
             is_dirty: false,
             is_write_armed: false,
-            last_stun_at: now,
+            last_check_at: now,
             has_stun: false,
         });
         *self.per_address.entry(remote.ip()).or_default() += 1;
@@ -203,10 +211,10 @@ impl TcpServer {
         &mut self,
         token: usize,
         now: Instant,
-        on_datagram: &mut impl FnMut(SocketAddr, SocketAddr, &mut [u8]),
+        on_datagram: &mut impl FnMut(SocketAddr, SocketAddr, &mut [u8]) -> bool,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(token) else { return true };
-        let Connection { stream, local, remote, reader, last_stun_at, has_stun, .. } = connection;
+        let Connection { stream, local, remote, reader, last_check_at, has_stun, .. } = connection;
         match stream.read(&mut self.buffer) {
             Ok(0) => false,
             Ok(len) => {
@@ -214,12 +222,10 @@ impl TcpServer {
                 let mut is_client = true;
                 let is_framed = reader.take(&self.buffer[..len], |datagram| {
                     // RFC 7983 section 7.
-                    if datagram[0] <= 3 {
-                        (*last_stun_at, *has_stun) = (now, true);
-                    }
+                    *has_stun |= datagram[0] <= 3;
                     is_client &= *has_stun;
-                    if is_client {
-                        on_datagram(*remote, *local, datagram);
+                    if is_client && on_datagram(*remote, *local, datagram) {
+                        *last_check_at = now;
                     }
                 });
                 is_framed && is_client
@@ -290,7 +296,7 @@ mod tests {
 
     impl Rig {
         fn new() -> Self {
-            let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let listener = bind("127.0.0.1:0".parse().unwrap(), 0).unwrap();
             let addr = listener.local_addr().unwrap();
             let now = Instant::now();
             let server = TcpServer::new(listener, now).unwrap();
@@ -304,7 +310,10 @@ mod tests {
                 }
                 wait_readable([self.server.as_raw_fd()], Duration::from_millis(100)).unwrap();
                 let Self { server, counters, got, now, .. } = self;
-                server.serve(*now, counters, |from, to, bytes| got.push((from, to, bytes.to_vec())));
+                server.serve(*now, counters, |from, to, bytes| {
+                    got.push((from, to, bytes.to_vec()));
+                    bytes == STUN
+                });
             }
             panic!("not reached");
         }
@@ -378,6 +387,22 @@ mod tests {
         assert_eq!(rig.counters.tcp_idle_closed, 1);
         assert!(!rig.server.send(silent.local_addr().unwrap(), b"x"));
         assert!(rig.server.send(checking.local_addr().unwrap(), b"x"));
+    }
+
+    #[test]
+    fn what_only_looks_like_checks_holds_no_connection_open() {
+        let mut rig = Rig::new();
+        let mut loris = TcpStream::connect(rig.addr).unwrap();
+        for n in 1..10 {
+            loris.write_all(&[0, 3, 0, 1, n]).unwrap();
+            rig.serve_until(|rig| rig.got.len() == usize::from(n));
+            rig.now += Duration::from_secs(1);
+        }
+        rig.now += Duration::from_secs(1);
+        let Rig { server, counters, now, .. } = &mut rig;
+        server.sweep(*now, counters);
+        assert_eq!(rig.counters.tcp_idle_closed, 1);
+        assert_eq!(loris.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]

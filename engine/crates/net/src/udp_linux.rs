@@ -63,9 +63,10 @@ pub(crate) struct UdpSocket {
 }
 
 /// Opens and binds; may run in another thread than the one that uses the socket.
-pub(crate) fn bind(addr: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn bind(addr: SocketAddr, dscp: u8) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
+    mark(&socket, addr, dscp)?;
     if addr.is_ipv6() {
         socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
@@ -77,6 +78,17 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<Socket> {
     }
     socket.bind(&addr.into())?;
     Ok(socket)
+}
+
+/// Has the kernel write a DSCP into every packet of a socket; connections inherit it from their listener.
+pub(crate) fn mark(socket: &Socket, addr: SocketAddr, dscp: u8) -> io::Result<()> {
+    // The upper six bits; the lower two are ECN's.
+    let class = u32::from(dscp) << 2;
+    if addr.is_ipv6() {
+        socket.set_tclass_v6(class)?;
+    }
+    // Of an IPv6 socket too: it sends to IPv4-mapped addresses.
+    socket.set_tos_v4(class)
 }
 
 impl UdpSocket {
@@ -421,7 +433,7 @@ mod tests {
     use mrtc_core::addr::Proto;
 
     fn open(addr: &str) -> (UdpSocket, SocketAddr) {
-        let socket = UdpSocket::new(bind(addr.parse().unwrap()).unwrap()).unwrap();
+        let socket = UdpSocket::new(bind(addr.parse().unwrap(), 0).unwrap()).unwrap();
         let local = socket.local;
         (socket, local)
     }
@@ -515,7 +527,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_socket_takes_ipv4_too() {
-        let Ok(socket) = bind("[::]:0".parse().unwrap()) else { return };
+        let Ok(socket) = bind("[::]:0".parse().unwrap(), 0) else { return };
         let mut any = UdpSocket::new(socket).unwrap();
         let (mut client, client_addr) = open("127.0.0.1:0");
         let asked: SocketAddr = format!("127.0.0.5:{}", any.local.port()).parse().unwrap();

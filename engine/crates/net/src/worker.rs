@@ -207,7 +207,7 @@ impl Worker {
         if ready.tcp {
             let shard = &mut self.shard;
             tcp.serve(now, &mut self.counters, |from: SocketAddr, to, bytes: &mut [u8]| {
-                shard.handle_datagram(now, Proto::Tcp, from, to, bytes);
+                shard.handle_datagram(now, Proto::Tcp, from, to, bytes)
             });
         }
         tcp.sweep(now, &mut self.counters);

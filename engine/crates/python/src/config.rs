@@ -20,7 +20,7 @@ pub struct EngineConfig {
 impl EngineConfig {
     #[new]
     #[pyo3(signature = (*, advertised_ips, bind_ip="0.0.0.0", udp_port=0, tcp_port=0, workers=0, max_transports=10_000,
-                        tick_us=2_000, pin_workers=false, log_filter="info", log_format="json"))]
+                        tick_us=2_000, media_dscp=0, pin_workers=false, log_filter="info", log_format="json"))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         advertised_ips: Vec<String>,
@@ -30,6 +30,7 @@ impl EngineConfig {
         workers: usize,
         max_transports: usize,
         tick_us: u64,
+        media_dscp: u8,
         pin_workers: bool,
         log_filter: &str,
         log_format: &str,
@@ -47,6 +48,7 @@ impl EngineConfig {
             workers,
             max_transports,
             tick: Duration::from_micros(tick_us),
+            media_dscp,
             pin_workers,
         };
         Ok(Self { net, log_filter: log_filter.to_owned(), log_format: LogFormat::parse(log_format)? })

@@ -24,6 +24,9 @@ class McuSettings(Settings):
     workers: int = setting(0, "Worker threads of the engine; 0: one per usable core.", ge=0, le=256)
     pin_workers: bool = setting(False, "Bind each worker thread to a core.")
     tick_us: int = setting(2000, "Longest time a packet waits for its batch.", unit="us", ge=0, le=20_000)
+    media_dscp: int = setting(
+        0, "DSCP of all media sent, 0 to 63; 34 (AF41) and 46 (EF) are usual. 0: none.", ge=0, le=63
+    )
     max_transports: int = setting(2000, "Transports at once; further ones are refused.", ge=1, le=100_000)
     max_tracks_per_transport: int = setting(64, "Tracks that one transport may publish.", ge=1, le=1000)
     max_subscriptions_per_transport: int = setting(512, "Tracks that one transport may receive.", ge=1, le=10_000)

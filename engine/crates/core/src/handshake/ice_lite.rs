@@ -1,7 +1,7 @@
 //! The answering side of ICE (RFC 8445 section 2.5, a lite agent): verifies checks, answers them, keeps the nominated path.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::{hmac, rand};
 use str0m::ice::StunMessage;
@@ -10,6 +10,10 @@ use crate::addr::Dest;
 
 /// Dests that passed a check and may carry DTLS. A client has a handful; the oldest goes when more come.
 const MAX_PATHS: usize = 16;
+/// A path on which no check came for so long has lost its client: checks come every 2.5 s (libwebrtc) or 4 to 6 s
+/// (aiortc, RFC 7675's interval) on the path in use. The next check on another path then moves the media there, also
+/// without a nomination: a NAT that gives the client a new port tells the client nothing, so it nominates nothing.
+const PATH_SILENCE: Duration = Duration::from_secs(4);
 /// Our replies carry a mapped address, integrity and fingerprint: 20 + 24 + 24 + 8 bytes, or a short error text.
 const MAX_REPLY: usize = 160;
 
@@ -52,8 +56,8 @@ pub(super) enum StunOutcome {
 pub(super) struct IceLite {
     local: IceCredentials,
     remote_ufrag: String,
-    /// Most recently checked last.
-    paths: Vec<Dest>,
+    /// Most recently checked last, each with the time of that check.
+    paths: Vec<(Dest, Instant)>,
     selected: Option<Dest>,
     last_check_at: Option<Instant>,
 }
@@ -76,7 +80,7 @@ impl IceLite {
     }
 
     pub(super) fn is_known(&self, path: &Dest) -> bool {
-        self.paths.contains(path)
+        self.paths.iter().any(|(known, _)| known == path)
     }
 
     /// Dests stay: DTLS and media go on over them while the client checks anew.
@@ -96,8 +100,8 @@ impl IceLite {
             return StunOutcome::Answered { reply, selected: None };
         }
         self.last_check_at = Some(now);
-        self.remember(path);
-        let selected = self.select(path, message.use_candidate());
+        let selected = self.select(now, path, message.use_candidate());
+        self.remember(now, path);
         let reply = self.seal(StunMessage::binding_reply(message.trans_id(), path.remote));
         StunOutcome::Answered { reply, selected }
     }
@@ -107,21 +111,28 @@ impl IceLite {
         local == self.local.ufrag && remote == self.remote_ufrag && message.verify(self.local.pwd.as_bytes(), hmac_sha1)
     }
 
-    fn remember(&mut self, path: Dest) {
-        if let Some(at) = self.paths.iter().position(|p| *p == path) {
+    fn remember(&mut self, now: Instant, path: Dest) {
+        if let Some(at) = self.paths.iter().position(|(known, _)| *known == path) {
             self.paths.remove(at);
         } else if self.paths.len() == MAX_PATHS {
-            let oldest = self.paths.iter().position(|p| Some(*p) != self.selected).unwrap_or(0);
+            let oldest = self.paths.iter().position(|(known, _)| Some(*known) != self.selected).unwrap_or(0);
             self.paths.remove(oldest);
         }
-        self.paths.push(path);
+        self.paths.push((path, now));
     }
 
     /// The last nomination wins: browsers that face a lite agent nominate only the pair they send on and nominate anew
-    /// when they change it. Before any nomination the first checked path serves, so that DTLS may begin at once.
-    fn select(&mut self, path: Dest, is_nominated: bool) -> Option<Dest> {
-        let is_change = self.selected != Some(path) && (is_nominated || self.selected.is_none());
+    /// when they change it. Before any nomination the first checked path serves, so that DTLS may begin at once; a path
+    /// that has fallen silent gives way to one that has not (consent, RFC 7675: media goes where checks come from).
+    fn select(&mut self, now: Instant, path: Dest, is_nominated: bool) -> Option<Dest> {
+        let is_change = self.selected != Some(path) && (is_nominated || self.is_selected_silent(now));
         is_change.then(|| *self.selected.insert(path))
+    }
+
+    /// True also if there is none yet.
+    fn is_selected_silent(&self, now: Instant) -> bool {
+        let checked = self.paths.iter().find(|(path, _)| Some(*path) == self.selected);
+        checked.is_none_or(|(_, at)| now.saturating_duration_since(*at) >= PATH_SILENCE)
     }
 
     fn seal(&self, message: StunMessage<'_>) -> Vec<u8> {

@@ -210,6 +210,35 @@ fn the_nominated_path_is_followed() {
 }
 
 #[test]
+fn a_path_that_fell_silent_gives_way_to_one_that_checks_without_nomination() {
+    let mut call = Call::connected();
+    assert!(call.check(addr(CLIENT), true));
+    // The NAT has given the client another port, which the client cannot know.
+    let rebound = addr("192.0.2.7:41000");
+    call.now += Duration::from_millis(3_900);
+    assert!(call.check(rebound, false));
+    assert_eq!(call.server.path().unwrap().remote, addr(CLIENT), "its next check may still come");
+    call.now += Duration::from_millis(100);
+    assert!(call.check(rebound, false));
+    assert_eq!(call.server.path().unwrap().remote, rebound);
+    // The old path comes back and is nominated: nothing is lost by having tried.
+    assert!(call.check(addr(CLIENT), true));
+    assert_eq!(call.server.path().unwrap().remote, addr(CLIENT));
+}
+
+#[test]
+fn endless_dtls_without_a_connection_is_not_read() {
+    let mut call = Call::new(|offer| offer);
+    assert!(call.check(addr(CLIENT), true));
+    let hello = [22u8, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut read = 0;
+    for _ in 0..1_000 {
+        read += usize::from(call.server.handle_datagram(call.now, Proto::Udp, addr(CLIENT), addr(SERVER), &hello));
+    }
+    assert_eq!(read, 400);
+}
+
+#[test]
 fn a_wrong_password_or_name_is_not_answered() {
     let mut call = Call::connected();
     let good = call.server.local_params().ice;

@@ -155,6 +155,9 @@ impl Shard {
             self.end_track(track);
         }
         let transport = self.transports.remove(key.index());
+        if let Some(address) = transport.half_open {
+            self.half_open.end(address);
+        }
         self.transport_ids.remove(&transport.id);
         self.by_ufrag.remove(transport.handshake.local_ufrag());
         for addr in &transport.addrs {

@@ -7,6 +7,7 @@ use mrtc_rtp::demux::{DatagramKind, classify, stun_username};
 
 use super::{Shard, TimerKey};
 use crate::addr::Proto;
+use crate::config::Limits;
 use crate::counters::Counters;
 use crate::event::Event;
 use crate::keys::{TrackKey, TransportKey};
@@ -18,41 +19,69 @@ use crate::transport::{MAX_ADDRS, Progress};
 const MAX_MEDIA_DATAGRAM: usize = 2_000;
 
 impl Shard {
-    /// Takes a datagram. Media is decrypted in place. `to` is our address that it came to.
-    pub fn handle_datagram(&mut self, now: Instant, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &mut [u8]) {
+    /// Takes a datagram. Media is decrypted in place. `to` is our address that it came to. True if it proves that `from`
+    /// is a client's: a check with the credentials that the client was given.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        proto: Proto,
+        from: SocketAddr,
+        to: SocketAddr,
+        buf: &mut [u8],
+    ) -> bool {
         self.set_now(now);
         self.counters.rx_datagrams += 1;
         self.counters.rx_bytes += buf.len() as u64;
         let kind = classify(buf);
         if buf.len() > MAX_MEDIA_DATAGRAM && matches!(kind, DatagramKind::Rtp | DatagramKind::Relay) {
             self.counters.drop_too_large += 1;
-            return;
+            return false;
         }
         match kind {
             DatagramKind::Rtp => self.handle_rtp(proto, from, buf),
             DatagramKind::Rtcp => self.handle_rtcp(proto, from, buf),
-            DatagramKind::Stun => self.handle_stun(proto, from, to, buf),
+            DatagramKind::Stun => return self.handle_stun(proto, from, to, buf),
             DatagramKind::Dtls => self.handle_dtls(proto, from, to, buf),
             DatagramKind::Relay => self.handle_relay_datagram(proto, from, to, buf),
             DatagramKind::Unknown => self.counters.drop_unknown_datagram += 1,
         }
+        false
     }
 
-    /// A check names its transport by our ufrag, also when it comes from an address that was another transport's.
-    fn handle_stun(&mut self, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &[u8]) {
+    /// A check names its transport by our ufrag, also when it comes from an address that was another transport's. Whoever
+    /// does not know a ufrag is turned away here, before anything is computed or kept.
+    fn handle_stun(&mut self, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &[u8]) -> bool {
         let key = stun_username(buf).and_then(|(local, _)| self.by_ufrag.get(local)).copied();
         let Some(key) = key else {
             self.counters.drop_unknown_stun += 1;
-            return;
+            return false;
         };
         let now = self.now;
+        if !self.may_connect(key, from) {
+            self.counters.drop_half_open_limit += 1;
+            return false;
+        }
         let transport = &mut self.transports[key.index()];
         if !transport.handshake.handle_datagram(now, proto, from, to, buf) {
             self.counters.drop_unauthentic += 1;
-            return;
+            return false;
         }
         self.learn_address(key, proto, from);
         self.after_handshake(key);
+        true
+    }
+
+    /// Counts a client that begins to connect as half open. False if there are too many; its checks are repeated, so it
+    /// comes in as soon as others are through.
+    fn may_connect(&mut self, key: TransportKey, from: SocketAddr) -> bool {
+        let Limits { max_half_open, max_half_open_per_address, .. } = self.config.limits;
+        let transport = &mut self.transports[key.index()];
+        if transport.half_open.is_some() || transport.handshake.is_connected() {
+            return true;
+        }
+        let may = self.half_open.begin(from.ip(), max_half_open_per_address, max_half_open);
+        transport.half_open = may.then_some(from.ip());
+        may
     }
 
     fn handle_dtls(&mut self, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &[u8]) {
@@ -61,7 +90,10 @@ impl Shard {
             return;
         };
         let now = self.now;
-        self.transports[key.index()].handshake.handle_datagram(now, proto, from, to, buf);
+        if !self.transports[key.index()].handshake.handle_datagram(now, proto, from, to, buf) {
+            self.counters.drop_unauthentic += 1;
+            return;
+        }
         self.after_handshake(key);
     }
 
@@ -85,6 +117,9 @@ impl Shard {
         match progress {
             Some(Progress::Closed(reason)) => return self.close_transport(key, reason),
             Some(Progress::Connected) => {
+                if let Some(address) = self.transports[key.index()].half_open.take() {
+                    self.half_open.end(address);
+                }
                 let id = self.transports[key.index()].id.clone();
                 self.events.push_back(Event::TransportConnected { transport: id });
                 self.request_carried_keyframes(key);

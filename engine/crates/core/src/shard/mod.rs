@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::config::ShardConfig;
 use crate::counters::Counters;
 use crate::event::{Event, SinkFrame};
+use crate::half_open::HalfOpen;
 use crate::id::{RelayId, RoomId, ShardIndex, SinkId, TrackId, TransportId};
 use crate::keys::{RelaySlot, SinkKey, TrackKey, TransportKey};
 use crate::random::Random;
@@ -75,6 +76,7 @@ pub struct Shard {
     transport_ids: HashMap<TransportId, TransportKey>,
     by_addr: HashMap<(Proto, SocketAddr), TransportKey>,
     by_ufrag: HashMap<String, TransportKey>,
+    half_open: HalfOpen,
     tracks: Slab<Track>,
     track_ids: HashMap<TrackId, TrackKey>,
     mirrors: HashMap<MirrorKey, TrackKey>,
@@ -118,6 +120,7 @@ impl Shard {
             transport_ids: HashMap::new(),
             by_addr: HashMap::new(),
             by_ufrag: HashMap::new(),
+            half_open: HalfOpen::default(),
             tracks: Slab::new(),
             track_ids: HashMap::new(),
             mirrors: HashMap::new(),

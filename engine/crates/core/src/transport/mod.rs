@@ -6,7 +6,7 @@ mod seal;
 pub(crate) mod streams;
 mod tx;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mrtc_rtp::id::Ssrc;
@@ -56,6 +56,8 @@ pub(crate) struct Transport {
     pub(crate) alarm: Alarm,
     pub(crate) is_dirty: bool,
     pub(crate) created_at: Instant,
+    /// Where its client connects from, while it counts as half open.
+    pub(crate) half_open: Option<IpAddr>,
     report_at: Instant,
     nack_at: Instant,
     consent_at: Instant,
@@ -100,6 +102,7 @@ impl Transport {
             alarm: Alarm::default(),
             is_dirty: false,
             created_at: now,
+            half_open: None,
             report_at: now + REPORT_INTERVAL,
             nack_at: now,
             consent_at: now + CONSENT_INTERVAL,

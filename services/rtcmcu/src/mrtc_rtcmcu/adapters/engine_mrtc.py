@@ -37,6 +37,7 @@ def start_engine(settings: McuSettings) -> Engine:
         workers=settings.workers,
         max_transports=settings.max_transports,
         tick_us=settings.tick_us,
+        media_dscp=settings.media_dscp,
         pin_workers=settings.pin_workers,
         log_filter=settings.log_level,
     )
