@@ -53,6 +53,15 @@ impl Bandwidth {
         self.bwe.rtt()
     }
 
+    /// Bandwidth that is not needed for what is sent, as a share of that. Nothing while a queue grows.
+    pub(crate) fn spare_share(&self) -> f64 {
+        let allocated = self.allocation().allocated_bps;
+        if allocated == 0 || self.bwe.is_overusing() {
+            return 0.0;
+        }
+        self.bwe.estimate_bps().saturating_sub(allocated) as f64 / allocated as f64
+    }
+
     pub(crate) fn estimate_bps(&self) -> u64 {
         self.bwe.estimate_bps()
     }

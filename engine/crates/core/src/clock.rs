@@ -59,6 +59,11 @@ pub(crate) fn duration_of_compact(units: u32) -> Duration {
     Duration::from_micros(u64::from(units) * 1_000_000 / 65_536)
 }
 
+/// A duration in units of 1/65536 s.
+pub(crate) fn compact_of(duration: Duration) -> u32 {
+    (duration.as_micros() * 65_536 / 1_000_000) as u32
+}
+
 /// How far a remote clock is from ours: the least delay seen stands for the path, so all streams of one sender keep
 /// their distance on our clock.
 #[derive(Clone, Copy, Debug, Default)]

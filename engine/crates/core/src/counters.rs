@@ -46,6 +46,8 @@ counters! {
     tx_control_datagrams,
     /// Retransmissions sent to subscribers.
     tx_retransmissions,
+    /// Retransmissions that went again, unasked, since the path loses much.
+    tx_doubled_retransmissions,
     /// Padding packets sent to probe for bandwidth.
     tx_padding_packets,
     /// Relay datagrams received and authentic.

@@ -36,6 +36,7 @@ mod keys;
 mod meter;
 mod random;
 mod relay;
+mod repair;
 mod rtp_rewriter;
 mod runs;
 mod send_history;

@@ -22,6 +22,8 @@ pub struct SendRecord {
     pub layer: u8,
     /// Times it was sent again.
     pub resends: u8,
+    /// Newer packets were sent before: it came late itself.
+    is_late: bool,
     /// When it was sent last, in milliseconds since the history was made.
     sent_ms: u32,
 }
@@ -29,7 +31,7 @@ pub struct SendRecord {
 impl SendRecord {
     /// Of a packet that is sent for the first time; [`SendHistory::insert`] enters the time.
     pub fn new(layer: u8, source_seq: ExtSeq, rewritten: Rewritten, size: u16, stamp: u32) -> Self {
-        Self { rewritten, source_seq, size, stamp, layer, resends: 0, sent_ms: 0 }
+        Self { rewritten, source_seq, size, stamp, layer, resends: 0, is_late: false, sent_ms: 0 }
     }
 }
 
@@ -52,8 +54,8 @@ pub enum Refusal {
     TooOften,
 }
 
-/// A packet is sent again at most this often: at 40 % loss, one in a hundred is still missing after it.
-const MAX_RESENDS: u8 = 8;
+/// A packet is asked for and sent again at most this often: libwebrtc asks ten times.
+const MAX_RESENDS: u8 = 10;
 
 impl SendHistory {
     /// An empty ring of `capacity` records; a power of two.
@@ -70,14 +72,16 @@ impl SendHistory {
         now.saturating_duration_since(self.made_at).as_millis() as u32
     }
 
-    /// Enters a packet that is sent now.
-    pub fn insert(&mut self, now: Instant, record: SendRecord) {
+    /// Enters a packet that is sent now. True if it is late: newer ones were sent before.
+    pub fn insert(&mut self, now: Instant, record: SendRecord) -> bool {
         let seq = record.rewritten.seq;
         let index = self.index(seq);
-        self.records[index] = Some(SendRecord { sent_ms: self.ms(now), ..record });
-        if self.newest.is_none_or(|newest| seq > newest) {
+        let is_newest = self.newest.is_none_or(|newest| seq > newest);
+        self.records[index] = Some(SendRecord { sent_ms: self.ms(now), is_late: !is_newest, ..record });
+        if is_newest {
             self.newest = Some(seq);
         }
+        !is_newest
     }
 
     /// The packet that a receiver asks for, if it may be sent again now; then it counts as sent again.
@@ -91,8 +95,12 @@ impl SendHistory {
         if record.resends >= MAX_RESENDS {
             return Err(Refusal::TooOften);
         }
-        // The first request may come at once: the packet was lost, not slow. A repeated one waits for the round trip.
-        if record.resends > 0 && u128::from(now_ms - record.sent_ms.min(now_ms)) < rtt.as_millis() {
+        // The first request may come at once: the packet was lost, not slow; unless it was late, so that the request crossed
+        // it. A repeated one waits for the round trip, or nearly: the receiver's own measure may be the shorter one, and what it asks for too early is refused for a whole
+        // round more.
+        if (record.resends > 0 || record.is_late)
+            && u128::from(now_ms - record.sent_ms.min(now_ms)) < rtt.as_millis() * 3 / 4
+        {
             return Err(Refusal::TooSoon);
         }
         record.resends += 1;
@@ -152,14 +160,24 @@ mod tests {
     }
 
     #[test]
+    fn a_late_packet_is_not_repeated_at_once() {
+        let start = Instant::now();
+        let mut history = history(start, 10..15);
+        history.insert(start, SendRecord::new(0, ExtSeq(516), sent(16), 1_000, 0));
+        history.insert(start, SendRecord::new(0, ExtSeq(515), sent(15), 1_000, 0));
+        assert_eq!(history.claim_resend(start, SeqNo(15), RTT).err(), Some(Refusal::TooSoon));
+        assert!(history.claim_resend(start + RTT, SeqNo(15), RTT).is_ok());
+    }
+
+    #[test]
     fn repeats_once_a_round_trip_and_not_for_ever() {
         let start = Instant::now();
         let mut history = history(start, 10..20);
         assert!(history.claim_resend(start, SeqNo(15), RTT).is_ok());
         assert_eq!(history.claim_resend(start, SeqNo(15), RTT).err(), Some(Refusal::TooSoon));
-        for n in 1..8u32 {
+        for n in 1..10u32 {
             assert!(history.claim_resend(start + RTT * n, SeqNo(15), RTT).is_ok());
         }
-        assert_eq!(history.claim_resend(start + RTT * 9, SeqNo(15), RTT).err(), Some(Refusal::TooOften));
+        assert_eq!(history.claim_resend(start + RTT * 11, SeqNo(15), RTT).err(), Some(Refusal::TooOften));
     }
 }

@@ -11,6 +11,7 @@ use crate::command::{Codec, Kind, Subscription};
 use crate::forwarder::Forwarder;
 use crate::keys::TrackKey;
 use crate::packet::Packet;
+use crate::repair::LossMeter;
 use crate::rtp_rewriter::{Patch, Rewritten};
 use crate::sdp::{LineCodec, NegotiatedLine, SlotSource, Variant};
 use crate::send_history::{SendHistory, SendRecord};
@@ -73,6 +74,7 @@ pub(crate) struct Slot {
     pub(crate) forwarder: Forwarder,
     pub(crate) history: Option<SendHistory>,
     pub(crate) figures: SlotFigures,
+    pub(crate) loss: LossMeter,
     /// The packet sent last was the last one of its picture.
     pub(crate) is_between_pictures: bool,
     codecs: Vec<LineCodec>,
@@ -100,6 +102,7 @@ impl Slot {
             forwarder,
             history: None,
             figures: SlotFigures::default(),
+            loss: LossMeter::default(),
             is_between_pictures: false,
             codecs: negotiated.codecs.clone(),
             exts: SlotExts::new(&negotiated.exts, is_two_byte_allowed),
@@ -204,14 +207,13 @@ impl Slot {
         Some((self.source.rtx?, self.carried.as_ref()?.format.rtx_pt?))
     }
 
-    /// Enters a packet that was sent for the first time.
-    pub(crate) fn note_sent(&mut self, now: Instant, record: SendRecord, payload_len: usize) {
+    /// Enters a packet that was sent for the first time. True if it was late.
+    pub(crate) fn note_sent(&mut self, now: Instant, record: SendRecord, payload_len: usize) -> bool {
         self.is_between_pictures = record.rewritten.marker;
-        if let Some(history) = &mut self.history {
-            history.insert(now, record);
-        }
+        let is_late = self.history.as_mut().is_some_and(|history| history.insert(now, record));
         self.figures.packets = self.figures.packets.wrapping_add(1);
         self.figures.octets = self.figures.octets.wrapping_add(payload_len as u32);
+        is_late
     }
 
     /// True if the SSRC is one of this slot's.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use mrtc_rtp::id::Ssrc;
-use mrtc_rtp::rtcp::{self, ReportBlock, Rtcp, SenderInfo};
+use mrtc_rtp::rtcp::{self, ExtendedReport, ReportBlock, Rtcp, SenderInfo, XrBlock, round_trip};
 
 use super::Shard;
 use crate::addr::Proto;
@@ -49,6 +49,7 @@ impl Shard {
             Rtcp::Fir(fir) => fir.entries().for_each(|(ssrc, _)| self.take_keyframe_request(key, ssrc)),
             Rtcp::Remb(remb) => self.transports[key.index()].tx.bandwidth.on_remb(now, remb.bitrate_bps),
             Rtcp::TransportCc(feedback) => self.transports[key.index()].tx.bandwidth.on_transport_cc(now, &feedback),
+            Rtcp::Extended(report) => self.take_extended_report(key, &report),
             Rtcp::Bye(_) | Rtcp::Sdes(_) | Rtcp::Unknown { .. } => {}
         }
     }
@@ -90,6 +91,23 @@ impl Shard {
         slot.figures.fraction_lost = block.fraction_lost;
         slot.figures.jitter = block.jitter;
         tx.bandwidth.on_receiver_report(self.now, block.fraction_lost, rtt);
+    }
+
+    /// Learns the round trip to a client, and what it needs to learn its own.
+    fn take_extended_report(&mut self, key: TransportKey, report: &ExtendedReport<'_>) {
+        let (now, compact_now) = (self.now, self.clock.compact_ntp(self.now));
+        let transport = &mut self.transports[key.index()];
+        for block in report.blocks() {
+            match block {
+                XrBlock::ReferenceTime(ntp) => transport.reference_time = Some((report.ssrc, (ntp >> 16) as u32, now)),
+                XrBlock::Delay { ssrc, last_rr, delay_since_last_rr } if ssrc == transport.local_ssrc => {
+                    if let Some(rtt) = round_trip(compact_now, last_rr, delay_since_last_rr) {
+                        transport.on_xr_rtt(duration_of_compact(rtt));
+                    }
+                }
+                XrBlock::Delay { .. } => {}
+            }
+        }
     }
 
     fn take_keyframe_request(&mut self, key: TransportKey, media: Ssrc) {

@@ -53,7 +53,7 @@ impl Shard {
             remote: path.map(|p| p.remote.to_string()),
             protocol: path.map(|p| if p.proto == Proto::Udp { "udp" } else { "tcp" }),
             age_ms: self.now.saturating_duration_since(transport.created_at).as_millis() as u64,
-            rtt_ms: bandwidth.known_rtt().map(|rtt| rtt.as_secs_f64() * 1e3),
+            rtt_ms: transport.known_rtt().map(|rtt| rtt.as_secs_f64() * 1e3),
             estimate_bps: bandwidth.estimate_bps(),
             allocated_bps: bandwidth.allocation().allocated_bps,
             desired_bps: bandwidth.allocation().desired_bps,

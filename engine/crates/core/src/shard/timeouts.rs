@@ -32,6 +32,8 @@ impl Shard {
             return self.close_transport(key, CloseReason::IceTimeout);
         }
         transport.handle_timeout(now);
+        self.request_hopeless_keyframes(key);
+        let transport = &mut self.transports[key.index()];
         if transport.take_report_due(now) {
             transport.send_reports(now, &self.clock, &self.tracks);
         }

@@ -33,12 +33,23 @@ impl Shard {
         self.arm_track(key);
     }
 
+    /// Asks for key frames of what a client sent and we gave up to get: nothing else helps those who decode it.
+    pub(super) fn request_hopeless_keyframes(&mut self, key: TransportKey) {
+        let streams = &mut self.transports[key.index()].rx.streams.list;
+        let hopeless = streams.iter_mut().filter_map(|s| Some((s.track?, s.layer, s.register.take_hopeless())));
+        for (track, layer, _) in hopeless.filter(|(.., is_hopeless)| *is_hopeless).collect::<Vec<_>>() {
+            if self.tracks.get(track.index()).is_some_and(|t| t.has_receivers()) {
+                self.request_keyframe(track, layer);
+            }
+        }
+    }
+
     pub(super) fn rtt_to_origin(&self, key: TrackKey) -> Duration {
         let Some(track) = self.tracks.get(key.index()) else { return Duration::ZERO };
         match track.origin {
             Origin::Transport { transport, .. } => {
                 let transport = self.transports.get(transport.index());
-                transport.and_then(|t| t.tx.bandwidth.known_rtt()).unwrap_or_default()
+                transport.and_then(|t| t.known_rtt()).unwrap_or_default()
             }
             Origin::Relay { relay, .. } => self.relays.get(relay.index()).map_or(Duration::ZERO, |r| r.rtt()),
             Origin::Source | Origin::Shard { .. } => Duration::ZERO,

@@ -51,6 +51,10 @@ pub(crate) struct Transport {
     /// Addresses that lead here; oldest first.
     pub(crate) addrs: Vec<(Proto, SocketAddr)>,
     pub(crate) remote_clock: RemoteClock,
+    /// Round trip by extended reports: known of a client that only sends, too.
+    pub(crate) xr_rtt: Option<Duration>,
+    /// The client's own reference time, to be answered: its SSRC, the time, when it came.
+    pub(crate) reference_time: Option<(Ssrc, u32, Instant)>,
     pub(crate) ssrcs: Ssrcs,
     pub(crate) local_ssrc: Ssrc,
     pub(crate) alarm: Alarm,
@@ -97,6 +101,8 @@ impl Transport {
             tx: TransportTx::new(now, clock.epoch(), init.max_egress_bps),
             addrs: Vec::new(),
             remote_clock: RemoteClock::default(),
+            xr_rtt: None,
+            reference_time: None,
             local_ssrc: init.ssrcs.next(),
             ssrcs: init.ssrcs,
             alarm: Alarm::default(),
@@ -226,6 +232,16 @@ impl Transport {
     fn next_rx_timeout(&self, now: Instant) -> Option<Instant> {
         let nacks = self.has_missing().then(|| self.nack_at.max(now));
         [self.rx.twcc.next_timeout(), nacks].into_iter().flatten().min()
+    }
+
+    /// Takes a measured round trip; RFC 6298: an eighth of each new sample.
+    pub(crate) fn on_xr_rtt(&mut self, sample: Duration) {
+        self.xr_rtt = Some(self.xr_rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+    }
+
+    /// Round trip to the client, as measured.
+    pub(crate) fn known_rtt(&self) -> Option<Duration> {
+        self.xr_rtt.or_else(|| self.tx.bandwidth.known_rtt())
     }
 
     fn has_missing(&self) -> bool {

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use mrtc_rtp::id::{SeqNo, Ssrc};
 use mrtc_rtp::rtcp::{
-    ReportBlock, SenderInfo, write_fir, write_nack, write_pli, write_receiver_report, write_sdes_cname,
-    write_sender_report,
+    ReportBlock, SenderInfo, write_delay, write_fir, write_nack, write_pli, write_receiver_report,
+    write_reference_time, write_sdes_cname, write_sender_report,
 };
 use slab::Slab;
 
 use super::Transport;
-use crate::clock::{Clock, ntp_of_unix_us};
+use crate::clock::{Clock, compact_of, ntp_of_unix_us};
 use crate::sdp::CNAME;
 use crate::slot::Slot;
 use crate::track::Track;
@@ -41,8 +41,26 @@ impl Transport {
             write_sdes_cname(&mut compound, self.local_ssrc, CNAME);
             self.send_if_full(&mut compound);
         }
+        self.write_round_trip(&mut compound, now, clock, !blocks.is_empty());
         if !compound.is_empty() {
             self.tx.push_rtcp(compound);
+        }
+    }
+
+    /// Extended reports: our question for the round trip, if the client sends anything, and the answer to its own. A
+    /// compound begins with a report, so they go along with one or not at all.
+    fn write_round_trip(&mut self, compound: &mut Vec<u8>, now: Instant, clock: &Clock, is_receiving: bool) {
+        if is_receiving {
+            if compound.is_empty() {
+                compound.append(&mut self.begin_feedback());
+            }
+            write_reference_time(compound, self.local_ssrc, clock.ntp(now));
+        }
+        if let Some((ssrc, time, came_at)) = self.reference_time.take() {
+            if compound.is_empty() {
+                compound.append(&mut self.begin_feedback());
+            }
+            write_delay(compound, self.local_ssrc, ssrc, time, compact_of(now.saturating_duration_since(came_at)));
         }
     }
 
@@ -82,7 +100,7 @@ impl Transport {
 
     /// Asks for lost packets of all streams.
     pub(crate) fn send_nacks(&mut self, now: Instant) {
-        let rtt = self.tx.bandwidth.known_rtt();
+        let rtt = self.known_rtt();
         let mut compound = Vec::new();
         let mut seqs: Vec<SeqNo> = Vec::new();
         for stream in &mut self.rx.streams.list {

@@ -16,6 +16,7 @@ use crate::command::Kind;
 use crate::counters::Counters;
 use crate::keys::TrackKey;
 use crate::outbox::Outbox;
+use crate::repair::Copies;
 use crate::rtp_rewriter::{Patch, Rewritten};
 use crate::runs::{Segment, is_paddable, plan_run};
 use crate::send_history::{Refusal, SendRecord};
@@ -89,6 +90,7 @@ pub(crate) struct TransportTx {
     control: VecDeque<(Dest, Vec<u8>)>,
     rtcp: Vec<Vec<u8>>,
     resends: Vec<Outgoing>,
+    copies: Copies<Outgoing>,
     queue: VecDeque<Outgoing>,
     queue_bytes: usize,
     resend_credit: usize,
@@ -108,6 +110,7 @@ impl TransportTx {
             control: VecDeque::new(),
             rtcp: Vec::new(),
             resends: Vec::new(),
+            copies: Copies::default(),
             queue: VecDeque::new(),
             queue_bytes: 0,
             resend_credit: START_RESEND_CREDIT,
@@ -154,7 +157,7 @@ impl TransportTx {
     /// When something waits for budget or a probe goes on.
     pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let media = (!self.queue.is_empty()).then(|| self.bandwidth.next_media_at().unwrap_or(now));
-        [media, self.bandwidth.next_probe_at(now)].into_iter().flatten().min()
+        [media, self.bandwidth.next_probe_at(now), self.copies.next_at()].into_iter().flatten().min()
     }
 
     pub(crate) fn slot_of(&self, ssrc: Ssrc) -> Option<usize> {
@@ -165,6 +168,7 @@ impl TransportTx {
     pub(crate) fn forget_slot(&mut self, slot: usize) {
         let slot = slot as u16;
         self.resends.retain(|o| o.slot != slot);
+        self.copies.retain(|o| o.slot != slot);
         self.queue.retain(|o| o.slot != slot);
         self.queue_bytes = self.queue.iter().map(|o| usize::from(o.size)).sum();
     }
@@ -177,7 +181,7 @@ impl TransportTx {
         lost: impl Iterator<Item = SeqNo>,
         counters: &mut Counters,
     ) {
-        let rtt = self.bandwidth.rtt();
+        let (rtt, spare) = (self.bandwidth.rtt(), self.bandwidth.spare_share());
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let (Some(history), Some(carried)) = (&mut entry.history, &entry.carried) else { return };
         for seq in lost {
@@ -190,7 +194,15 @@ impl TransportTx {
                 Ok(record) if self.resend_credit >= usize::from(record.size) => {
                     self.resend_credit -= usize::from(record.size);
                     let has_rtx = carried.format.rtx_pt.is_some();
-                    self.resends.push(Outgoing::again(Class::Resend, slot as u16, carried.track, has_rtx, &record));
+                    let outgoing = Outgoing::again(Class::Resend, slot as u16, carried.track, has_rtx, &record);
+                    self.resends.push(outgoing);
+                    if record.resends == 1 {
+                        entry.loss.on_asked();
+                    }
+                    entry.loss.update(entry.figures.packets);
+                    let copies = entry.loss.copies(record.resends, spare);
+                    let doubled = self.copies.add(now, copies, record.size, &mut self.resend_credit, outgoing);
+                    counters.tx_doubled_retransmissions += doubled;
                 }
                 Err(Refusal::TooSoon) => {}
                 _ => counters.drop_retransmission += 1,
@@ -213,6 +225,7 @@ impl TransportTx {
         }
         cx.ready.clear();
         cx.ready.append(&mut self.resends);
+        cx.ready.extend(std::iter::from_fn(|| self.copies.pop(cx.now)));
         self.gather(cx, srtp.rtp_overhead());
         self.admit(cx);
         self.send_ready(path, &srtp, cx, out);
@@ -387,7 +400,13 @@ impl TransportTx {
         if out.class == Class::Media {
             let size = (len - padding) as u16;
             let record = SendRecord::new(out.layer, out.source_seq, *rewritten, size, stamp);
-            slot.note_sent(cx.now, record, packet.payload().len());
+            if slot.note_sent(cx.now, record, packet.payload().len()) {
+                // Its receiver waits for it as for a retransmission.
+                let again = Outgoing::again(Class::Resend, out.slot, out.track, slot.rtx().is_some(), &record);
+                let copies = slot.loss.copies(1, self.bandwidth.spare_share());
+                cx.counters.tx_doubled_retransmissions +=
+                    self.copies.add(cx.now, copies, size, &mut self.resend_credit, again);
+            }
         } else if out.class == Class::Resend {
             slot.figures.retransmissions += 1;
             cx.counters.tx_retransmissions += 1;

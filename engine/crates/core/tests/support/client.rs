@@ -204,6 +204,20 @@ impl Client {
         self.drain();
     }
 
+    /// From now on NACKs are answered as browsers do: str0m by itself stops when retransmissions are more than 15 % of
+    /// what it sends.
+    pub fn answer_all_nacks(&mut self, line: usize) {
+        let mid: Mid = self.lines[line].mid.as_str().into();
+        let mut api = self.rtc.direct_api();
+        let stream = api.stream_tx_by_mid(mid, None).expect("a stream of the line");
+        stream.set_rtx_cache(1024, std::time::Duration::from_secs(3), None);
+    }
+
+    /// What was sent cannot be sent again.
+    pub fn forget_sent(&mut self, line: usize) {
+        self.answer_all_nacks(line);
+    }
+
     /// Packets that came on the stream of a slot, in order of sequence.
     pub fn sorted(&self, ssrc: u32) -> Vec<&RtpPacket> {
         let mut packets: Vec<&RtpPacket> = self.packets.iter().filter(|p| *p.header.ssrc == ssrc).collect();

@@ -26,6 +26,8 @@ pub struct Vp8Source {
     pub rid: Option<&'static str>,
     pub height: u16,
     pub packets_per_frame: usize,
+    /// Unset: as many as of any frame.
+    pub packets_per_keyframe: Option<usize>,
     pub payload_len: usize,
     pub frame_interval: Duration,
     pub pt: u8,
@@ -53,6 +55,7 @@ impl Vp8Source {
             rid,
             height,
             packets_per_frame: 3,
+            packets_per_keyframe: None,
             payload_len: 1000,
             frame_interval: Duration::from_millis(33),
             pt: 96,
@@ -94,13 +97,15 @@ impl Vp8Source {
         self.size_frame(is_keyframe, temporal);
         self.picture_id = (self.picture_id + 1) & 0x7fff;
         self.keyframes += u64::from(is_keyframe);
-        for n in 0..self.packets_per_frame {
+        let usual = self.packets_per_frame;
+        let count = if is_keyframe { self.packets_per_keyframe.unwrap_or(usual) } else { usual };
+        for n in 0..count {
             let payload = self.payload(is_keyframe, temporal, n == 0);
             let packet = Outgoing {
                 pt: self.pt,
                 seq: self.seq,
                 timestamp: self.timestamp,
-                marker: n + 1 == self.packets_per_frame,
+                marker: n + 1 == count,
                 audio_level: None,
                 payload,
             };

@@ -6,15 +6,17 @@
 mod feedback;
 mod reports;
 pub mod twcc;
+mod xr;
 
 use crate::error::ParseError;
 
 pub use feedback::{Fir, Nack, Pli, Remb, write_fir, write_nack, write_pli, write_remb};
 pub use reports::{
-    Bye, ReceiverReport, ReportBlock, Sdes, SenderInfo, SenderReport, write_bye, write_receiver_report,
+    Bye, ReceiverReport, ReportBlock, Sdes, SenderInfo, SenderReport, round_trip, write_bye, write_receiver_report,
     write_sdes_cname, write_sender_report,
 };
 pub use twcc::{TransportCc, TransportCcBuilder};
+pub use xr::{ExtendedReport, XrBlock, write_delay, write_reference_time};
 
 /// Packet types.
 pub mod packet_type {
@@ -30,6 +32,8 @@ pub mod packet_type {
     pub const RTPFB: u8 = 205;
     /// Payload-specific feedback (RFC 4585): PLI, FIR, REMB.
     pub const PSFB: u8 = 206;
+    /// Extended report (RFC 3611).
+    pub const XR: u8 = 207;
 }
 
 /// One packet of a compound.
@@ -45,6 +49,7 @@ pub enum Rtcp<'a> {
     Fir(Fir<'a>),
     Remb(Remb<'a>),
     TransportCc(TransportCc<'a>),
+    Extended(ExtendedReport<'a>),
     /// Well framed, but not one of the above.
     Unknown {
         /// Packet type.
@@ -112,7 +117,7 @@ fn split_packet(bytes: &[u8]) -> Result<Split<'_>, ParseError> {
 }
 
 fn parse_body(count: u8, packet_type: u8, body: &[u8]) -> Result<Rtcp<'_>, ParseError> {
-    use packet_type::{BYE, PSFB, RR, RTPFB, SDES, SR};
+    use packet_type::{BYE, PSFB, RR, RTPFB, SDES, SR, XR};
     Ok(match (packet_type, count) {
         (SR, _) => Rtcp::SenderReport(SenderReport::parse(count, body)?),
         (RR, _) => Rtcp::ReceiverReport(ReceiverReport::parse(count, body)?),
@@ -123,6 +128,7 @@ fn parse_body(count: u8, packet_type: u8, body: &[u8]) -> Result<Rtcp<'_>, Parse
         (PSFB, 1) => Rtcp::Pli(Pli::parse(body)?),
         (PSFB, 4) => Rtcp::Fir(Fir::parse(body)?),
         (PSFB, 15) if Remb::is_remb(body) => Rtcp::Remb(Remb::parse(body)?),
+        (XR, _) => Rtcp::Extended(ExtendedReport::parse(body)?),
         _ => Rtcp::Unknown { packet_type, count },
     })
 }

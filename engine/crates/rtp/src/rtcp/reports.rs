@@ -54,10 +54,15 @@ impl ReportBlock {
 
     /// Round trip in 1/65536 s, if the report answers a sender report; `now` is the middle 32 bits of NTP time.
     pub fn round_trip(&self, now: u32) -> Option<u32> {
-        let elapsed = now.wrapping_sub(self.last_sr).wrapping_sub(self.delay_since_last_sr);
-        // A negative result (clock steps, nonsense of the peer) is the upper half of the circle.
-        (self.last_sr != 0 && elapsed < 1 << 31).then_some(elapsed)
+        round_trip(now, self.last_sr, self.delay_since_last_sr)
     }
+}
+
+/// Round trip in 1/65536 s: `now`, less the time that is answered (0: none), less how long the answer waited.
+pub fn round_trip(now: u32, answered: u32, waited: u32) -> Option<u32> {
+    let elapsed = now.wrapping_sub(answered).wrapping_sub(waited);
+    // A negative result (clock steps, nonsense of the peer) is the upper half of the circle.
+    (answered != 0 && elapsed < 1 << 31).then_some(elapsed)
 }
 
 #[derive(Clone, Copy, Debug)]

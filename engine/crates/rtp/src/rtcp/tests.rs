@@ -227,6 +227,7 @@ fn walk(compound: &[u8]) {
             Rtcp::Fir(p) => drop(p.entries().count()),
             Rtcp::Remb(p) => drop(p.ssrcs().count()),
             Rtcp::TransportCc(p) => drop(p.statuses().count()),
+            Rtcp::Extended(p) => drop(p.blocks().count()),
             Rtcp::Pli(_) | Rtcp::Unknown { .. } => {}
         }
     }

@@ -1,0 +1,173 @@
+//! How much is repaired beyond what a receiver asks for: what its path loses, and retransmissions that go twice.
+//!
+//! At heavy loss a retransmission is lost like any other packet, each time for another round trip. So from some loss on
+//! it is sent again shortly after, unasked, as far as the bandwidth goes.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Sent packets that a figure of loss is made of: half a second of a small picture.
+const MIN_PACKETS: u32 = 50;
+/// Weight of a new figure against what was believed.
+const NEW_SHARE: f64 = 0.4;
+/// From this loss on each retransmission goes twice ...
+const TWICE_ABOVE: f64 = 0.12;
+/// ... and from this on one that is asked for again goes three times: the receiver's patience ends soon.
+const THRICE_ABOVE: f64 = 0.30;
+/// Between a retransmission and its copy: more than most bursts last, little against a round trip.
+const COPY_SPACING: Duration = Duration::from_millis(10);
+/// Credit for retransmissions that copies leave alone, in bytes: more than a packet.
+const KEPT_CREDIT: usize = 32 * 1024;
+/// Copies that wait at a time.
+const MAX_COPIES: usize = 256;
+
+/// What a receiver's path loses, told by what it asks for: the first request of a packet is a loss, a repeated one may
+/// be anything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LossMeter {
+    packets_before: u32,
+    asked: u32,
+    share: f64,
+}
+
+impl LossMeter {
+    /// A packet was asked for, for the first time.
+    pub fn on_asked(&mut self) {
+        self.asked += 1;
+    }
+
+    /// Brings the figure up to date; `packets` were sent in all, and wrap.
+    pub fn update(&mut self, packets: u32) {
+        let sent = packets.wrapping_sub(self.packets_before);
+        if sent < MIN_PACKETS {
+            return;
+        }
+        let now = (f64::from(self.asked) / f64::from(sent)).min(1.0);
+        // After a long time without requests the old figure says nothing.
+        let weight = NEW_SHARE.max(1.0 - f64::from(4 * MIN_PACKETS) / f64::from(sent));
+        self.share += (now - self.share) * weight;
+        (self.packets_before, self.asked) = (packets, 0);
+    }
+
+    /// Share of packets lost lately, 0 to 1.
+    #[cfg(test)]
+    pub fn share(&self) -> f64 {
+        self.share
+    }
+
+    /// How often a retransmission goes. `tries`: requests of this packet so far, this one included. `spare`: bandwidth
+    /// that is not needed, as a share of what is sent.
+    pub fn copies(&self, tries: u8, spare: f64) -> u32 {
+        let wanted = match self.share {
+            share if share >= THRICE_ABOVE && tries > 1 => 3,
+            share if share >= TWICE_ABOVE => 2,
+            _ => 1,
+        };
+        // Each copy costs the share that is lost.
+        let affordable = 1 + (spare / self.share.max(0.01)) as u32;
+        wanted.min(affordable)
+    }
+}
+
+/// Retransmissions that go again a little later.
+#[derive(Debug)]
+pub struct Copies<T> {
+    waiting: VecDeque<(Instant, T)>,
+}
+
+impl<T> Default for Copies<T> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new() }
+    }
+}
+
+impl<T: Copy> Copies<T> {
+    /// Lets `item` of `size` bytes, that is sent now, go `times` times in all, as far as `credit` goes; the last part of
+    /// that is kept for what was asked for. Returns how many copies wait.
+    pub fn add(&mut self, now: Instant, times: u32, size: u16, credit: &mut usize, item: T) -> u64 {
+        let mut added = 0;
+        for copy in 1..times {
+            if *credit < KEPT_CREDIT || self.waiting.len() == MAX_COPIES {
+                break;
+            }
+            *credit -= usize::from(size);
+            let at = now + COPY_SPACING * copy;
+            // Nearly in order: only a third copy comes behind others' second.
+            let place = self.waiting.partition_point(|(due, _)| *due <= at);
+            self.waiting.insert(place, (at, item));
+            added += 1;
+        }
+        added
+    }
+
+    /// The next one that is due.
+    pub fn pop(&mut self, now: Instant) -> Option<T> {
+        self.waiting.front().filter(|(due, _)| *due <= now)?;
+        self.waiting.pop_front().map(|(_, item)| item)
+    }
+
+    /// When the next one is due.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.waiting.front().map(|(due, _)| *due)
+    }
+
+    /// Forgets those that are not wanted any more.
+    pub fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
+        self.waiting.retain(|(_, item)| is_wanted(item));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter_at(asked_of_100: u32, rounds: u32) -> LossMeter {
+        let mut meter = LossMeter::default();
+        for round in 1..=rounds {
+            (0..asked_of_100).for_each(|_| meter.on_asked());
+            meter.update(round * 100);
+        }
+        meter
+    }
+
+    #[test]
+    fn follows_the_loss_up_and_down() {
+        let mut meter = meter_at(40, 6);
+        assert!((0.37..0.41).contains(&meter.share()), "{meter:?}");
+        meter.update(630);
+        assert!(meter.share() > 0.37, "too few packets to tell");
+        meter.update(5_000);
+        assert!(meter.share() < 0.03, "{meter:?}");
+    }
+
+    #[test]
+    fn copies_by_loss_tries_and_room() {
+        let copies = |loss: u32, tries, spare| meter_at(loss, 10).copies(tries, spare);
+        assert_eq!(copies(5, 1, 1.0), 1);
+        assert_eq!(copies(20, 1, 1.0), 2);
+        assert_eq!(copies(20, 3, 1.0), 2);
+        assert_eq!(copies(40, 1, 1.0), 2);
+        assert_eq!(copies(40, 2, 1.0), 3);
+        assert_eq!(copies(40, 2, 0.5), 2);
+        assert_eq!(copies(40, 2, 0.1), 1);
+    }
+
+    #[test]
+    fn copies_come_in_time_and_are_bounded() {
+        let start = Instant::now();
+        let mut copies = Copies::default();
+        let mut credit = KEPT_CREDIT + 2_500;
+        assert_eq!(copies.add(start, 1, 1_000, &mut credit, 'a'), 0);
+        assert_eq!(copies.add(start, 3, 1_000, &mut credit, 'b'), 2);
+        assert_eq!(copies.add(start, 2, 1_000, &mut credit, 'c'), 1);
+        assert_eq!(copies.add(start, 2, 1_000, &mut credit, 'd'), 0, "the credit is used up");
+        assert_eq!((copies.pop(start), copies.next_at()), (None, Some(start + COPY_SPACING)));
+        assert_eq!(copies.pop(start + COPY_SPACING), Some('b'));
+        assert_eq!(copies.pop(start + COPY_SPACING), Some('c'));
+        copies.retain(|c| *c != 'b');
+        assert_eq!(copies.next_at(), None);
+        let mut credit = usize::MAX;
+        let taken = (0..MAX_COPIES + 10).map(|_| copies.add(start, 2, 100, &mut credit, 'e')).sum::<u64>();
+        assert_eq!(taken as usize, MAX_COPIES);
+    }
+}
