@@ -49,7 +49,7 @@ pub fn rtcp(data: &[u8]) {
             Rtcp::Nack(p) => assert!(p.seqs().count() <= data.len() / 4 * 17),
             Rtcp::Fir(p) => assert!(p.entries().count() <= data.len() / 8),
             Rtcp::Remb(p) => assert!(p.ssrcs().count() <= 255),
-            Rtcp::Extended(p) => assert!(p.blocks().count() <= compound.len() / 12),
+            Rtcp::Extended(p) => assert!(p.blocks().count() <= data.len() / 12),
             Rtcp::TransportCc(p) => assert!(p.statuses().count() <= usize::from(p.status_count)),
             Rtcp::Pli(_) | Rtcp::Unknown { .. } => {}
         }
