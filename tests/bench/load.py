@@ -1,4 +1,4 @@
-"""Load generators: `sfuload` from outside through WHIP and WHEP, or the engine's own bench where that is absent."""
+"""`sfuload`: the load generator that comes from outside, through WHIP and WHEP."""
 
 from __future__ import annotations
 
@@ -12,58 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Longer than its own limit of 4 minutes.
-SFULOAD_TIMEOUT_S = 300
-# Of SCHED_FIFO; any will do.
+from tests.bench.profiles import Profile
+
+# Longer than its own limit.
+SFULOAD_TIMEOUT_S = 420
+SFULOAD_LIMIT = "6m"
+# Of SCHED_RR; any will do.
 REALTIME_PRIORITY = 5
+# How fast a room fills; slow enough that nobody waits for a handshake.
+FILL_PER_S = 40
+BURST_JOINS = 60
 
 
 class LoadError(RuntimeError):
     """The load generator could not be built or run; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class LoadResult:
-    """What a load generator measured.
-
-    Attributes:
-        packets_per_s: forwarded to all subscribers together.
-        cpu_us_per_packet: CPU time of the media process per forwarded packet.
-        loss: share of the packets that did not arrive, 0 to 1.
-        rss_mib: memory of the media process with all subscribers.
-        delay_ms: publisher to subscriber, both inside the generator: p50, p95, p99.
-        cpu_cores: load of the media process.
-        receiving: subscribers that received something.
-        errors: of the generator, with the first one's text.
-        tool: name of the generator.
-    """
-
-    packets_per_s: float
-    cpu_us_per_packet: float
-    loss: float
-    rss_mib: float
-    delay_ms: tuple[float, ...]
-    cpu_cores: float
-    receiving: int
-    errors: int
-    first_error: str
-    tool: str
-
-    @classmethod
-    def from_json(cls, got: dict[str, Any], tool: str) -> LoadResult:
-        """Of the line that `sfuload` and the engine's bench print alike."""
-        return cls(
-            packets_per_s=got["out_pps"],
-            cpu_us_per_packet=got["server_us_per_pkt"],
-            loss=max(0.0, got["loss_pct"] / 100),
-            rss_mib=got["server_rss_full_mib"],
-            delay_ms=tuple(got["delay_ms_p50_p95_p99"]),
-            cpu_cores=got["server_cpu_cores"],
-            receiving=got["flows"],
-            errors=got["errors"],
-            first_error=got.get("first_error", ""),
-            tool=tool,
-        )
 
 
 @dataclass(frozen=True)
@@ -90,15 +52,17 @@ class SfuLoad:
             raise LoadError(f"building sfuload failed:\n{built.stderr}")
         return cls(binary, cores, is_realtime)
 
-    async def run(self, url: str, room: str, token: str, pid: int, subscribers: int, seconds: int) -> LoadResult:
-        """One publisher of video and `subscribers` players in `room`. Raises LoadError."""
-        argv = [
-            *(("chrt", "-f", str(REALTIME_PRIORITY)) if self.is_realtime else ()),
-            *("taskset", "-c", ",".join(map(str, sorted(self.cores)))),
-            *(str(self.binary), "-pid", str(pid), "-token", token, "-kinds", "video"),
-            *("-whip", f"{url}/whip/{room}/pub", "-whep", f"{url}/whep/{room}/pub"),
-            *("-subs", str(subscribers), "-dur", f"{seconds}s"),
-        ]
+    async def run(self, url: str, room: str, token: str, pid: int, profile: Profile, seconds: int) -> dict[str, Any]:
+        """Loads `room` with a profile; fields as in README.md. Raises LoadError."""
+        argv = [*on_cores(self.cores, is_realtime=self.is_realtime), str(self.binary)]
+        argv += ["-pid", str(pid), "-token", token, "-kinds", profile.kind, "-limit", SFULOAD_LIMIT]
+        argv += ["-whip", f"{url}/whip/{room}/pub{{pub}}", "-whep", f"{url}/whep/{room}/pub{{pub}}"]
+        argv += ["-pubs", str(profile.publishers), "-subs", str(profile.subscribers), "-dur", f"{seconds}s"]
+        argv += ["-rate", str(FILL_PER_S)]
+        if profile.shape == "meeting":
+            argv.append("-meeting")
+        if profile.shape == "joins":
+            argv += ["-joins", str(profile.extra), "-burst", str(BURST_JOINS)]
         process = await asyncio.create_subprocess_exec(
             *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
@@ -109,14 +73,35 @@ class SfuLoad:
             raise LoadError(f"sfuload did not end within {SFULOAD_TIMEOUT_S} s") from None
         if process.returncode != 0:
             raise LoadError(f"sfuload failed ({process.returncode}):\n{stderr.decode(errors='replace')}")
-        return LoadResult.from_json(json.loads(stdout), "sfuload")
+        return _figures(json.loads(stdout), profile)
 
 
-def run_engine_bench(root: Path, subscribers: int, seconds: int) -> LoadResult:
-    """The engine with sockets but without services, loaded by str0m clients of its own. Raises LoadError."""
-    argv = ["cargo", "run", "--release", "-q", "-p", "mrtc-net", "--example", "forward_bench", "--"]
-    argv += ["--subscribers", str(subscribers), "--seconds", str(seconds)]
-    done = subprocess.run(argv, cwd=root / "engine", capture_output=True, text=True)
-    if done.returncode != 0:
-        raise LoadError(f"the engine's bench failed:\n{done.stderr}")
-    return LoadResult.from_json(json.loads(done.stdout), "forward_bench")
+def on_cores(cores: set[int], *, is_realtime: bool) -> list[str]:
+    """What is put before a load generator's command line."""
+    # Round robin: what shares the core, the other services, gets its turn too.
+    priority = ["chrt", "-r", str(REALTIME_PRIORITY)] if is_realtime else []
+    return [*priority, "taskset", "-c", ",".join(map(str, sorted(cores)))]
+
+
+def _figures(got: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    figures = {
+        "packets_per_s": round(got["out_pps"]),
+        "cpu_us_per_packet": round(got["server_us_per_pkt"], 2),
+        "loss": round(max(0.0, got["loss_pct"] / 100), 5),
+        "rss_mib": round(got["server_rss_full_mib"], 1),
+        "kib_per_subscriber": round(got["server_rss_kib_per_sub"], 1),
+        "delay_ms_p50_p95_p99": [round(ms, 2) for ms in got["delay_ms_p50_p95_p99"]],
+        "cpu_cores": round(got["server_cpu_cores"], 3),
+        "receiving": got["flows"],
+        "errors": got["errors"],
+        "first_error": got.get("first_error", ""),
+        "load": "sfuload",
+    }
+    if profile.shape == "joins":
+        figures |= {
+            "join_ms_p50_p95_max": [round(ms, 1) for ms in got["join_ms_p50_p95_max"]],
+            "burst_joins_per_s": round(got["burst_joins_per_s"], 1),
+            "burst_join_ms_p50_p95": [round(ms, 1) for ms in got["burst_join_ms_p50_p95"]],
+            "process_cpu_ms_per_join": round(got["server_cpu_ms_per_join"], 2),
+        }
+    return figures

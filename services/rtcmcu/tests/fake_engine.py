@@ -136,7 +136,13 @@ class FakeEngine:
         return self._add(track, relay, codec, rids)
 
     def counters(self) -> list[dict[str, int]]:
-        return [{"tx_rtp_packets": 7, "drop_malformed": 2}]
+        delays = {
+            "tx_delay_us_sum": 2_500_000,
+            "tx_delay_us_le_250": 3,
+            "tx_delay_us_le_1000": 2,
+            "tx_delay_us_le_inf": 1,
+        }
+        return [{"tx_rtp_packets": 7, "drop_malformed": 2, **delays}]
 
     def local_addresses(self) -> list[tuple[str, str]]:
         return [("udp", "127.0.0.1:9")]

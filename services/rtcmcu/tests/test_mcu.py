@@ -448,6 +448,15 @@ async def test_a_node_starts_without_nats_and_joins_when_it_comes(
         text = (await client.get("/metrics")).text
     assert 'mrtc_rtcmcu_engine_tx_rtp_packets_total{worker="0"} 7.0' in text
     assert 'mrtc_rtcmcu_engine_drops_total{reason="malformed",worker="0"} 2.0' in text
+    delay = "mrtc_rtcmcu_engine_tx_delay_seconds"
+    found = [line.removeprefix(delay) for line in text.splitlines() if line.startswith(delay)]
+    assert found == [
+        '_bucket{le="0.00025",worker="0"} 3.0',
+        '_bucket{le="0.001",worker="0"} 5.0',
+        '_bucket{le="+Inf",worker="0"} 6.0',
+        '_count{worker="0"} 6.0',
+        '_sum{worker="0"} 2.5',
+    ]
 
 
 async def test_load_is_the_largest_part(start_node: StartNode, nats_link: NatsLink) -> None:

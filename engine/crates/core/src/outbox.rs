@@ -1,5 +1,7 @@
 //! The way out: a shard writes sealed datagrams straight into memory that the shell lends.
 
+use std::time::Instant;
+
 use crate::addr::Dest;
 
 /// Most segments of one run; the kernel refuses more than 64 in one GSO message, and drivers may cut earlier.
@@ -12,6 +14,9 @@ pub const MAX_RUN_BYTES: usize = 60_000;
 /// The shard calls `reserve`, writes, then `commit` for what it wrote; a `reserve` without `commit` is forgotten.
 /// After `commit` the bytes belong to the outbox, which must keep them until they are sent.
 pub trait Outbox {
+    /// Tells when the oldest packet of media came that the next `commit` holds, for figures of delay.
+    fn note_arrival(&mut self, _at: Instant) {}
+
     /// Lends at least `len` (at most [`MAX_RUN_BYTES`]) writable bytes; what they hold is of no meaning.
     fn reserve(&mut self, len: usize) -> &mut [u8];
 

@@ -1,6 +1,7 @@
 //! What a worker counts beside its shard.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// Named figures of one worker: its shard's and its own.
 pub(crate) type Figures = Vec<(&'static str, u64)>;
@@ -34,6 +35,49 @@ pub(crate) struct NetCounters {
     pub drop_tcp_tx: u64,
     /// Batches of packets dropped because another worker's queue was full.
     pub drop_shard_queue: u64,
+    /// From the kernel's time of arrival of a packet to the return of the call that sent it, once a packet and receiver.
+    pub tx_delay: DelayHistogram,
+}
+
+/// Upper bounds of the buckets, microseconds, with the names that they are published by; the last one takes the rest.
+/// Finest around the tick and what a large room's flush takes.
+const DELAY_BOUNDS: [(u64, &str); 14] = [
+    (250, "tx_delay_us_le_250"),
+    (500, "tx_delay_us_le_500"),
+    (1_000, "tx_delay_us_le_1000"),
+    (1_500, "tx_delay_us_le_1500"),
+    (2_000, "tx_delay_us_le_2000"),
+    (2_500, "tx_delay_us_le_2500"),
+    (3_000, "tx_delay_us_le_3000"),
+    (4_000, "tx_delay_us_le_4000"),
+    (5_000, "tx_delay_us_le_5000"),
+    (7_500, "tx_delay_us_le_7500"),
+    (10_000, "tx_delay_us_le_10000"),
+    (20_000, "tx_delay_us_le_20000"),
+    (100_000, "tx_delay_us_le_100000"),
+    (u64::MAX, "tx_delay_us_le_inf"),
+];
+
+/// Counts delays by size. Each packet is in one bucket; readers add up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DelayHistogram {
+    counts: [u64; DELAY_BOUNDS.len()],
+    sum_us: u64,
+}
+
+impl DelayHistogram {
+    pub(crate) fn add(&mut self, delay: Duration, packets: u64) {
+        let us = delay.as_micros() as u64;
+        let bucket = DELAY_BOUNDS.iter().position(|(bound, _)| us <= *bound).unwrap_or(DELAY_BOUNDS.len() - 1);
+        self.counts[bucket] += packets;
+        self.sum_us += us * packets;
+    }
+
+    pub(crate) fn figures(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let counts = self.counts;
+        let buckets = DELAY_BOUNDS.iter().zip(counts).map(|((_, name), count)| (*name, count));
+        [("tx_delay_us_sum", self.sum_us)].into_iter().chain(buckets)
+    }
 }
 
 impl NetCounters {

@@ -1,5 +1,7 @@
 //! The way out of a worker: runs are collected in a slab and leave in batches.
 
+use std::time::Instant;
+
 use mrtc_core::addr::{Dest, Proto};
 use mrtc_core::outbox::{MAX_RUN_BYTES, Outbox};
 
@@ -15,11 +17,13 @@ pub(crate) struct Egress {
     slab: Vec<u8>,
     used: usize,
     runs: Vec<Run>,
+    /// Of the run that is committed next.
+    arrived_at: Option<Instant>,
 }
 
 impl Egress {
     pub(crate) fn new() -> Self {
-        Self { slab: vec![0; SLAB], used: 0, runs: Vec::with_capacity(TX_BATCH) }
+        Self { slab: vec![0; SLAB], used: 0, runs: Vec::with_capacity(TX_BATCH), arrived_at: None }
     }
 }
 
@@ -41,7 +45,7 @@ impl Sender<'_> {
     }
 
     fn send_udp(&mut self) {
-        let Egress { slab, used, runs } = &mut *self.egress;
+        let Egress { slab, used, runs, .. } = &mut *self.egress;
         if !runs.is_empty() {
             self.udp.send(runs, slab, self.counters);
             runs.clear();
@@ -51,6 +55,10 @@ impl Sender<'_> {
 }
 
 impl Outbox for Sender<'_> {
+    fn note_arrival(&mut self, at: Instant) {
+        self.egress.arrived_at = Some(at);
+    }
+
     fn reserve(&mut self, len: usize) -> &mut [u8] {
         debug_assert!(len <= MAX_RUN_BYTES);
         if self.egress.used + len > SLAB || self.egress.runs.len() == TX_BATCH {
@@ -61,11 +69,12 @@ impl Outbox for Sender<'_> {
     }
 
     fn commit(&mut self, dest: Dest, len: usize, segment_size: usize) {
-        let Egress { slab, used, runs } = &mut *self.egress;
+        let Egress { slab, used, runs, arrived_at } = &mut *self.egress;
+        let arrived_at = arrived_at.take();
         let (start, segment) = (*used, segment_size.max(1));
         match (dest.proto, &mut self.tcp) {
             (Proto::Udp, _) => {
-                runs.push(Run { dest, start, len, segment });
+                runs.push(Run { dest, start, len, segment, arrived_at });
                 *used += len;
             }
             (Proto::Tcp, Some(tcp)) => {

@@ -8,7 +8,7 @@ use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mrtc_core::addr::Dest;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
@@ -45,6 +45,8 @@ pub(crate) struct Run {
     pub start: usize,
     pub len: usize,
     pub segment: usize,
+    /// When its oldest packet of media came.
+    pub arrived_at: Option<Instant>,
 }
 
 /// The socket and its reusable arrays. Not `Send`: it is made in the thread that uses it.
@@ -200,6 +202,7 @@ impl UdpSocket {
             match self.send_batch(batch, slab) {
                 Ok(sent) => {
                     counters.udp_tx_messages += sent as u64;
+                    note_delays(&batch[..sent.min(batch.len())], counters);
                     runs = &runs[sent.max(1)..];
                 }
                 Err(error) => {
@@ -299,9 +302,21 @@ pub(crate) fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
 }
 
 fn split(run: &Run) -> impl Iterator<Item = Run> {
-    let Run { dest, start, len, segment } = *run;
-    let segment = segment.max(1);
-    (0..len).step_by(segment).map(move |at| Run { dest, start: start + at, len: segment.min(len - at), segment })
+    let run = *run;
+    let segment = run.segment.max(1);
+    let one = move |at| Run { start: run.start + at, len: segment.min(run.len - at), segment, ..run };
+    (0..run.len).step_by(segment).map(one)
+}
+
+/// The call that sent these runs has returned.
+fn note_delays(sent: &[Run], counters: &mut NetCounters) {
+    let now = Instant::now();
+    for run in sent {
+        if let Some(arrived_at) = run.arrived_at {
+            let packets = run.len.div_ceil(run.segment.max(1)) as u64;
+            counters.tx_delay.add(now.saturating_duration_since(arrived_at), packets);
+        }
+    }
 }
 
 fn canonical(addr: SocketAddr) -> SocketAddr {
@@ -453,7 +468,7 @@ mod tests {
     }
 
     fn run(local: SocketAddr, remote: SocketAddr, start: usize, len: usize, segment: usize) -> Run {
-        Run { dest: Dest { proto: Proto::Udp, local, remote }, start, len, segment }
+        Run { dest: Dest { proto: Proto::Udp, local, remote }, start, len, segment, arrived_at: None }
     }
 
     #[test]
@@ -472,6 +487,18 @@ mod tests {
             (*from, *to, bytes[0]) == (a_addr, b_addr, first)
         }));
         assert_eq!((counters.udp_tx_batches, counters.udp_tx_messages), (1, 2));
+    }
+
+    #[test]
+    fn the_delay_counts_every_packet_of_a_run() {
+        let (mut a, a_addr) = open("127.0.0.1:0");
+        let (_b, b_addr) = open("127.0.0.1:0");
+        let mut counters = NetCounters::default();
+        let arrived_at = Instant::now().checked_sub(Duration::from_secs(2));
+        let media = Run { arrived_at, ..run(a_addr, b_addr, 0, 250, 100) };
+        a.send(&[media, run(a_addr, b_addr, 0, 4, 4)], &[7; 250], &mut counters);
+        let figures: Vec<_> = counters.tx_delay.figures().filter(|(_, value)| *value > 0).collect();
+        assert!(matches!(figures[..], [("tx_delay_us_sum", 6_000_000..), ("tx_delay_us_le_inf", 3)]), "{figures:?}");
     }
 
     #[test]

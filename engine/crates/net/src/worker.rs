@@ -292,6 +292,7 @@ impl Worker {
     fn set_figures(&self) {
         let transports = ("transports", self.shard.transport_count() as u64);
         let figures = self.shard.counters().iter().chain(self.counters.figures()).chain([transports]);
+        let figures = figures.chain(self.counters.tx_delay.figures());
         self.shared.published.set(figures.collect());
     }
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from mrtc_common.metrics import Metrics
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _DROP = "drop_"
 # Not a counter: its sum over the workers is the gauge `mrtc_rtcmcu_transports_count`.
 _LEVEL = "transports"
+_DELAY_BUCKET = "tx_delay_us_le_"
+_DELAY_SUM = "tx_delay_us_sum"
 
 
 class McuFigures:
@@ -28,7 +30,7 @@ class McuFigures:
 
 
 class EngineCollector(Collector):
-    """Every engine counter as `mrtc_rtcmcu_engine_<name>_total`, drops as one metric by reason."""
+    """Engine counters as `mrtc_rtcmcu_engine_<name>_total`; drops are one metric by reason, delays a histogram."""
 
     def __init__(self, counters: Callable[[], Sequence[dict[str, int]]]) -> None:
         self._counters = counters
@@ -37,18 +39,22 @@ class EngineCollector(Collector):
         """Nothing in advance: the engine decides the names."""
         return ()
 
-    def collect(self) -> Iterable[CounterMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         """Reads the engine."""
         drops = CounterMetricFamily(
             "mrtc_rtcmcu_engine_drops", "Dropped by the engine, by reason.", labels=["worker", "reason"]
         )
+        delays = HistogramMetricFamily(
+            "mrtc_rtcmcu_engine_tx_delay_seconds", "From a packet's arrival to its sending.", labels=["worker"]
+        )
         families: dict[str, CounterMetricFamily] = {}
         for worker, counters in enumerate(self._counters()):
+            _add_delays(delays, worker, counters)
             for name, value in counters.items():
                 if name.startswith(_DROP):
                     drops.add_metric([str(worker), name.removeprefix(_DROP)], value)
                     continue
-                if name == _LEVEL:
+                if name in (_LEVEL, _DELAY_SUM) or name.startswith(_DELAY_BUCKET):
                     continue
                 if name not in families:
                     families[name] = CounterMetricFamily(
@@ -57,3 +63,17 @@ class EngineCollector(Collector):
                 families[name].add_metric([str(worker)], value)
         yield from families.values()
         yield drops
+        yield delays
+
+
+def _add_delays(family: HistogramMetricFamily, worker: int, counters: dict[str, int]) -> None:
+    """The engine counts each packet in one bucket; Prometheus wants every bucket to hold the smaller ones."""
+    buckets: list[tuple[str, float]] = []
+    count = 0
+    for name, value in counters.items():
+        if name.startswith(_DELAY_BUCKET):
+            bound = name.removeprefix(_DELAY_BUCKET)
+            count += value
+            buckets.append(("+Inf" if bound == "inf" else str(int(bound) / 1e6), count))
+    if buckets:
+        family.add_metric([str(worker)], buckets, counters.get(_DELAY_SUM, 0) / 1e6)

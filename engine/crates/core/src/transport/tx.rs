@@ -356,6 +356,9 @@ impl TransportTx {
                 at += self.seal(srtp, outgoing, padding, &mut buf[at..], cx);
             }
             if at > 0 {
+                if let Some(arrived_at) = oldest_arrival(now_sent, cx.tracks) {
+                    out.note_arrival(arrived_at);
+                }
                 out.commit(path, at, run.segment_size);
                 cx.counters.tx_runs += 1;
             }
@@ -444,6 +447,13 @@ impl Outgoing {
             rewritten: record.rewritten,
         }
     }
+}
+
+/// When the first packet of a run came that is sent for the first time; a run's packets come in order.
+fn oldest_arrival(run: &[Outgoing], tracks: &Slab<Track>) -> Option<Instant> {
+    let first = run.iter().find(|o| o.class == Class::Media)?;
+    let packet = tracks.get(first.track.index())?.packet(first.layer, first.source_seq)?;
+    Some(packet.arrived_at)
 }
 
 /// What a packet carries to tell its sending: its transport-wide number, or when it goes.

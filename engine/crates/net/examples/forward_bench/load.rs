@@ -1,226 +1,168 @@
-//! The clients: a publisher of 30 frames/s of 7 packets of 1100 bytes, and subscribers that decrypt and count.
+//! The peers' run: join, settle, be counted; and what is particular to a shape.
 
-use std::error::Error;
-use std::io::{BufRead, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use str0m::change::SdpAnswer;
-use str0m::media::{Direction, MediaKind, Mid};
-use str0m::net::{Protocol, Receive};
-use str0m::rtp::RtpWrite;
-use str0m::{Candidate, Event, Input, Output, Rtc};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use crate::client::{Client, Result, Role};
+use crate::pipe::{hear, say, say_phase};
+use crate::video::Video;
+use crate::{Options, Shape};
 
-const FRAMES_PER_S: u32 = 30;
-const PACKETS_PER_FRAME: u64 = 7;
-const PAYLOAD: usize = 1100;
-const FRAMES_PER_KEYFRAME: u32 = 90;
 /// Sockets are looked at this often and never waited for: else the sender would pay for waking the receiver, which no
 /// client elsewhere costs it.
 const NAP: Duration = Duration::from_millis(2);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Offers that wait for an answer at once while the room fills.
+const MAX_UNDER_WAY: usize = 8;
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(5);
-/// Where the send time is in the payload: behind the VP8 descriptor and frame header.
-const TIME_AT: usize = 20;
+/// What an idle room needs to come to rest.
+const SETTLE: Duration = Duration::from_secs(2);
 
-/// What a subscriber got in the window.
-#[derive(Default)]
-struct Counts {
-    received: u64,
-    first: Option<u64>,
-    last: u64,
-    delays_us: Vec<u32>,
-}
-
-struct Client {
-    rtc: Rtc,
-    socket: UdpSocket,
-    addr: SocketAddr,
-    next: Instant,
-    mid: Option<Mid>,
-    is_connected: bool,
-    counts: Counts,
-}
-
-/// A clock for delays.
-#[derive(Clone, Copy)]
-struct Clock {
+/// All peers; the first one publishes, unless nobody does.
+struct Crowd {
+    clients: Vec<Client>,
+    video: Option<Video>,
+    answers: Receiver<Value>,
     epoch: Instant,
-    /// Packets are counted from here on.
-    window: Option<Instant>,
 }
 
-impl Client {
-    /// Opens a socket, offers, and takes the answer from standard input.
-    fn join(direction: Direction, now: Instant) -> Result<Self> {
-        let socket = UdpSocket::bind("127.0.0.1:0")?;
-        socket.set_nonblocking(true)?;
-        let addr = socket.local_addr()?;
-        let mut rtc = Rtc::builder().set_rtp_mode(true).clear_codecs().enable_vp8(true).build(now);
-        rtc.add_local_candidate(Candidate::host(addr, "udp")?);
-        let mut changes = rtc.sdp_api();
-        let mid = changes.add_media(MediaKind::Video, direction, None, None, None);
-        let (offer, pending) = changes.apply().ok_or("no offer")?;
-        say(&json!({ "offer": offer.to_sdp_string() }))?;
-        let answer = hear()?;
-        let answer = SdpAnswer::from_sdp_string(answer["answer"].as_str().ok_or("no answer")?)?;
-        rtc.sdp_api().accept_answer(pending, answer)?;
-        let mid = (direction == Direction::SendOnly).then_some(mid);
-        Ok(Self { rtc, socket, addr, next: now, mid, is_connected: false, counts: Counts::default() })
+impl Crowd {
+    fn turn(&mut self) -> Result<()> {
+        for line in self.answers.try_iter() {
+            let index = line["client"].as_u64().ok_or("an answer to nobody")? as usize;
+            let client = self.clients.get_mut(index).ok_or("an answer to nobody")?;
+            client.take_answer(line["answer"].as_str().ok_or("no answer")?)?;
+        }
+        if let (Some(video), Some(publisher)) = (&mut self.video, self.clients.first_mut())
+            && publisher.is_connected
+        {
+            let mid = publisher.mid();
+            video.send_due(publisher, mid)?;
+        }
+        self.clients.iter_mut().try_for_each(Client::step)?;
+        let frame_at = self.video.as_ref().map_or(NAP, |v| v.next_at().saturating_duration_since(Instant::now()));
+        std::thread::sleep(NAP.min(frame_at));
+        Ok(())
     }
 
-    fn step(&mut self, clock: Clock) -> Result<()> {
-        let mut buffer = [0; 2000];
-        while let Ok((len, from)) = self.socket.recv_from(&mut buffer) {
-            let now = Instant::now();
-            let Ok(receive) = Receive::new(Protocol::Udp, from, self.addr, &buffer[..len]) else { continue };
-            self.rtc.handle_input(Input::Receive(now, receive))?;
-            self.drain(clock)?;
-        }
-        let now = Instant::now();
-        if now >= self.next {
-            self.rtc.handle_input(Input::Timeout(now))?;
-            self.drain(clock)?;
+    fn turn_for(&mut self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.turn()?;
         }
         Ok(())
     }
 
-    fn drain(&mut self, clock: Clock) -> Result<()> {
-        loop {
-            match self.rtc.poll_output()? {
-                Output::Timeout(at) => {
-                    self.next = at;
-                    return Ok(());
-                }
-                Output::Transmit(t) => {
-                    let _ = self.socket.send_to(&t.contents, t.destination);
-                }
-                Output::Event(Event::Connected) => self.is_connected = true,
-                Output::Event(Event::RtpPacket(packet)) => {
-                    self.count(*packet.seq_no, packet.payload.get(TIME_AT..TIME_AT + 8), clock);
-                }
-                Output::Event(_) => {}
+    /// Turns until `is_done`; false if that takes too long.
+    fn turn_until(&mut self, is_done: impl Fn(&[Client]) -> bool) -> Result<bool> {
+        let give_up_at = Instant::now() + JOIN_TIMEOUT;
+        while !is_done(&self.clients) {
+            if Instant::now() > give_up_at {
+                return Ok(false);
             }
+            self.turn()?;
         }
+        Ok(true)
     }
 
-    fn count(&mut self, seq: u64, sent_at: Option<&[u8]>, clock: Clock) {
-        if clock.window.is_none() {
-            return;
-        }
-        let counts = &mut self.counts;
-        counts.received += 1;
-        counts.first = Some(counts.first.map_or(seq, |first| first.min(seq)));
-        counts.last = counts.last.max(seq);
-        if let Some(Ok(bytes)) = sent_at.map(<[u8; 8]>::try_from) {
-            let delay = (clock.epoch.elapsed().as_micros() as u64).saturating_sub(u64::from_be_bytes(bytes));
-            counts.delays_us.push(delay as u32);
-        }
+    /// Adds a peer that has not offered yet.
+    fn add(&mut self, role: Role, loss_percent: usize) -> Result<&mut Client> {
+        self.clients.push(Client::new(self.clients.len(), role, loss_percent, self.epoch)?);
+        self.clients.last_mut().ok_or_else(|| "no client".into())
     }
 
-    fn send_frame(&mut self, frame: u32, first_seq: u64, clock: Clock) -> Result<()> {
-        let Some(mid) = self.mid else { return Ok(()) };
-        let now = Instant::now();
-        for index in 0..PACKETS_PER_FRAME {
-            let payload = payload(frame, index == 0, clock.epoch);
-            let mut api = self.rtc.direct_api();
-            let stream = api.stream_tx_by_mid(mid, None).ok_or("no stream")?;
-            let seq = first_seq + index;
-            let write = RtpWrite::new(96.into(), seq.into(), frame.wrapping_mul(3000), now, payload);
-            stream.write_rtp(write.marker(index + 1 == PACKETS_PER_FRAME).nackable(true));
+    /// Joins, a few at a time.
+    fn join(&mut self, role: Role, loss_percent: usize) -> Result<()> {
+        self.add(role, loss_percent)?.offer()?;
+        let is_done = |clients: &[Client]| clients.iter().filter(|c| !c.is_connected).count() < MAX_UNDER_WAY;
+        if !self.turn_until(is_done)? {
+            return Err("clients do not connect".into());
         }
-        self.rtc.handle_input(Input::Timeout(now))?;
-        self.drain(clock)
+        Ok(())
+    }
+
+    fn join_all(&mut self, options: &Options) -> Result<()> {
+        let role = if options.shape == Shape::Idle { Role::Idle } else { Role::Play };
+        let loss_percent = if options.shape == Shape::Loss { options.extra } else { 0 };
+        for _ in 0..options.subscribers {
+            self.join(role, loss_percent)?;
+        }
+        if !self.turn_until(|clients| clients.iter().all(|c| c.is_connected))? {
+            return Err("not all clients connected".into());
+        }
+        Ok(())
     }
 }
 
-/// A VP8 packet with a 15-bit picture id (RFC 7741) and nothing to decode.
-fn payload(frame: u32, is_first: bool, epoch: Instant) -> Vec<u8> {
-    let mut bytes = vec![0x5a; PAYLOAD];
-    let picture_id = 0x8000 | (frame as u16 & 0x7fff);
-    bytes[0] = if is_first { 0x90 } else { 0x80 };
-    bytes[1] = 0x80;
-    bytes[2..4].copy_from_slice(&picture_id.to_be_bytes());
-    if is_first && frame.is_multiple_of(FRAMES_PER_KEYFRAME) {
-        bytes[4..14].copy_from_slice(&[0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x00, 0x05, 0xd0, 0x02]);
-    } else if is_first {
-        bytes[4..7].copy_from_slice(&[0x11, 0x02, 0x00]);
-    }
-    let sent_at = epoch.elapsed().as_micros() as u64;
-    bytes[TIME_AT..TIME_AT + 8].copy_from_slice(&sent_at.to_be_bytes());
-    bytes
-}
-
-fn say(value: &Value) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{value}")?;
-    Ok(out.flush()?)
-}
-
-fn hear() -> Result<Value> {
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
-}
-
-/// Joins all clients, then publishes; says when the window begins, and what was counted in it.
-pub fn run(subscribers: usize, seconds: u64) -> Result<()> {
+/// Runs a shape; says when phases begin, and at the end what was counted.
+pub fn run(options: &Options) -> Result<()> {
     let epoch = Instant::now();
-    let mut clock = Clock { epoch, window: None };
-    let mut clients = Vec::new();
-    for index in 0..=subscribers {
-        let direction = if index == 0 { Direction::SendOnly } else { Direction::RecvOnly };
-        clients.push(Client::join(direction, Instant::now())?);
-        clients.iter_mut().try_for_each(|c| c.step(clock))?;
+    let mut crowd = Crowd { clients: Vec::new(), video: None, answers: hear(), epoch };
+    say_phase("start")?;
+    if options.shape != Shape::Idle {
+        let is_simulcast = options.shape == Shape::Simulcast;
+        crowd.join(Role::Publish { is_simulcast }, 0)?;
+        crowd.turn_until(|clients| clients[0].is_connected)?;
+        crowd.video = Some(Video::new(epoch, is_simulcast));
+        crowd.turn_for(SETTLE)?;
     }
-    let give_up_at = Instant::now() + CONNECT_TIMEOUT;
-    while !clients.iter().all(|c| c.is_connected) {
-        if Instant::now() > give_up_at {
-            let connected = clients.iter().filter(|c| c.is_connected).count();
-            return Err(format!("only {connected} of {} clients connected", clients.len()).into());
-        }
-        clients.iter_mut().try_for_each(|c| c.step(clock))?;
-        std::thread::sleep(NAP);
+    say_phase("empty")?;
+    crowd.join_all(options)?;
+    say_phase("joined")?;
+    if options.shape == Shape::Idle {
+        crowd.turn_for(SETTLE)?;
+    } else {
+        crowd.turn_for(WARM_UP)?;
     }
-    publish(&mut clients, &mut clock, Instant::now(), seconds)?;
-    say(&result(&mut clients[1..]))
+    crowd.clients.iter_mut().for_each(|c| c.counts = Default::default());
+    say_phase("begin")?;
+    crowd.turn_for(Duration::from_secs(options.seconds))?;
+    say_phase("end")?;
+    let mut result = counted(&mut crowd.clients);
+    if options.shape == Shape::Storm {
+        storm(&mut crowd, options.extra, &mut result)?;
+    }
+    say(&json!({ "result": result }))
 }
 
-fn publish(clients: &mut [Client], clock: &mut Clock, began: Instant, seconds: u64) -> Result<()> {
-    let interval = Duration::from_secs(1) / FRAMES_PER_S;
-    let begin_at = began + WARM_UP;
-    let end_at = begin_at + Duration::from_secs(seconds);
-    let (mut frame, mut next_frame) = (0, began);
-    while Instant::now() < end_at {
-        if clock.window.is_none() && Instant::now() >= begin_at {
-            clock.window = Some(Instant::now());
-            say(&json!({ "begin": true }))?;
-        }
-        if Instant::now() >= next_frame {
-            clients[0].send_frame(frame, 1000 + u64::from(frame) * PACKETS_PER_FRAME, *clock)?;
-            frame += 1;
-            next_frame += interval;
-        }
-        clients.iter_mut().try_for_each(|c| c.step(*clock))?;
-        std::thread::sleep(NAP.min(next_frame.saturating_duration_since(Instant::now())));
+/// All of them offer at once; how long until each has a packet, and what the others lost meanwhile.
+fn storm(crowd: &mut Crowd, count: usize, result: &mut Value) -> Result<()> {
+    let before = crowd.clients.len();
+    for _ in 0..count {
+        crowd.add(Role::Play, 0)?;
     }
+    crowd.clients.iter_mut().for_each(|c| c.counts = Default::default());
+    crowd.turn()?;
+    say_phase("storm")?;
+    let began = Instant::now();
+    crowd.clients[before..].iter_mut().try_for_each(Client::offer)?;
+    crowd.turn_until(|clients| clients[before..].iter().all(|c| c.received_at.is_some()))?;
+    say_phase("stormed")?;
+    crowd.turn_for(SETTLE)?;
+    let times = crowd.clients[before..].iter().filter_map(|c| c.received_at);
+    let mut seconds: Vec<f64> = times.map(|at| at.duration_since(began).as_secs_f64()).collect();
+    seconds.sort_unstable_by(f64::total_cmp);
+    let others = counted(&mut crowd.clients[..before]);
+    result["storm_receiving"] = seconds.len().into();
+    result["storm_s_p50"] = seconds.get(seconds.len() / 2).copied().into();
+    result["storm_s"] = seconds.last().copied().into();
+    result["storm_loss_of_others"] = others["loss"].clone();
     Ok(())
 }
 
-fn result(subscribers: &mut [Client]) -> Value {
-    let received: u64 = subscribers.iter().map(|c| c.counts.received).sum();
-    let expected: u64 = subscribers.iter().map(|c| c.counts.first.map_or(0, |first| c.counts.last - first + 1)).sum();
-    let receiving = subscribers.iter().filter(|c| c.counts.received > 0).count();
-    let mut delays: Vec<u32> = subscribers.iter_mut().flat_map(|c| std::mem::take(&mut c.counts.delays_us)).collect();
+fn counted(clients: &mut [Client]) -> Value {
+    let received: u64 = clients.iter().map(|c| c.counts.received).sum();
+    let expected: u64 = clients.iter().map(|c| c.counts.expected()).sum();
+    let receiving = clients.iter().filter(|c| c.counts.received > 0).count();
+    let mut delays: Vec<u32> = clients.iter_mut().flat_map(|c| std::mem::take(&mut c.counts.delays_us)).collect();
     delays.sort_unstable();
     let quantile = |q: f64| delays.get((delays.len() as f64 * q) as usize).map_or(0.0, |us| f64::from(*us) / 1e3);
     json!({
         "received": received,
         "receiving": receiving,
-        "loss_pct": if expected == 0 { 100.0 } else { 100.0 * (1.0 - received as f64 / expected as f64) },
-        "delay_ms": [quantile(0.5), quantile(0.95), quantile(0.99)],
+        "loss": if expected == 0 { 0.0 } else { 1.0 - received as f64 / expected as f64 },
+        "delay_ms_p50_p95_p99": [quantile(0.5), quantile(0.95), quantile(0.99)],
     })
 }

@@ -1,28 +1,80 @@
-//! What forwarding costs: one publisher, N subscribers, a real engine on loopback, without services.
+//! What forwarding costs: publishers and subscribers, whole str0m peers with NACK and transport-wide feedback, against a
+//! real engine on loopback.
 //!
 //! `cargo run --release -p mrtc-net --example forward_bench -- --subscribers 200 --seconds 20`
 //!
-//! The engine runs in this process with one worker on the first usable core; the clients (whole str0m peers, with NACK
-//! and transport-wide feedback) run in a child on the others. Prints one JSON line with the names that `sfuload` uses.
+//! The engine runs in this process with one worker on the first usable core, without services; the peers run in a child
+//! on the others. Prints one JSON line with the names that `tests/bench/README.md` describes. `--load` runs the child
+//! alone: it says its offers on standard output and takes answers on standard input, so that anybody can do the
+//! signaling (`tests/bench/peers.py` does it through the real services).
 
+mod client;
 mod load;
+mod pipe;
 mod server;
+mod video;
 
 use std::process::ExitCode;
 
+/// How the peers are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// One picture of one layer to all.
+    FanOut,
+    /// The same of three layers.
+    Simulcast,
+    /// Each subscriber loses a part of what it is sent.
+    Loss,
+    /// Many join at once while the others receive.
+    Storm,
+    /// They join with slots and nobody sends anything.
+    Idle,
+}
+
+/// The command line.
+#[derive(Clone, Debug)]
+struct Options {
+    shape: Shape,
+    subscribers: usize,
+    seconds: u64,
+    /// Of `Loss` percent, of `Storm` participants.
+    extra: usize,
+}
+
+impl Options {
+    fn read() -> Option<Self> {
+        let shape = match arg("--shape").as_deref() {
+            None | Some("fan-out") => Shape::FanOut,
+            Some("simulcast") => Shape::Simulcast,
+            Some("loss") => Shape::Loss,
+            Some("storm") => Shape::Storm,
+            Some("idle") => Shape::Idle,
+            Some(_) => return None,
+        };
+        let number = |name, default| arg(name).map_or(Some(default), |text| text.parse().ok());
+        Some(Self {
+            shape,
+            subscribers: number("--subscribers", 50)?,
+            seconds: number("--seconds", 20)? as u64,
+            extra: number("--extra", 0)?,
+        })
+    }
+}
+
 /// `--name value` of the command line.
-fn arg(name: &str, default: usize) -> usize {
-    let mut args = std::env::args().skip_while(|a| a != name).skip(1);
-    args.next().and_then(|v| v.parse().ok()).unwrap_or(default)
+fn arg(name: &str) -> Option<String> {
+    std::env::args().skip_while(|a| a != name).nth(1)
 }
 
 fn main() -> ExitCode {
-    let subscribers = arg("--subscribers", 50);
-    let seconds = arg("--seconds", 20) as u64;
+    let Some(options) = Options::read() else {
+        eprintln!("forward_bench: --shape fan-out|simulcast|loss|storm|idle --subscribers N --seconds N --extra N");
+        return ExitCode::FAILURE;
+    };
     let result = if std::env::args().any(|a| a == "--load") {
-        load::run(subscribers, seconds)
+        load::run(&options)
     } else {
-        server::run(subscribers, seconds).map(|line| println!("{line}"))
+        server::run(&options).map(|line| println!("{line}"))
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

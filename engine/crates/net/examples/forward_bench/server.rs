@@ -1,7 +1,6 @@
 //! The engine's side: answers the child's offers, and measures this process while the child counts.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command as Process, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +11,8 @@ use mrtc_core::id::{CommandId, TrackId, TransportId};
 use mrtc_net::{Engine, EngineConfig, TcpPort};
 use serde_json::{Value, json};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use crate::client::Result;
+use crate::{Options, Shape};
 
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// USER_HZ of Linux.
@@ -40,7 +40,11 @@ impl Server {
         let id = self.engine.submit(command)?;
         let give_up_at = Instant::now() + REPLY_TIMEOUT;
         loop {
-            self.collect();
+            for event in self.engine.poll_events(1024) {
+                if let Event::Reply { command, result } = event {
+                    self.replies.insert(command, result);
+                }
+            }
             if let Some(result) = self.replies.remove(&id) {
                 return Ok(result?);
             }
@@ -51,32 +55,34 @@ impl Server {
         }
     }
 
-    fn collect(&mut self) {
-        for event in self.engine.poll_events(1024) {
-            if let Event::Reply { command, result } = event {
-                self.replies.insert(command, result);
-            }
-        }
-    }
-
-    /// Opens a transport: the first one publishes the track that all others receive.
-    fn join(&mut self, index: usize, offer: &str) -> Result<String> {
-        let transport = TransportId::from(format!("t{index}"));
+    /// Opens a transport; players receive what was published.
+    fn join(&mut self, line: &Value) -> Result<Value> {
+        let (client, role) = (&line["client"], line["role"].as_str().ok_or("no role")?);
+        let transport = TransportId::from(format!("t{client}"));
         let opened = self.call(Command::CreateTransport {
             transport: transport.clone(),
             room: "bench".into(),
-            offer: offer.into(),
+            offer: line["offer"].as_str().ok_or("no offer")?.into(),
             max_egress_bps: None,
         })?;
         let Reply::Answer { answer, lines } = opened else { return Err("no answer".into()) };
         let track = TrackId::from("video");
-        if index == 0 {
-            let mid = lines[0].mid.clone();
-            self.call(Command::PublishTrack { track, transport, mid })?;
-        } else {
-            self.call(Command::SetSubscriptions { transport, subscriptions: vec![subscription(track)] })?;
+        match role {
+            "publish" => {
+                let mid = lines[0].mid.clone();
+                self.call(Command::PublishTrack { track, transport, mid })?;
+            }
+            "play" => {
+                self.call(Command::SetSubscriptions { transport, subscriptions: vec![subscription(track)] })?;
+            }
+            _ => {}
         }
-        Ok(answer)
+        Ok(json!({ "client": client, "answer": answer }))
+    }
+
+    fn figure(&self, name: &str) -> u64 {
+        let all = self.engine.counters();
+        all.iter().flatten().filter(|(found, _)| *found == name).map(|(_, value)| value).sum()
     }
 }
 
@@ -92,7 +98,7 @@ fn subscription(track: TrackId) -> Subscription {
     }
 }
 
-/// The child with the clients; one JSON value a line each way.
+/// The child with the peers; one JSON value a line each way.
 struct Load {
     child: Child,
     input: ChildStdin,
@@ -100,7 +106,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(subscribers: usize, seconds: u64) -> Result<Self> {
+    fn start() -> Result<Self> {
         let own = std::env::current_exe()?;
         let cores = std::thread::available_parallelism()?.get();
         let mut process = match cores {
@@ -111,7 +117,7 @@ impl Load {
                 taskset
             }
         };
-        process.args(["--load", "--subscribers", &subscribers.to_string(), "--seconds", &seconds.to_string()]);
+        process.args(std::env::args().skip(1)).arg("--load");
         let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = child.stdin.take().ok_or("no stdin")?;
         let output = BufReader::new(child.stdout.take().ok_or("no stdout")?);
@@ -140,52 +146,70 @@ impl Drop for Load {
     }
 }
 
-/// CPU seconds (user, system) and resident MiB of this process.
-fn usage() -> Result<(f64, f64, f64)> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name may hold spaces: fields are counted behind its parenthesis.
-    let fields: Vec<&str> = stat[stat.rfind(')').ok_or("stat")? + 1..].split_whitespace().collect();
-    let seconds = |index: usize| fields[index].parse::<f64>().map(|ticks| ticks / TICKS_PER_S);
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).ok_or("status")?;
-    let kib: f64 = rss.trim_end_matches("kB").trim().parse()?;
-    Ok((seconds(11)?, seconds(12)?, kib / 1024.0))
+/// This process at the beginning of a phase.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Instant,
+    cpu_s: f64,
+    rss_kib: f64,
+    worker_us: u64,
+}
+
+impl Mark {
+    fn now(server: &Server) -> Result<Self> {
+        let stat = std::fs::read_to_string("/proc/self/stat")?;
+        // The name may hold spaces: fields are counted behind its parenthesis.
+        let fields: Vec<&str> = stat[stat.rfind(')').ok_or("stat")? + 1..].split_whitespace().collect();
+        let seconds = |index: usize| fields[index].parse::<f64>().map(|ticks| ticks / TICKS_PER_S);
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).ok_or("status")?;
+        Ok(Self {
+            at: Instant::now(),
+            cpu_s: seconds(11)? + seconds(12)?,
+            rss_kib: rss.trim_end_matches("kB").trim().parse()?,
+            worker_us: server.figure("busy_us"),
+        })
+    }
 }
 
 /// Runs the bench; the JSON line.
-pub fn run(subscribers: usize, seconds: u64) -> Result<String> {
+pub fn run(options: &Options) -> Result<String> {
     let mut server = Server::start()?;
-    let mut load = Load::start(subscribers, seconds)?;
-    for index in 0..=subscribers {
-        let offer = load.read()?;
-        let answer = server.join(index, offer["offer"].as_str().ok_or("no offer")?)?;
-        load.write(&json!({ "answer": answer }))?;
-    }
-    // The window begins and ends when the child says so.
-    load.read()?;
-    server.collect();
-    let (began, (user, system, _)) = (Instant::now(), usage()?);
-    let counted = load.read()?;
-    let (window, (user_end, system_end, rss)) = (began.elapsed().as_secs_f64(), usage()?);
-    let received = counted["received"].as_f64().ok_or("no count")?;
-    let cpu = user_end - user + system_end - system;
+    let mut load = Load::start()?;
+    let mut marks = HashMap::new();
+    let result = loop {
+        let line = load.read()?;
+        if let Some(phase) = line["phase"].as_str() {
+            marks.insert(phase.to_owned(), Mark::now(&server)?);
+        } else if line["offer"].is_string() {
+            let answer = server.join(&line)?;
+            load.write(&answer)?;
+        } else {
+            break line["result"].clone();
+        }
+    };
     if std::env::var_os("FORWARD_BENCH_FIGURES").is_some() {
         eprintln!("{:#?}", server.engine.counters());
     }
-    let line = json!({
-        "subs_per_room": subscribers,
-        "window_s": window,
-        "out_pps": received / window,
-        "server_us_per_pkt": cpu * 1e6 / received.max(1.0),
-        "server_sys_share_pct": 100.0 * (system_end - system) / cpu.max(1e-9),
-        "server_cpu_cores": cpu / window,
-        "server_rss_full_mib": rss,
-        "loss_pct": counted["loss_pct"],
-        "delay_ms_p50_p95_p99": counted["delay_ms"],
-        "flows": counted["receiving"],
-        "errors": 0,
-    });
+    let line = figures(options, &marks, result)?;
     server.engine.begin_shutdown();
     server.engine.finish_shutdown();
     Ok(line.to_string())
+}
+
+fn figures(options: &Options, marks: &HashMap<String, Mark>, mut result: Value) -> Result<Value> {
+    let mark = |name: &str| marks.get(name).copied().ok_or("a phase is missing");
+    let (empty, begin, end) = (mark("empty")?, mark("begin")?, mark("end")?);
+    let received = result["received"].as_f64().ok_or("no count")?;
+    let window = (end.at - begin.at).as_secs_f64();
+    let participants = options.subscribers as f64;
+    result["packets_per_s"] = (received / window).into();
+    result["cpu_us_per_packet"] = ((end.cpu_s - begin.cpu_s) * 1e6 / received.max(1.0)).into();
+    result["cpu_cores"] = ((end.cpu_s - begin.cpu_s) / window).into();
+    result["rss_mib"] = (end.rss_kib / 1024.0).into();
+    result["kib_per_subscriber"] = ((end.rss_kib - empty.rss_kib) / participants).into();
+    if options.shape == Shape::Idle {
+        result["cpu_ms_per_join"] = ((begin.worker_us - empty.worker_us) as f64 / 1e3 / participants).into();
+    }
+    Ok(result)
 }

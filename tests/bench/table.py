@@ -1,0 +1,27 @@
+"""The table after the JSON lines: each profile against the other servers under the same load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.bench.profiles import ANCHORS, Anchor
+
+_HEAD = ("profile", "server", "us/packet", "times ours", "KiB/subscriber")
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """Markdown; of `joins` the cost is CPU milliseconds a join. Profiles without an anchor are left out."""
+    rows = [_HEAD, tuple("---" for _ in _HEAD)]
+    for line in lines:
+        anchors = ANCHORS.get(line["profile"], ())
+        cost = line.get("process_cpu_ms_per_join" if line["profile"] == "joins" else "cpu_us_per_packet")
+        if anchors and cost:
+            rows.append((line["profile"], "**ours**", f"{cost:.2f}", "1", f"{line.get('kib_per_subscriber', 0):.0f}"))
+            rows += [_row(anchor, cost) for anchor in anchors]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) if len(rows) > 2 else ""
+
+
+def _row(anchor: Anchor, ours: float) -> tuple[str, ...]:
+    cost = anchor.cpu_us_per_packet
+    memory = "" if anchor.kib_per_subscriber is None else f"{anchor.kib_per_subscriber:.0f}"
+    return ("", anchor.server, f"{cost:.1f}", f"{cost / ours:.1f}", memory)
