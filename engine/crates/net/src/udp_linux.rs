@@ -505,15 +505,21 @@ mod tests {
     fn the_kernel_tells_when_a_datagram_came() {
         let (mut a, a_addr) = open("127.0.0.1:0");
         let (mut b, b_addr) = open("127.0.0.1:0");
-        let started = std::time::Instant::now();
-        a.send(&[run(a_addr, b_addr, 0, 4, 4)], b"ping", &mut NetCounters::default());
-        let pause = Duration::from_millis(30);
-        while started.elapsed() < pause {
-            std::thread::sleep(pause.saturating_sub(started.elapsed()));
-        }
-        let mut ages = Vec::new();
-        b.receive(|age, _, _, _| ages.push(age)).unwrap();
-        assert!(ages[0] > Duration::from_millis(15) && ages[0] <= started.elapsed(), "{ages:?}");
+        let mut age_of_one = || {
+            let started = Instant::now();
+            a.send(&[run(a_addr, b_addr, 0, 4, 4)], b"ping", &mut NetCounters::default());
+            let pause = Duration::from_millis(30);
+            while started.elapsed() < pause {
+                std::thread::sleep(pause.saturating_sub(started.elapsed()));
+            }
+            let mut ages = Vec::new();
+            b.receive(|age, _, _, _| ages.push(age)).unwrap();
+            assert!(ages[0] <= started.elapsed(), "{ages:?}");
+            ages[0]
+        };
+        // The kernel begins to stamp some time after the first socket of the machine asks for it; until then it stamps
+        // what is read.
+        assert!((0..50).any(|_| age_of_one() > Duration::from_millis(15)));
     }
 
     #[test]
