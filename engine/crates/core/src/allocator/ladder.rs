@@ -14,7 +14,7 @@ const DEFAULT_AUDIO_BPS: u64 = 40_000;
 const USUAL_BPS: [(u16, u64); 6] =
     [(180, 150_000), (270, 300_000), (360, 500_000), (540, 1_000_000), (720, 1_700_000), (1080, 3_000_000)];
 const LARGE_BPS: u64 = 6_000_000;
-/// Heights taken for unknown ones: the top of a simulcast is mostly 720, each lower one half.
+/// Heights taken while none is known: the top of a simulcast is mostly 720, each lower one half.
 const TOP_HEIGHT: u16 = 720;
 /// Share of the rate up to each temporal layer, for one to four of them.
 const TEMPORAL_SHARES: [[f64; MAX_TEMPORAL]; MAX_TEMPORAL] =
@@ -53,7 +53,7 @@ impl Ladder {
         let count = usize::from(demand.layer_count).clamp(1, MAX_SPATIAL);
         let fitting = fitting_layers(demand, count);
         for (spatial, layer) in demand.layers[..fitting].iter().enumerate() {
-            let bps = rates(layer, assumed_height(layer, spatial, count), factors[spatial]);
+            let bps = rates(layer, assumed_height(demand, spatial, count), factors[spatial]);
             let highest = highest_temporal(layer, demand.max_fps);
             let lowest = if spatial == 0 { 0 } else { highest.saturating_sub(1) };
             for (temporal, &bps) in bps.iter().enumerate().take(highest + 1).skip(lowest) {
@@ -107,13 +107,18 @@ impl Ladder {
 fn fitting_layers(demand: &Demand, count: usize) -> usize {
     let Some(max_height) = demand.max_height else { return count };
     let limit = f64::from(max_height) * HEIGHT_SLACK;
-    let layers = demand.layers[..count].iter().enumerate();
-    let heights = layers.map(|(spatial, layer)| f64::from(assumed_height(layer, spatial, count)));
+    let heights = (0..count).map(|spatial| f64::from(assumed_height(demand, spatial, count)));
     heights.take_while(|height| *height <= limit).count().max(1)
 }
 
-fn assumed_height(layer: &LayerInfo, spatial: usize, count: usize) -> u16 {
-    if layer.height > 0 { layer.height } else { TOP_HEIGHT >> (count - 1 - spatial) }
+/// The height of a layer that was not seen yet follows from the nearest lower one that was: browsers start upper layers
+/// last, and one that were taken for too large would be switched off before it came.
+fn assumed_height(demand: &Demand, spatial: usize, count: usize) -> u16 {
+    let seen = (0..=spatial).rev().find(|&lower| demand.layers[lower].height > 0);
+    match seen {
+        Some(lower) => demand.layers[lower].height.saturating_mul(1 << (spatial - lower)),
+        None => TOP_HEIGHT >> (count - 1 - spatial),
+    }
 }
 
 fn highest_temporal(layer: &LayerInfo, max_fps: Option<u32>) -> usize {

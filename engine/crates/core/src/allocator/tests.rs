@@ -55,6 +55,18 @@ fn all_fits_when_there_is_plenty() {
 }
 
 #[test]
+fn a_layer_that_has_not_come_yet_is_taken_for_twice_the_one_below() {
+    let mut picture = demand(0, Kind::Video, &[layer(90, 90_000), layer(180, 350_000), LayerInfo::default()]);
+    picture.max_height = Some(360);
+    let mut allocator = Allocator::new();
+    let allocation = allocator.allocate(Instant::now(), 3_000_000, &[picture]);
+    assert_eq!(spatials(allocation), [2]);
+    assert_eq!(allocation.desired_bps, 500_000);
+    picture.max_height = Some(180);
+    assert_eq!(fresh(3_000_000, &[picture]), [1]);
+}
+
+#[test]
 fn sound_goes_first_and_pictures_get_their_lowest_layer_before_any_gets_more() {
     let demands = [simulcast(0), simulcast(1), audio(2)];
     assert_eq!(fresh(400_000, &demands), [0, 0, 0]);
