@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 const NTP_TO_UNIX_S: i64 = 2_208_988_800;
 /// An estimate of a remote clock that is this far off was of another clock: begin anew.
 const MAX_STEP_US: i64 = 2_000_000;
-/// How fast an estimate may grow again, per report: 200 parts in a million of a report's second, more than clocks drift.
-const DRIFT_US: i64 = 200;
+/// How fast an estimate may grow again: 200 parts in a million, more than clocks drift.
+const DRIFT_PPM: i64 = 200;
+/// Growth of a longer silence counts no more than this.
+const MAX_ELAPSED_US: i64 = 60_000_000;
 
 /// Maps shard time to Unix and NTP time.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +71,8 @@ pub(crate) fn compact_of(duration: Duration) -> u32 {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RemoteClock {
     offset_us: Option<i64>,
+    /// When the estimate was made.
+    at_us: i64,
 }
 
 impl RemoteClock {
@@ -76,10 +80,13 @@ impl RemoteClock {
     pub(crate) fn local_us(&mut self, remote_us: i64, local_us: i64) -> i64 {
         let sample = local_us.saturating_sub(remote_us);
         let offset = match self.offset_us {
-            Some(offset) if offset.abs_diff(sample) < MAX_STEP_US as u64 => sample.min(offset + DRIFT_US),
+            Some(offset) if offset.abs_diff(sample) < MAX_STEP_US as u64 => {
+                let elapsed_us = local_us.saturating_sub(self.at_us).clamp(0, MAX_ELAPSED_US);
+                sample.min(offset + elapsed_us * DRIFT_PPM / 1_000_000)
+            }
             _ => sample,
         };
-        self.offset_us = Some(offset);
+        (self.offset_us, self.at_us) = (Some(offset), local_us);
         remote_us.saturating_add(offset)
     }
 }
@@ -100,7 +107,7 @@ mod tests {
         let mut clock = RemoteClock::default();
         assert_eq!(clock.local_us(1_000_000, 5_050_000), 5_050_000);
         assert_eq!(clock.local_us(2_000_000, 6_020_000), 6_020_000);
-        assert_eq!(clock.local_us(3_000_000, 7_090_000), 7_020_000 + DRIFT_US);
+        assert_eq!(clock.local_us(3_000_000, 7_090_000), 7_020_000 + 214);
         // Another clock altogether.
         assert_eq!(clock.local_us(900_000_000, 8_000_000), 8_000_000);
     }

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use mrtc_core::command::{Codec, Command, Kind};
+use mrtc_core::command::{Codec, Command, Kind, SourceFrame};
 use mrtc_core::error::Error;
 use mrtc_core::event::Event;
 use mrtc_netem::LinkConfig;
@@ -225,4 +225,39 @@ fn a_relayed_track_ends_with_its_origin_or_its_relay() {
     assert!(net.has_event(1, |e| matches!(e, Event::TrackEnded { track } if track.as_str() == "audio")));
     let export = Command::ExportTrack { relay: "none".into(), track: "audio".into(), handle: 1 };
     assert!(matches!(net.command(1, export), Err(Error::RelayNotFound(_))));
+}
+
+/// A relay that opens long after both began, over a path that jitters: their distance is kept from the start.
+#[test]
+fn sources_keep_their_distance_over_a_relay() {
+    const APART_US: i64 = 250_000;
+    let mut net = Net::new(8);
+    let (a, b) = (net.add_process(1), net.add_process(1));
+    let (delay, jitter) = (SECOND / 25, SECOND / 50);
+    net.relay_link.set_config(LinkConfig { delay, jitter, ..LinkConfig::default() });
+    net.open_relay(a, b, "a-b");
+    // A frame's number is in its second byte.
+    let frame = |n: u64| SourceFrame { pts_us: n * 20_000, is_keyframe: true, data: vec![0xFC, n as u8, 1] };
+    for track in ["first", "second"] {
+        net.command(a, Command::CreateSource { track: track.into(), room: ROOM.into(), codec: Codec::Opus }).unwrap();
+        let frames = (0..250).map(frame).collect();
+        net.command(a, Command::PushFrames { track: track.into(), late_us: 0, frames }).unwrap();
+        net.run(Duration::from_micros(APART_US as u64));
+    }
+    net.run(SECOND);
+    for (handle, track) in [(1, "first"), (2, "second")] {
+        carry(&mut net, a, b, track, handle, Codec::Opus);
+        net.command(b, Command::CreateSink { sink: track.into(), track: track.into() }).unwrap();
+    }
+    net.run(2 * SECOND);
+    // Where each one's number zero lies on the far node's clock.
+    let zeros = |sink: &str| -> Vec<i64> {
+        let frames = net.nodes[b].frames.iter().filter(|f| f.sink.as_str() == sink);
+        frames.map(|f| f.captured_at_us - i64::from(f.data[1]) * 20_000).collect()
+    };
+    let (first, second) = (zeros("first"), zeros("second"));
+    assert!(first.len() > 80 && second.len() > 80);
+    for (first, second) in first.iter().zip(&second) {
+        assert!((second - first - APART_US).abs() < 10_000, "{}", second - first - APART_US);
+    }
 }

@@ -104,11 +104,8 @@ impl Shard {
             track.exports.push(export);
         }
         let info = track.info();
-        let reports = track.layers.iter().map(|l| l.sender_report).collect::<Vec<_>>();
         self.relays[key.index()].exports.insert(handle, track_key);
-        for (layer, map) in reports.into_iter().enumerate().filter_map(|(n, map)| Some((n as u8, map?))) {
-            self.relay_sender_report(export, layer, map);
-        }
+        self.relay_sender_reports(key, handle, track_key);
         self.update_wanted(track_key);
         Ok(Reply::Track(info))
     }
@@ -182,10 +179,30 @@ impl Shard {
         self.push_control(relay, RelayControl::LayersWanted { handle, mask });
     }
 
-    pub(super) fn relay_sender_report(&mut self, export: Export, layer: u8, map: SenderReportMap) {
-        let (rtp_timestamp, ntp_unix_us) = (map.rtp_timestamp, map.unix_us);
-        let report = RelayControl::SenderReport { handle: export.handle, layer, rtp_timestamp, ntp_unix_us };
-        self.push_control(export.relay, report);
+    /// Says all that is known of a track's time.
+    fn relay_sender_reports(&mut self, relay: RelaySlot, handle: u32, track: TrackKey) {
+        let Some(track) = self.tracks.get(track.index()) else { return };
+        let codec = track.codec;
+        let maps: Vec<_> = track.layers.iter().map(|layer| layer.sender_report).collect();
+        for (layer, map) in maps.into_iter().enumerate().filter_map(|(n, map)| Some((n as u8, map?))) {
+            self.relay_sender_report(relay, handle, layer, codec, map);
+        }
+    }
+
+    /// Tells the far side which timestamp belongs to this moment: it knows our clock only by when our words arrive, so
+    /// a mapping of an earlier moment would look like one that was long under way.
+    pub(super) fn relay_sender_report(
+        &mut self,
+        relay: RelaySlot,
+        handle: u32,
+        layer: u8,
+        codec: Codec,
+        map: SenderReportMap,
+    ) {
+        let ntp_unix_us = self.clock.unix_us(self.now);
+        let rtp_timestamp = map.timestamp_at(ntp_unix_us, codec.clock_rate());
+        let report = RelayControl::SenderReport { handle, layer, rtp_timestamp, ntp_unix_us };
+        self.push_control(relay, report);
     }
 
     fn push_control(&mut self, relay: RelaySlot, message: RelayControl) {
@@ -216,11 +233,21 @@ impl Shard {
         let has_pinged = link.control.iter().skip(pings_before).any(|m| matches!(m, RelayControl::Ping { .. }));
         if has_pinged {
             self.repeat_layers_wanted(key);
+            self.repeat_sender_reports(key);
         }
         if !self.relays[key.index()].control.is_empty() {
             self.mark_relay(key);
         }
         self.arm_relay(key);
+    }
+
+    /// A source's time is reported once only, and the far side comes to know our clock better with each.
+    fn repeat_sender_reports(&mut self, key: RelaySlot) {
+        let exports: Vec<_> =
+            self.relays[key.index()].exports.iter().map(|(handle, track)| (*handle, *track)).collect();
+        for (handle, track) in exports {
+            self.relay_sender_reports(key, handle, track);
+        }
     }
 
     /// The last wish counts, and any of them may be lost.

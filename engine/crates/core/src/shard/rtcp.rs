@@ -77,9 +77,9 @@ impl Shard {
         for mirror in &track.mirrors {
             self.messages.push_back((mirror.shard, ShardMessage::SenderReport { key: mirror.key, layer, map }));
         }
-        let exports = track.exports.clone();
+        let (exports, codec) = (track.exports.clone(), track.codec);
         for export in exports {
-            self.relay_sender_report(export, layer, map);
+            self.relay_sender_report(export.relay, export.handle, layer, codec, map);
         }
     }
 
