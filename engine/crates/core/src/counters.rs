@@ -104,4 +104,12 @@ counters! {
     drop_source_frames,
     /// Dropped: frames, because nobody collected a sink's frames.
     drop_sink_frames,
+    /// Dropped: STUN, DTLS and RTCP of a transport, and control messages of a relay, over their queue's bound.
+    drop_control_queue,
+    /// Dropped: packets for a subscriber that has no path or keys yet.
+    drop_not_connected,
+    /// Dropped: packets that waited for budget when their slot's track changed.
+    drop_slot_change,
+    /// Dropped: packets that waited until their track's ring had no place for them any more.
+    drop_evicted,
 }

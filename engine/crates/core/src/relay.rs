@@ -92,6 +92,8 @@ pub(crate) struct RelayLink {
     rtt: Option<Duration>,
     pub(crate) rx_packets: u64,
     pub(crate) tx_packets: u64,
+    /// Control messages over the bound, since they were counted.
+    pub(crate) dropped_control: u64,
 }
 
 impl RelayLink {
@@ -119,6 +121,7 @@ impl RelayLink {
             rtt: None,
             rx_packets: 0,
             tx_packets: 0,
+            dropped_control: 0,
         }
     }
 
@@ -144,6 +147,8 @@ impl RelayLink {
     pub(crate) fn push(&mut self, message: RelayControl) {
         if self.control.len() < MAX_CONTROL {
             self.control.push(message);
+        } else {
+            self.dropped_control += 1;
         }
     }
 

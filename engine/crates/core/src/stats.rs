@@ -53,6 +53,16 @@ pub(crate) struct TransportStats {
     pub(crate) tx_packets: u64,
     /// Bytes sent, RTCP included.
     pub(crate) tx_bytes: u64,
+    /// RTP packets received per second.
+    pub(crate) rx_pps: u64,
+    /// Bits received per second.
+    pub(crate) rx_bps: u64,
+    /// RTP packets sent per second.
+    pub(crate) tx_pps: u64,
+    /// Bits sent per second.
+    pub(crate) tx_bps: u64,
+    /// Bytes of pictures that wait for budget.
+    pub(crate) queued_bytes: u64,
     /// What the client sends.
     pub(crate) streams: Vec<StreamStats>,
     /// What it receives.
@@ -82,6 +92,12 @@ pub(crate) struct StreamStats {
     pub(crate) lost: u64,
     /// Interarrival jitter in milliseconds.
     pub(crate) jitter_ms: f64,
+    /// Packets asked for again.
+    pub(crate) nacks: u64,
+    /// Retransmissions received on a stream of their own.
+    pub(crate) rtx_packets: u64,
+    /// Key frames asked for, by PLI or FIR.
+    pub(crate) keyframe_requests: u64,
 }
 
 /// One slot of a client.
@@ -101,6 +117,10 @@ pub(crate) struct SlotStats {
     pub(crate) current: Option<u8>,
     /// Packets sent, without retransmissions.
     pub(crate) packets: u32,
+    /// Bytes of their payloads.
+    pub(crate) bytes: u32,
+    /// Nothing is sent before a key frame comes.
+    pub(crate) is_waiting: bool,
     /// Packets that the client asked for again.
     pub(crate) nacks: u64,
     /// Packets that were sent again.
@@ -109,6 +129,8 @@ pub(crate) struct SlotStats {
     pub(crate) keyframe_requests: u64,
     /// Share lost on the way, by the client's last report, 0 to 1.
     pub(crate) loss: f64,
+    /// Interarrival jitter in milliseconds, by the same report.
+    pub(crate) jitter_ms: f64,
 }
 
 /// A track of a room.

@@ -175,4 +175,7 @@ fn wrong_commands_are_refused_and_repeated_ones_are_not() {
     assert!(json.contains("\"id\":\"alice\"") && !json.contains("\"id\":\"bob\""));
     let Ok(Reply::Json(json)) = net.command(0, Command::DumpRoom { room: support::ROOM.into() }) else { panic!() };
     assert!(json.contains("\"origin\":\"transport\""));
+    for field in ["rx_pps", "tx_bps", "queued_bytes", "nacks", "keyframe_requests", "jitter_ms", "is_waiting"] {
+        assert!(json.contains(&format!("\"{field}\":")), "{field} is missing in {json}");
+    }
 }

@@ -21,6 +21,8 @@ pub(crate) struct NetCounters {
     pub udp_tx_messages: u64,
     /// Paths on which the kernel refused segmentation offload.
     pub udp_gso_refused: u64,
+    /// Datagrams that the kernel dropped before we read them: the socket's receive buffer was full.
+    pub drop_udp_rx_full: u64,
     /// Datagrams dropped because the socket's buffer stayed full.
     pub drop_udp_tx_full: u64,
     /// Datagrams that the kernel refused for another reason.
@@ -81,7 +83,7 @@ impl DelayHistogram {
 }
 
 impl NetCounters {
-    pub(crate) fn figures(&self) -> [(&'static str, u64); 13] {
+    pub(crate) fn figures(&self) -> [(&'static str, u64); 14] {
         [
             ("loop_turns", self.loop_turns),
             ("busy_us", self.busy_us),
@@ -89,6 +91,7 @@ impl NetCounters {
             ("udp_tx_batches", self.udp_tx_batches),
             ("udp_tx_messages", self.udp_tx_messages),
             ("udp_gso_refused", self.udp_gso_refused),
+            ("drop_udp_rx_full", self.drop_udp_rx_full),
             ("drop_udp_tx_full", self.drop_udp_tx_full),
             ("drop_udp_tx_error", self.drop_udp_tx_error),
             ("tcp_accepted", self.tcp_accepted),

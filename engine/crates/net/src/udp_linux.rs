@@ -178,6 +178,25 @@ impl UdpSocket {
         Ok(count)
     }
 
+    /// Datagrams that the kernel dropped at this socket since it was made; zero where it does not tell.
+    pub(crate) fn kernel_drops(&self) -> u64 {
+        // linux/sock_diag.h: SK_MEMINFO_DROPS is the last of nine words.
+        const DROPS: usize = 8;
+        let mut info = [0_u32; DROPS + 1];
+        let mut len = mem::size_of_val(&info) as libc::socklen_t;
+        // SAFETY: the pointers are to `info` and to its length, which the kernel does not exceed.
+        let result = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                info.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        if result == 0 { u64::from(info[DROPS]) } else { 0 }
+    }
+
     /// Sends all runs, in order.
     pub(crate) fn send(&mut self, runs: &[Run], slab: &[u8], counters: &mut NetCounters) {
         let is_plain =
@@ -520,6 +539,19 @@ mod tests {
         // The kernel begins to stamp some time after the first socket of the machine asks for it; until then it stamps
         // what is read.
         assert!((0..50).any(|_| age_of_one() > Duration::from_millis(15)));
+    }
+
+    #[test]
+    fn what_the_kernel_drops_is_known() {
+        let (mut a, a_addr) = open("127.0.0.1:0");
+        let (b, b_addr) = open("127.0.0.1:0");
+        b.socket.set_recv_buffer_size(4_096).unwrap();
+        let mut counters = NetCounters::default();
+        assert_eq!(b.kernel_drops(), 0);
+        for _ in 0..10 {
+            a.send(&[run(a_addr, b_addr, 0, 10_000, 1_000)], &[7; 10_000], &mut counters);
+        }
+        assert!(b.kernel_drops() > 0);
     }
 
     #[test]

@@ -285,6 +285,7 @@ impl Worker {
             return;
         }
         self.next_publish = now + PUBLISH_INTERVAL;
+        self.counters.drop_udp_rx_full = self.udp.kernel_drops();
         self.counters.busy_us = cpu_time().as_micros() as u64;
         self.set_figures();
     }

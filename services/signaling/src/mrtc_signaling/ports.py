@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
@@ -219,6 +219,10 @@ class MediaNode(Protocol):
         self, transport_id: str, subscriptions: Sequence[media_service_pb2.Subscription]
     ) -> media_service_pb2.SetSubscriptionsResponse:
         """See MediaService."""
+        ...
+
+    async def stats(self, transport_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Figures of these transports in one call, as docs/stats.md describes `Transport`; unknown ones are missing."""
         ...
 
 

@@ -64,6 +64,27 @@ async def test_room_life_cycle(world: World, api: httpx.AsyncClient) -> None:
     assert (await api.get(ROOM)).json()["code"] == "room_not_found"
 
 
+async def test_figures_of_a_room(world: World, api: httpx.AsyncClient) -> None:
+    """Everybody's, by participant; a node that is dead gives none, which is no error."""
+    await world.joined("alice", offer=offer(["video send"]), publications=[camera()])
+    await world.joined("bob")
+    people = {p["identity"]: p for p in (await api.get(f"{ROOM}/stats")).json()["participants"]}
+    assert people["alice"]["transport"]["rx_packets"] == 1
+    assert people["bob"]["transport"] is None
+    assert (await api.get(f"{APP}/rooms/none/stats")).status_code == 404
+
+
+async def test_an_encrypted_room_is_not_recorded(world: World, api: httpx.AsyncClient) -> None:
+    """An empty recording would look like a success."""
+    publication = camera()
+    publication.tracks[0].is_encrypted = True
+    await world.joined("alice", offer=offer(["video send"]), publications=[publication])
+    shown = (await api.get(ROOM)).json()["participants"][0]["publications"][0]["tracks"][0]
+    assert shown["is_encrypted"]
+    refused = await api.post(f"{ROOM}/recordings", json={"mode": "mixed"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "media_encrypted")
+
+
 async def test_remove_and_mute(world: World, api: httpx.AsyncClient) -> None:
     """An admin mutes a track, which its owner sees too, and removes a participant."""
     alice = await world.joined("alice", offer=offer(["video send"]), publications=[camera()])

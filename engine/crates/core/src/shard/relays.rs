@@ -334,7 +334,10 @@ impl Shard {
             self.counters.drop_relay += 1;
             return;
         };
-        let Some(track) = self.tracks.get(track_key.index()) else { return };
+        let Some(track) = self.tracks.get(track_key.index()) else {
+            self.counters.drop_relay += 1;
+            return;
+        };
         let low = u64::from(media.seq);
         let seq = ExtSeq(layer.highest.map_or(1 << 32 | low, |highest| nearest(highest.0, low, 32)));
         let arrival = layer.register.on_packet(seq, media.rtp_timestamp, now);
@@ -429,6 +432,7 @@ impl Shard {
 
 impl RelayLink {
     fn send_control(&mut self, dest: Dest, counters: &mut Counters, out: &mut impl Outbox) {
+        counters.drop_control_queue += std::mem::take(&mut self.dropped_control);
         for control in self.control.drain(..) {
             let message = control.message();
             let buf = out.reserve(message.encoded_len() + OVERHEAD);
@@ -446,6 +450,7 @@ impl RelayLink {
         let mut media: Vec<Media<'_>> = Vec::new();
         for resend in self.resends.drain(..) {
             let packet = tracks.get(resend.track.index()).and_then(|t| t.packet(resend.layer, resend.seq));
+            counters.drop_retransmission += u64::from(packet.is_none());
             media.extend(packet.map(|packet| media_of(packet, resend.handle, true)));
         }
         for (handle, key, mask) in self.due.drain(..) {

@@ -46,6 +46,7 @@ impl Shard {
     fn transport_stats(&self, transport: &Transport) -> TransportStats {
         let path = transport.handshake.path();
         let bandwidth = &transport.tx.bandwidth;
+        let rates = transport.rates.per_second();
         TransportStats {
             id: transport.id.to_string(),
             room: transport.room.to_string(),
@@ -61,6 +62,11 @@ impl Shard {
             rx_bytes: transport.rx.bytes,
             tx_packets: transport.tx.packets,
             tx_bytes: transport.tx.bytes,
+            rx_pps: rates.rx_packets,
+            rx_bps: rates.rx_bytes * 8,
+            tx_pps: rates.tx_packets,
+            tx_bps: rates.tx_bytes * 8,
+            queued_bytes: transport.tx.queued_bytes() as u64,
             streams: transport.rx.streams.list.iter().map(|s| self.stream_stats(transport, s)).collect(),
             slots: transport.tx.slots.iter().map(|s| self.slot_stats(s)).collect(),
         }
@@ -79,11 +85,15 @@ impl Shard {
             recovered: stream.register.recovered(),
             lost: stream.register.given_up(),
             jitter_ms: stream.register.jitter().as_secs_f64() * 1e3,
+            nacks: stream.nacks,
+            rtx_packets: stream.rtx_packets,
+            keyframe_requests: stream.keyframe_requests,
         }
     }
 
     fn slot_stats(&self, slot: &Slot) -> SlotStats {
         let carried = slot.carried.as_ref();
+        let clock_rate = carried.map_or(90_000.0, |c| f64::from(c.format.clock_rate));
         SlotStats {
             mid: slot.mid.to_string(),
             ssrc: slot.source.ssrc.0,
@@ -95,10 +105,13 @@ impl Shard {
             }),
             current: slot.forwarder.current(),
             packets: slot.figures.packets,
+            bytes: slot.figures.octets,
+            is_waiting: slot.forwarder.wants_keyframe().is_some(),
             nacks: slot.figures.nacks,
             retransmissions: slot.figures.retransmissions,
             keyframe_requests: slot.figures.keyframe_requests,
             loss: f64::from(slot.figures.fraction_lost) / 256.0,
+            jitter_ms: f64::from(slot.figures.jitter) * 1e3 / clock_rate,
         }
     }
 

@@ -1,5 +1,6 @@
 //! One WebRTC leg of a participant: handshake, what the client sends, what it is sent.
 
+mod rates;
 pub(crate) mod reports;
 mod rx;
 mod seal;
@@ -23,6 +24,7 @@ use crate::slot::Slot;
 use crate::ssrcs::Ssrcs;
 use crate::timers::Alarm;
 
+pub(crate) use rates::{Counts, Rates};
 pub(crate) use rx::TransportRx;
 pub(crate) use tx::{FlushContext, Outgoing, TransportTx, send_datagram};
 
@@ -62,6 +64,7 @@ pub(crate) struct Transport {
     pub(crate) created_at: Instant,
     /// Where its client connects from, while it counts as half open.
     pub(crate) half_open: Option<IpAddr>,
+    pub(crate) rates: Rates,
     report_at: Instant,
     nack_at: Instant,
     consent_at: Instant,
@@ -109,6 +112,7 @@ impl Transport {
             is_dirty: false,
             created_at: now,
             half_open: None,
+            rates: Rates::new(now),
             report_at: now + REPORT_INTERVAL,
             nack_at: now,
             consent_at: now + CONSENT_INTERVAL,
@@ -205,8 +209,18 @@ impl Transport {
         let is_due = now >= self.report_at;
         if is_due {
             self.report_at = now + REPORT_INTERVAL;
+            self.rates.measure(now, self.counts());
         }
         is_due
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            rx_packets: self.rx.packets,
+            rx_bytes: self.rx.bytes,
+            tx_packets: self.tx.packets,
+            tx_bytes: self.tx.bytes,
+        }
     }
 
     /// Does what time alone brings: handshake, consent, NACKs, feedback.

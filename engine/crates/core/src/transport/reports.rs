@@ -109,6 +109,7 @@ impl Transport {
             }
             seqs.clear();
             seqs.extend(stream.register.poll_nacks(now, rtt));
+            stream.nacks += seqs.len() as u64;
             write_nack(&mut compound, self.local_ssrc, stream.ssrc, seqs.iter().copied());
         }
         if !compound.is_empty() {
@@ -123,6 +124,7 @@ impl Transport {
         let mut compound = self.begin_feedback();
         let sender = self.local_ssrc;
         let Some(stream) = self.rx.streams.list.get_mut(stream) else { return false };
+        stream.keyframe_requests += 1;
         if stream.format().is_none_or(|f| f.has_pli) {
             write_pli(&mut compound, sender, stream.ssrc);
         } else {

@@ -33,6 +33,8 @@ pub(crate) struct StreamRx {
     /// Compact NTP time of the last sender report, and when it came.
     pub(crate) last_report: Option<(u32, Instant)>,
     pub(crate) rtx_packets: u64,
+    pub(crate) nacks: u64,
+    pub(crate) keyframe_requests: u64,
     pub(crate) bytes: u64,
     /// The next packet begins a sequence that has no relation to what came before.
     pub(crate) is_restarting: bool,
@@ -82,6 +84,8 @@ impl StreamRx {
             track: None,
             last_report: None,
             rtx_packets: 0,
+            nacks: 0,
+            keyframe_requests: 0,
             bytes: 0,
             is_restarting: false,
             highest: ExtSeq(0),

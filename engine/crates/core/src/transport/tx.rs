@@ -19,7 +19,7 @@ use crate::outbox::Outbox;
 use crate::repair::Copies;
 use crate::rtp_rewriter::{Patch, Rewritten};
 use crate::runs::{Segment, is_paddable, plan_run};
-use crate::send_history::{Refusal, SendRecord};
+use crate::send_history::SendRecord;
 use crate::slot::Slot;
 use crate::slot_exts::SlotExtValues;
 use crate::track::Track;
@@ -97,6 +97,15 @@ pub(crate) struct TransportTx {
     transport_cc: u16,
     pub(crate) bytes: u64,
     pub(crate) packets: u64,
+    /// What was dropped since the last flush, where nobody counts.
+    dropped: Dropped,
+}
+
+/// Drops between two flushes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dropped {
+    control: u64,
+    slot_change: u64,
 }
 
 impl TransportTx {
@@ -117,6 +126,7 @@ impl TransportTx {
             transport_cc: 0,
             bytes: 0,
             packets: 0,
+            dropped: Dropped::default(),
         }
     }
 
@@ -133,6 +143,8 @@ impl TransportTx {
     pub(crate) fn push_control(&mut self, dest: Dest, bytes: Vec<u8>) {
         if self.control.len() < MAX_CONTROL {
             self.control.push_back((dest, bytes));
+        } else {
+            self.dropped.control += 1;
         }
     }
 
@@ -143,9 +155,12 @@ impl TransportTx {
 
     /// Seals and queues a compound RTCP packet.
     pub(crate) fn push_rtcp(&mut self, mut plain: Vec<u8>) {
-        let Some(srtp) = &mut self.srtp else { return };
-        if self.rtcp.len() < MAX_RTCP && srtp.seal_rtcp(&mut plain).is_ok() {
+        let has_room = self.rtcp.len() < MAX_RTCP;
+        let is_sealed = self.srtp.as_mut().is_some_and(|srtp| has_room && srtp.seal_rtcp(&mut plain).is_ok());
+        if is_sealed {
             self.rtcp.push(plain);
+        } else {
+            self.dropped.control += 1;
         }
     }
 
@@ -160,6 +175,11 @@ impl TransportTx {
         [media, self.bandwidth.next_probe_at(now), self.copies.next_at()].into_iter().flatten().min()
     }
 
+    /// Bytes of pictures that wait for budget.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
     pub(crate) fn slot_of(&self, ssrc: Ssrc) -> Option<usize> {
         self.slots.iter().position(|s| s.is_of(ssrc))
     }
@@ -169,7 +189,9 @@ impl TransportTx {
         let slot = slot as u16;
         self.resends.retain(|o| o.slot != slot);
         self.copies.retain(|o| o.slot != slot);
+        let before = self.queue.len();
         self.queue.retain(|o| o.slot != slot);
+        self.dropped.slot_change += (before - self.queue.len()) as u64;
         self.queue_bytes = self.queue.iter().map(|o| usize::from(o.size)).sum();
     }
 
@@ -204,7 +226,7 @@ impl TransportTx {
                     let doubled = self.copies.add(now, copies, record.size, &mut self.resend_credit, outgoing);
                     counters.tx_doubled_retransmissions += doubled;
                 }
-                Err(Refusal::TooSoon) => {}
+                // Too old, asked for a moment ago, or over what may be owed.
                 _ => counters.drop_retransmission += 1,
             }
         }
@@ -215,10 +237,11 @@ impl TransportTx {
         for (dest, datagram) in self.control.drain(..) {
             send_datagram(dest, &datagram, cx.counters, out);
         }
-        let (Some(path), Some(srtp)) = (path, self.srtp.take()) else {
-            self.due.clear();
-            return;
-        };
+        let dropped = std::mem::take(&mut self.dropped);
+        cx.counters.drop_control_queue += dropped.control;
+        cx.counters.drop_slot_change += dropped.slot_change;
+        let (Some(path), true) = (path, self.is_ready()) else { return self.drop_due(cx) };
+        let Some(srtp) = self.srtp.take() else { return };
         for datagram in self.rtcp.drain(..) {
             self.bytes += datagram.len() as u64;
             send_datagram(path, &datagram, cx.counters, out);
@@ -233,6 +256,15 @@ impl TransportTx {
         self.send_ready(path, &srtp, cx, out);
         self.send_padding(path, &srtp, cx, out);
         self.srtp = Some(srtp);
+    }
+
+    /// The client cannot be reached yet: what is due now will be too old when it can.
+    fn drop_due(&mut self, cx: &mut FlushContext<'_>) {
+        for slot in self.due.drain(..) {
+            let carried = self.slots.get(usize::from(slot)).and_then(|s| s.carried.as_ref());
+            let track = carried.and_then(|c| cx.tracks.get(c.track.index()));
+            cx.counters.drop_not_connected += track.map_or(0, |t| t.pending.len() as u64);
+        }
     }
 
     /// Lets each due slot's forwarder choose and number its packets.
@@ -383,7 +415,10 @@ impl TransportTx {
         cx: &mut FlushContext<'_>,
     ) -> usize {
         let track = cx.tracks.get(out.track.index());
-        let Some(packet) = track.and_then(|t| t.packet(out.layer, out.source_seq)) else { return 0 };
+        let Some(packet) = track.and_then(|t| t.packet(out.layer, out.source_seq)) else {
+            cx.counters.drop_evicted += 1;
+            return 0;
+        };
         let slot = &mut self.slots[usize::from(out.slot)];
         let Some(format) = slot.carried.as_ref().map(|c| c.format) else { return 0 };
         let rtx = if out.class == Class::Media { None } else { slot.rtx() };

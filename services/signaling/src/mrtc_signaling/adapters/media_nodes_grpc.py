@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from mrtc.common.v1 import common_pb2
 from mrtc.media.v1 import media_service_pb2, media_service_pb2_grpc
@@ -85,6 +86,12 @@ class GrpcMediaNode:
         """See the port."""
         request = media_service_pb2.SetSubscriptionsRequest(transport_id=transport_id, subscriptions=subscriptions)
         return cast(media_service_pb2.SetSubscriptionsResponse, await call(self._stub.SetSubscriptions, request))
+
+    async def stats(self, transport_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """See the port."""
+        request = media_service_pb2.GetStatsRequest(transport_ids=transport_ids)
+        found: list[dict[str, Any]] = json.loads((await call(self._stub.GetStats, request)).json).get("transports", [])
+        return found
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
@@ -19,6 +19,7 @@ from mrtc_common.errors import (
     BadRequestError,
     FailedPreconditionError,
     MediaEncryptedError,
+    MrtcError,
     NotFoundError,
     ParticipantNotFoundError,
     PublicationNotFoundError,
@@ -131,6 +132,27 @@ class Rooms:
             track.is_muted = is_muted
         await self._ctx.rooms.put_publication(subjects.room_key(app_id, room), changed)
         return changed.publication
+
+    async def stats(self, app_id: str, room: str) -> list[tuple[state_pb2.ParticipantRecord, dict[str, Any] | None]]:
+        """Everybody's figures (docs/stats.md), one call to each node; None without media, or if the node is silent.
+
+        Raises RoomNotFoundError.
+        """
+        view = await self.view(app_id, room)
+        by_node: dict[str, list[str]] = {}
+        for record in view.participants.values():
+            if record.transport_id:
+                by_node.setdefault(record.node_id, []).append(record.transport_id)
+        answers = await asyncio.gather(*(self._stats_of(node_id, ids) for node_id, ids in by_node.items()))
+        found = {transport["id"]: transport for answer in answers for transport in answer}
+        return [(record, found.get(record.transport_id)) for record in view.participants.values()]
+
+    async def _stats_of(self, node_id: str, transport_ids: Sequence[str]) -> list[dict[str, Any]]:
+        try:
+            return await (await self._ctx.nodes.node(node_id)).stats(transport_ids)
+        except MrtcError as error:
+            _log.info("a node gave no figures", node=node_id, error=error.message)
+            return []
 
     async def send_message(self, app_id: str, room: str, payload: bytes, topic: str, to: list[str]) -> int:
         """Sends a text message in the name of the app. Raises TooLargeError, RoomNotFoundError."""

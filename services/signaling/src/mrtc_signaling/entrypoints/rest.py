@@ -101,6 +101,12 @@ def _add_rooms(router: APIRouter, rooms: Rooms, for_app: Any, for_room: Any) -> 
             participants=[m.Participant.of(r, view.publications_of(i)) for i, r in view.participants.items()]
         )
 
+    @router.get("/rooms/{room}/stats", tags=["rooms"])
+    async def get_stats(app: Id, room: RoomName, access: Access = for_room) -> m.RoomStats:
+        """What everybody in the room sends and receives, as docs/stats.md describes it."""
+        found = await rooms.stats(app, room)
+        return m.RoomStats(participants=[m.ParticipantStats.of(record, stats) for record, stats in found])
+
     @router.delete("/rooms/{room}/participants/{participant}", status_code=204, tags=["participants"])
     async def remove_participant(app: Id, room: RoomName, participant: Id, access: Access = for_room) -> Response:
         """Takes a participant out, named by its id or identity."""

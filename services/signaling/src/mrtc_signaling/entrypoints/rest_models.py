@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from mrtc.common.v1 import common_pb2
@@ -138,6 +138,28 @@ class Participant(BaseModel):
             node_id=record.node_id,
             publications=[Publication.of(p.publication) for p in publications],
         )
+
+
+class ParticipantStats(BaseModel):
+    """Figures of a participant's media."""
+
+    id: str
+    identity: str
+    node_id: str
+    # `Transport` of docs/stats.md; null without media, or if its node does not answer.
+    transport: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, record: state_pb2.ParticipantRecord, transport: dict[str, Any] | None) -> ParticipantStats:
+        """From the record and what its node told."""
+        about = record.participant
+        return cls(id=about.id, identity=about.identity, node_id=record.node_id, transport=transport)
+
+
+class RoomStats(BaseModel):
+    """Figures of a room."""
+
+    participants: list[ParticipantStats]
 
 
 class ParticipantList(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -156,6 +157,10 @@ class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
             raise PublicationNotFoundError
         transport.muted[request.track_id] = request.is_muted
         return pb.MuteTrackResponse()
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:  # noqa: D102
+        known = [{"id": name, "rx_packets": 1} for name in request.transport_ids if name in self.transports]
+        return pb.GetStatsResponse(json=json.dumps({"transports": known}))
 
     async def SetSubscriptions(  # noqa: D102
         self, request: pb.SetSubscriptionsRequest, context: Any
