@@ -182,6 +182,34 @@ class AsyncEngine:
         """Ends a transport, its tracks and subscriptions."""
         await self._run(self._engine.close_transport(transport=transport))
 
+    async def set_data_access(self, *, transport: str, identity: str, can_publish: bool) -> None:
+        """Says who a transport's client is on data channels; before, nothing is taken of it or sent to it on them."""
+        await self._run(self._engine.set_data_access(transport=transport, identity=identity, can_publish=can_publish))
+
+    async def send_data(
+        self,
+        *,
+        room: str,
+        sender: str,
+        topic: str,
+        payload: bytes,
+        is_reliable: bool = True,
+        is_text: bool = False,
+        to: list[str] | None = None,
+    ) -> None:
+        """Sends a message into a room on data channels, as if a participant of this node had sent it."""
+        await self._run(
+            self._engine.send_data(
+                room=room,
+                sender=sender,
+                topic=topic,
+                payload=payload,
+                is_reliable=is_reliable,
+                is_text=is_text,
+                to=to or [],
+            )
+        )
+
     async def publish_track(self, *, track: str, transport: str, mid: str) -> Reply.Track:
         """Makes a track of an inbound line."""
         reply = await self._run(self._engine.publish_track(track=track, transport=transport, mid=mid))

@@ -35,6 +35,7 @@ class FakeEngine:
         self.muted: dict[str, bool] = {}
         self.subscribed: dict[str, list[dict[str, Any]]] = {}
         self.calls: list[str] = []
+        self.data_access: dict[str, tuple[str, bool]] = {}
         self._events: asyncio.Queue[Any] = asyncio.Queue()
 
     @property
@@ -61,6 +62,10 @@ class FakeEngine:
             raise EngineError("bad_offer", "line 1: no")
         self.transports[transport] = room
         return SimpleNamespace(answer=f"answer to {offer}", lines=self._lines())
+
+    async def set_data_access(self, *, transport: str, identity: str, can_publish: bool) -> None:
+        self.calls.append("set_data_access")
+        self.data_access[transport] = (identity, can_publish)
 
     async def negotiate(self, *, transport: str, offer: str) -> Any:
         self.calls.append("negotiate")

@@ -29,6 +29,8 @@ pub(crate) struct Bandwidth {
     allocator: Allocator,
     allocate_at: Instant,
     has_feedback: bool,
+    /// What data channels used lately; media has so much less.
+    data_bps: u64,
 }
 
 impl Bandwidth {
@@ -41,6 +43,7 @@ impl Bandwidth {
             allocator: Allocator::new(),
             allocate_at: now,
             has_feedback: false,
+            data_bps: 0,
         }
     }
 
@@ -64,6 +67,17 @@ impl Bandwidth {
 
     pub(crate) fn estimate_bps(&self) -> u64 {
         self.bwe.estimate_bps()
+    }
+
+    /// The estimate, and what media leaves of it.
+    pub(crate) fn left_over(&self) -> (u64, u64) {
+        let estimate = self.bwe.estimate_bps();
+        (estimate, estimate.saturating_sub(self.allocator.allocation().allocated_bps))
+    }
+
+    /// Tells what data channels use.
+    pub(crate) fn set_data_bps(&mut self, bps: u64) {
+        self.data_bps = bps;
     }
 
     pub(crate) fn media_budget(&mut self, now: Instant) -> usize {
@@ -141,7 +155,9 @@ impl Bandwidth {
     pub(crate) fn allocate(&mut self, now: Instant, demands: &[Demand]) -> &Allocation {
         self.allocate_at = now + ALLOCATE_INTERVAL;
         self.follow(now);
-        let allocation = self.allocator.allocate(now, self.bwe.estimate_bps(), demands);
+        // Data never has more than media leaves, but for its least share: at most that is taken from media.
+        let data_bps = self.data_bps.min(self.bwe.estimate_bps() / 8);
+        let allocation = self.allocator.allocate(now, self.bwe.estimate_bps() - data_bps, demands);
         // The allocator goes up only with a margin, so an estimate that just covers the demand is not enough.
         let is_met = allocation.allocated_bps >= allocation.desired_bps;
         let margin = if is_met { 0 } else { allocation.desired_bps * UP_MARGIN_PERCENT / 100 };

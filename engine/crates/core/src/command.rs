@@ -83,6 +83,33 @@ pub enum Command {
         /// Which.
         transport: TransportId,
     },
+    /// Says who a transport's client is on data channels. Until then nothing is taken of it and nothing sent to it on them.
+    /// Replies `Done`.
+    SetDataAccess {
+        /// Which.
+        transport: TransportId,
+        /// Stamped on what it sends; what is sent to this identity reaches it.
+        identity: String,
+        /// False: it only receives.
+        can_publish: bool,
+    },
+    /// Sends a message into a room on data channels, as if a participant had sent it. Replies `Done`.
+    SendData {
+        /// Which.
+        room: RoomId,
+        /// Stamped on it.
+        sender: String,
+        /// Its topic.
+        topic: String,
+        /// False: unordered, sent once.
+        is_reliable: bool,
+        /// It is UTF-8 text.
+        is_text: bool,
+        /// Identities it is for; empty: everybody but the sender.
+        to: Vec<String>,
+        /// The message itself.
+        payload: Vec<u8>,
+    },
     /// Makes a track of an inbound m-line. Replies `Track`.
     PublishTrack {
         /// Chosen by the caller.

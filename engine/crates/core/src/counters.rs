@@ -60,6 +60,14 @@ counters! {
     sink_frames,
     /// Key-frame requests sent upstream.
     tx_keyframe_requests,
+    /// Data messages taken of clients.
+    rx_data_messages,
+    /// Data messages queued for clients, each receiver counted.
+    tx_data_messages,
+    /// Data messages given to other workers.
+    tx_shard_data,
+    /// SCTP associations that ended before their transport.
+    data_links_lost,
     /// Dropped: first byte of no protocol we speak, or too short.
     drop_unknown_datagram,
     /// Dropped: STUN for no transport of ours.
@@ -112,4 +120,16 @@ counters! {
     drop_slot_change,
     /// Dropped: packets that waited until their track's ring had no place for them any more.
     drop_evicted,
+    /// Dropped: data messages over a sender's rate, on channels that may lose.
+    drop_data_rate,
+    /// Dropped: data messages that a receiver took too slowly.
+    drop_data_slow,
+    /// Dropped: data messages longer than the limit, or than their receiver takes.
+    drop_data_too_large,
+    /// Dropped: data messages of senders without the grant.
+    drop_data_forbidden,
+    /// Dropped: data messages and channels that break the protocol (no open, bad topic, bad head).
+    drop_data_malformed,
+    /// Dropped: channels, or messages that would need one, over the limit of channels.
+    drop_data_channels,
 }

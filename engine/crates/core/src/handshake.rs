@@ -102,6 +102,8 @@ pub enum HandshakeOutput {
     PathSelected(Dest),
     /// The handshake failed for good.
     Failed(HandshakeError),
+    /// The client sent this within DTLS.
+    Data(Vec<u8>),
     /// The client closed DTLS.
     PeerClosed,
 }
@@ -114,6 +116,7 @@ impl fmt::Debug for HandshakeOutput {
             Self::Connected => f.write_str("Connected"),
             Self::PathSelected(path) => write!(f, "PathSelected({path:?})"),
             Self::Failed(error) => write!(f, "Failed({error})"),
+            Self::Data(bytes) => write!(f, "Data({} bytes)", bytes.len()),
             Self::PeerClosed => f.write_str("PeerClosed"),
         }
     }
@@ -233,6 +236,16 @@ impl Handshake {
         self.is_connected
     }
 
+    /// Seals data for the client within DTLS; each datagram goes to `send`.
+    pub fn seal_data(&mut self, data: &[u8], send: impl FnMut(&[u8])) {
+        self.dtls.seal(data, send);
+    }
+
+    /// True if this side opened DTLS.
+    pub fn is_dtls_client(&self) -> bool {
+        self.dtls.is_client()
+    }
+
     /// Queues a DTLS close_notify, so that the client learns at once.
     pub fn close(&mut self, now: Instant) {
         if !self.is_closed {
@@ -287,6 +300,7 @@ impl Handshake {
                     self.outputs.push_back(HandshakeOutput::Connected);
                     self.is_connected = true;
                 }
+                DtlsEvent::Data(data) => self.outputs.push_back(HandshakeOutput::Data(data)),
                 DtlsEvent::Failed(error) => self.outputs.push_back(HandshakeOutput::Failed(error)),
                 DtlsEvent::PeerClosed => self.outputs.push_back(HandshakeOutput::PeerClosed),
             }

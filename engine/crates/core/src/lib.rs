@@ -10,6 +10,7 @@ pub mod bwe;
 pub mod command;
 pub mod config;
 pub mod counters;
+pub mod data;
 pub mod directory;
 pub mod endpoint;
 pub mod error;

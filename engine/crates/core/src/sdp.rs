@@ -57,6 +57,8 @@ pub enum LineUse {
     Inbound,
     /// The client receives on it (`recvonly`).
     Slot,
+    /// Data channels: SCTP over the transport's DTLS (RFC 8841).
+    Data,
     /// `inactive`, or taken out of use by port 0 in the offer; may come back in a later offer.
     Idle,
     /// We do not take it (another kind of media, no common codec, not bundled). Port 0 in the answer.
@@ -99,6 +101,8 @@ pub struct NegotiatedLine {
     pub sources: Vec<LineSource>,
     /// Slot: what we send with. Stays the same for the life of the line.
     pub tx: Option<SlotSource>,
+    /// Data: the longest message that the client takes, `u32::MAX` if it says that it takes any.
+    pub max_message_size: u32,
     /// `a=rtcp-rsize`: reduced-size RTCP is understood.
     pub is_rtcp_reduced: bool,
     pub(crate) echo: answer::Echo,
@@ -183,6 +187,11 @@ pub struct SlotSource {
 }
 
 impl Negotiated {
+    /// The line of data channels, if there is one.
+    pub fn data_line(&self) -> Option<&NegotiatedLine> {
+        self.lines.iter().find(|l| l.usage == LineUse::Data)
+    }
+
     /// The line of a mid.
     pub fn line(&self, mid: &str) -> Option<&NegotiatedLine> {
         self.lines.iter().find(|l| l.mid.as_str() == mid)

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::command::Codec;
-use crate::id::{ShardIndex, TrackId};
+use crate::data::DataMessage;
+use crate::id::{RoomId, ShardIndex, TrackId};
 use crate::packet::{Packet, SenderReportMap};
 
 /// Names a mirror. Chosen by the shard that mirrors, never used again by it.
@@ -60,6 +61,15 @@ pub enum ShardMessage {
         key: MirrorKey,
         /// The codec.
         codec: Codec,
+    },
+    /// A data message of a participant of the sending shard (or of a relay there).
+    Data(Arc<DataMessage>),
+    /// The sending shard has (or no longer has) somebody who receives the room's data.
+    DataRoom {
+        /// Which.
+        room: RoomId,
+        /// Whether it has.
+        has_members: bool,
     },
     /// From the origin: the track ended, or never was.
     TrackEnded {

@@ -106,8 +106,11 @@ impl Router {
             },
             Command::Negotiate { transport, .. }
             | Command::CloseTransport { transport }
+            | Command::SetDataAccess { transport, .. }
             | Command::PublishTrack { transport, .. }
             | Command::SetSubscriptions { transport, .. } => self.transport_worker(transport),
+            // To the worker of the room's newest transport, which most likely has the others too.
+            Command::SendData { room, .. } => self.rooms.get(room).map_or(0, |place| place.worker),
             Command::UnpublishTrack { track }
             | Command::SetTrackMuted { track, .. }
             | Command::PushFrames { track, .. } => self.track_worker(track),

@@ -11,6 +11,8 @@ use crate::eventfd_linux::EventFd;
 
 /// Messages that wait for one worker. A message of packets holds what one flush gave for that worker.
 const INBOX: usize = 4_096;
+/// What may wait beside a full inbox before data messages are dropped too.
+const MAX_WAITING: usize = 1_024;
 
 /// What another worker sees of a worker.
 #[derive(Clone, Debug)]
@@ -28,7 +30,8 @@ pub(crate) fn inbox(wake: Arc<EventFd>) -> (Peer, Receiver<(ShardIndex, ShardMes
 /// The sending side of one worker.
 ///
 /// When an inbox is full packets are dropped and counted, as a network would; everything else waits here in order. That is
-/// bounded too, since it is in proportion to the tracks and subscriptions that exist.
+/// bounded too, since it is in proportion to the tracks and subscriptions that exist; data messages, which are not, wait only
+/// while few do.
 #[derive(Debug)]
 pub(crate) struct ShardLink {
     own: ShardIndex,
@@ -51,7 +54,11 @@ impl ShardLink {
             return 1;
         }
         self.retry(at);
-        let is_media = matches!(message, ShardMessage::Packets(_));
+        let is_media = match message {
+            ShardMessage::Packets(_) => true,
+            ShardMessage::Data(_) => self.waiting[at].len() >= MAX_WAITING,
+            _ => false,
+        };
         if !self.waiting[at].is_empty() {
             return self.keep_or_drop(at, message, is_media);
         }

@@ -109,6 +109,27 @@ impl Engine {
         self.submit(Command::CloseTransport { transport: transport.into() })
     }
 
+    #[pyo3(signature = (*, transport, identity, can_publish))]
+    fn set_data_access(&self, transport: String, identity: String, can_publish: bool) -> PyResult<u64> {
+        self.submit(Command::SetDataAccess { transport: transport.into(), identity, can_publish })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (*, room, sender, topic, payload, is_reliable=true, is_text=false, to=vec![]))]
+    fn send_data(
+        &self,
+        room: String,
+        sender: String,
+        topic: String,
+        payload: &[u8],
+        is_reliable: bool,
+        is_text: bool,
+        to: Vec<String>,
+    ) -> PyResult<u64> {
+        let (room, payload) = (room.into(), payload.to_vec());
+        self.submit(Command::SendData { room, sender, topic, is_reliable, is_text, to, payload })
+    }
+
     #[pyo3(signature = (*, track, transport, mid))]
     fn publish_track(&self, track: String, transport: String, mid: String) -> PyResult<u64> {
         self.submit(Command::PublishTrack { track: track.into(), transport: transport.into(), mid })

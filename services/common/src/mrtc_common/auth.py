@@ -29,6 +29,7 @@ class TokenGrants:
     publish: bool = True
     subscribe: bool = True
     message: bool = True
+    can_publish_data: bool = True
     admin: bool = False
 
 

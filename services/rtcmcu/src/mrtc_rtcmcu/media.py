@@ -90,6 +90,7 @@ class Media:
             if digest != state.offer_hash:
                 with engine_errors():
                     state.answer = await self._engine.negotiate(transport=state.transport_id, offer=request.offer)
+                    await self._allow_data(state, request.offer)
                 state.offer_hash = digest
             return pb.NegotiateTransportResponse(answer=state.answer.answer, lines=lines_to_proto(state.answer.lines))
 
@@ -108,6 +109,7 @@ class Media:
         if len(self.transports) >= self._settings.max_transports:
             raise NoCapacityError("this node is full", retry_after_ms=_RETRY_AFTER_MS)
         state = TransportState(request.transport_id, request.room_key, request.participant_id)
+        state.identity, state.can_publish_data = request.identity, request.can_publish_data
         # Known before the engine's first event about it can come.
         self.transports.add(state)
         try:
@@ -118,6 +120,7 @@ class Media:
                     offer=request.offer,
                     max_egress_bps=request.max_egress_bps,
                 )
+                await self._allow_data(state, request.offer)
         except LimitExceededError as error:
             self.transports.remove(request.transport_id, "refused")
             raise NoCapacityError(error.message, retry_after_ms=_RETRY_AFTER_MS) from error
@@ -126,6 +129,13 @@ class Media:
             raise
         state.offer_hash = offer_hash(request.offer)
         return state
+
+    async def _allow_data(self, state: TransportState, offer: str) -> None:
+        """Opens the data channels of an offer that has some; a client without them costs no command."""
+        if state.identity and "m=application" in offer:
+            await self._engine.set_data_access(
+                transport=state.transport_id, identity=state.identity, can_publish=state.can_publish_data
+            )
 
     def _closed(self, state: TransportState, reason: str) -> None:
         self._figures.transports_closed.labels(reason).inc()

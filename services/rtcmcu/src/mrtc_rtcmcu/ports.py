@@ -28,6 +28,10 @@ class Engine(RelayEngine, Protocol):
         """Ends a transport."""
         ...
 
+    async def set_data_access(self, *, transport: str, identity: str, can_publish: bool) -> Any:
+        """Says who a transport's client is on data channels."""
+        ...
+
     async def publish_track(self, *, track: str, transport: str, mid: str) -> Any:
         """Returns kind, codec, rids."""
         ...

@@ -1,4 +1,4 @@
-//! One DTLS association, driven until it gives SRTP keys, and its end.
+//! One DTLS association: driven until it gives SRTP keys, then carrying data (SCTP), and its end.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -12,12 +12,17 @@ use super::certificate::{Certificate, Fingerprint, provider};
 
 /// Records are kept below this, so that a handshake passes every path without IP fragments.
 const MTU: usize = 1200;
-/// Larger than any record that the state machine yields (2^14 and overhead).
-const BUFFER: usize = 18_000;
+/// Larger than any record below the MTU; the state machine says so if a peer's is larger.
+const BUFFER: usize = 2_048;
 
 pub(super) enum DtlsEvent {
     Packet(Vec<u8>),
-    Connected { profile: SrtpProfile, material: Vec<u8> },
+    Connected {
+        profile: SrtpProfile,
+        material: Vec<u8>,
+    },
+    /// What the peer sent in the association.
+    Data(Vec<u8>),
     Failed(HandshakeError),
     PeerClosed,
 }
@@ -137,6 +142,26 @@ impl DtlsLink {
         self.state = State::Ended;
     }
 
+    /// Seals data for the peer; each record goes to `send`. Nothing before the handshake's end.
+    pub(super) fn seal(&mut self, data: &[u8], mut send: impl FnMut(&[u8])) {
+        if self.state != State::Connected || self.instance.send_application_data(data).is_err() {
+            return;
+        }
+        let mut buffer = [0; BUFFER];
+        loop {
+            match self.instance.poll_output(&mut buffer) {
+                DtlsOutput::Packet(bytes) => send(bytes),
+                DtlsOutput::Timeout(at) => {
+                    self.next_timeout = Some(at);
+                    return;
+                }
+                // Everything else was taken when it came; a record of ours never is too large.
+                DtlsOutput::BufferTooSmall { .. } => return,
+                _ => {}
+            }
+        }
+    }
+
     fn note(&mut self, result: Result<(), impl Display>) {
         if let Err(error) = result {
             self.fail(failed(error));
@@ -175,7 +200,10 @@ impl DtlsLink {
                     break;
                 }
                 DtlsOutput::BufferTooSmall { needed } => buffer.resize(needed, 0),
-                // Data channels are refused in the SDP.
+                // The handshake's last flight may overtake nothing: data before its end is of nobody we know.
+                DtlsOutput::ApplicationData(data) if self.state == State::Connected => {
+                    self.events.push_back(DtlsEvent::Data(data.to_vec()));
+                }
                 _ => {}
             }
         }

@@ -9,7 +9,11 @@ use super::codecs::encoding_name;
 use super::offer::OfferLine;
 use super::{Feedback, LineCodec, LineUse, Negotiated, NegotiatedLine};
 use crate::addr::{CandidateAddr, Proto};
+use crate::data::MAX_MESSAGE_BYTES;
 use crate::handshake::LocalParams;
+
+/// The port of our end of SCTP; within DTLS it tells nothing apart.
+const SCTP_PORT: u16 = 5000;
 
 /// The `o=` line: same id through re-offers, version counts up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,11 +76,15 @@ impl Negotiated {
         sdp.line(format_args!("a=msid-semantic: WMS *"));
         let mut candidates = Some(candidates);
         for line in &self.lines {
-            if line.is_accepted() {
-                // Candidates belong to the transport, so the first line of the BUNDLE group tells them for all.
-                sdp.accepted(line, local, candidates.take().unwrap_or_default());
-            } else {
+            if !line.is_accepted() {
                 sdp.rejected(line);
+                continue;
+            }
+            // Candidates belong to the transport, so the first line of the BUNDLE group tells them for all.
+            let candidates = candidates.take().unwrap_or_default();
+            match line.usage {
+                LineUse::Data => sdp.data(line, local, candidates),
+                _ => sdp.accepted(line, local, candidates),
             }
         }
         sdp.0
@@ -104,6 +112,17 @@ impl Writer {
         self.line(format_args!("c=IN IP4 0.0.0.0"));
         self.line(format_args!("a=inactive"));
         self.line(format_args!("a=mid:{}", line.mid));
+    }
+
+    /// RFC 8841 section 10.4.
+    fn data(&mut self, line: &NegotiatedLine, local: &LocalParams, candidates: &[CandidateAddr]) {
+        let Echo { media, protocol, formats, .. } = &line.echo;
+        self.line(format_args!("m={media} 9 {protocol} {formats}"));
+        self.line(format_args!("c=IN IP4 0.0.0.0"));
+        self.transport(local, candidates);
+        self.line(format_args!("a=mid:{}", line.mid));
+        self.line(format_args!("a=sctp-port:{SCTP_PORT}"));
+        self.line(format_args!("a=max-message-size:{MAX_MESSAGE_BYTES}"));
     }
 
     fn accepted(&mut self, line: &NegotiatedLine, local: &LocalParams, candidates: &[CandidateAddr]) {
@@ -216,6 +235,6 @@ fn direction(usage: LineUse) -> &'static str {
     match usage {
         LineUse::Inbound => "recvonly",
         LineUse::Slot => "sendonly",
-        LineUse::Idle | LineUse::Rejected => "inactive",
+        LineUse::Data | LineUse::Idle | LineUse::Rejected => "inactive",
     }
 }

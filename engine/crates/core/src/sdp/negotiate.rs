@@ -15,6 +15,8 @@ use crate::handshake::{IceCredentials, RemoteParams, Setup};
 
 /// Most simulcast layers of a line. libwebrtc sends three at most; layer masks are of eight bits.
 const MAX_LAYERS: usize = 4;
+/// RFC 8841 section 6.1: what an offer without `a=max-message-size` means.
+const DEFAULT_MAX_MESSAGE_SIZE: u64 = 64 * 1024;
 
 /// Negotiates an offer; `previous` is the outcome of the transport's last one. `new_ssrc` gives random SSRCs for slots.
 ///
@@ -39,14 +41,21 @@ pub fn negotiate(
     let mut lines = Vec::with_capacity(offer.lines.len());
     for (at, line) in offer.lines.iter().enumerate() {
         let mut negotiated = negotiate_line(offer, line, mids[at], bundle[at], &mut exts)?;
+        if negotiated.usage == LineUse::Data && lines.iter().any(|l: &NegotiatedLine| l.usage == LineUse::Data) {
+            // A transport has one association.
+            negotiated.usage = LineUse::Rejected;
+        }
         if negotiated.usage == LineUse::Slot {
             negotiated.tx = Some(slot_source(&negotiated, previous, at, new_ssrc));
         }
         lines.push(negotiated);
     }
-    let is_usable = |l: &NegotiatedLine| matches!(l.usage, LineUse::Inbound | LineUse::Slot);
+    let is_usable = |l: &NegotiatedLine| matches!(l.usage, LineUse::Inbound | LineUse::Slot | LineUse::Data);
     if previous.is_none() && !lines.iter().any(is_usable) {
-        return Err(SdpError::new(0, "no m-line can be taken: no audio or video with a codec that we know"));
+        return Err(SdpError::new(
+            0,
+            "no m-line can be taken: no data channels, no audio or video with a codec that we know",
+        ));
     }
     Ok(Negotiated {
         is_ice_restart: previous.is_some_and(|p| p.remote.ice != remote.ice),
@@ -79,8 +88,9 @@ fn check_against_previous(offer: &Offer, previous: Option<&Negotiated>, mids: &[
         return Err(SdpError::new(0, format!("the offer before had {} m-lines", previous.lines.len())));
     }
     for ((old, new), mid) in previous.lines.iter().zip(&offer.lines).zip(mids) {
-        let is_in_use = matches!(old.usage, LineUse::Inbound | LineUse::Slot);
-        let is_same = old.mid == *mid && kind_of(new) == Some(old.kind);
+        let is_in_use = matches!(old.usage, LineUse::Inbound | LineUse::Slot | LineUse::Data);
+        let kind = (old.usage != LineUse::Data).then_some(old.kind);
+        let is_same = old.mid == *mid && kind_of(new) == kind && is_data(new) == kind.is_none();
         if is_in_use && !new.is_stopped() && !is_same {
             return Err(SdpError::new(new.number, format!("the m-line was {} before and was not stopped", old.mid)));
         }
@@ -92,7 +102,7 @@ fn check_against_previous(offer: &Offer, previous: Option<&Negotiated>, mids: &[
 fn bundled_lines(offer: &Offer, mids: &[Mid]) -> Result<Vec<bool>, SdpError> {
     let Some(group) = &offer.bundle else {
         // A lone line needs no group. Of several we can take only one.
-        let first = offer.lines.iter().position(|l| !l.is_stopped() && kind_of(l).is_some());
+        let first = offer.lines.iter().position(|l| !l.is_stopped() && (kind_of(l).is_some() || is_data(l)));
         return Ok((0..mids.len()).map(|at| Some(at) == first).collect());
     };
     let group: HashSet<&str> = group.iter().map(String::as_str).collect();
@@ -137,6 +147,11 @@ fn kind_of(line: &OfferLine) -> Option<Kind> {
     }
 }
 
+/// RFC 8841: SCTP over DTLS, for data channels. The older form (`DTLS/SCTP 5000`, `a=sctpmap`) is of no client today.
+fn is_data(line: &OfferLine) -> bool {
+    line.media == "application" && line.protocol.ends_with("/DTLS/SCTP") && line.formats == ["webrtc-datachannel"]
+}
+
 fn negotiate_line(
     offer: &Offer,
     line: &OfferLine,
@@ -154,12 +169,19 @@ fn negotiate_line(
         rids: Vec::new(),
         sources: Vec::new(),
         tx: None,
+        max_message_size: 0,
         is_rtcp_reduced: line.is_rtcp_reduced,
         echo: Echo::of(line),
     };
     if line.is_stopped() {
         negotiated.usage = LineUse::Idle;
         negotiated.echo.is_stopped = true;
+        return Ok(negotiated);
+    }
+    if is_data(line) && is_bundled {
+        let size = line.max_message_size.unwrap_or(DEFAULT_MAX_MESSAGE_SIZE);
+        negotiated.usage = LineUse::Data;
+        negotiated.max_message_size = if size == 0 { u32::MAX } else { u32::try_from(size).unwrap_or(u32::MAX) };
         return Ok(negotiated);
     }
     let is_srtp = line.protocol.contains("RTP/SAVP");

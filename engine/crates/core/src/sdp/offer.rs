@@ -69,6 +69,10 @@ pub(super) struct OfferLine {
     pub fid_groups: Vec<(Ssrc, Ssrc)>,
     /// `a=ssrc-group:SIM`, lowest layer first.
     pub sim_group: Vec<Ssrc>,
+    /// `a=sctp-port` (RFC 8841 section 5).
+    pub sctp_port: Option<u16>,
+    /// `a=max-message-size` (RFC 8841 section 6); 0: any.
+    pub max_message_size: Option<u64>,
 }
 
 /// `a=rtpmap`.
@@ -251,6 +255,8 @@ impl OfferLine {
                 }
             }
             "ssrc-group" => self.take_ssrc_group(line, value)?,
+            "sctp-port" => self.sctp_port = Some(line.number_of(value.trim(), "sctp-port")?),
+            "max-message-size" => self.max_message_size = Some(line.number_of(value.trim(), "max-message-size")?),
             _ => self.transport.take(line)?,
         }
         Ok(())

@@ -212,16 +212,33 @@ fn inbound_h264_prefers_non_interleaved_mode() {
 }
 
 #[test]
-fn data_channel_is_refused_and_the_rest_taken() {
+fn data_channels_are_taken_beside_the_rest() {
     let text = text_of("chromium_data_channel_and_sendrecv");
     let negotiated = negotiated(text);
-    let application = negotiated.lines.iter().position(|l| l.usage == LineUse::Rejected).unwrap();
+    let data = negotiated.data_line().unwrap();
+    assert_eq!(data.max_message_size, 262_144);
     assert_eq!(negotiated.lines.iter().filter(|l| l.usage == LineUse::Inbound).count(), 2);
     let answer = negotiated.answer(&local(), &candidates());
-    assert!(answer.contains("m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"));
+    assert!(answer.contains("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"));
+    assert!(answer.contains("a=sctp-port:5000\r\n") && answer.contains("a=max-message-size:65536\r\n"));
     let group = answer.split("\r\n").find(|l| l.starts_with("a=group:BUNDLE")).unwrap();
-    let mid = negotiated.lines[application].mid.to_string();
-    assert!(!group.split(' ').any(|m| m == mid));
+    assert!(group.split(' ').any(|m| m == data.mid.to_string()));
+}
+
+#[test]
+fn one_line_of_data_channels_is_enough_and_the_old_form_is_refused() {
+    let text = text_of("chromium_data_channel_and_sendrecv");
+    let data = negotiated(text).data_line().unwrap().mid.to_string();
+    let (start, line) = (text.find("m=application").unwrap(), &text[text.find("m=application").unwrap()..]);
+    let line = line.split_inclusive('\n').take_while(|l| !l.starts_with("m=") || l.starts_with("m=application"));
+    let line: String = line.collect();
+    let twice = text.replace(&line, &format!("{line}{}", line.replace(&format!("mid:{data}"), "mid:more")));
+    let bundle = text.split("\r\n").find(|l| l.starts_with("a=group:BUNDLE")).unwrap();
+    let twice = negotiated(&twice.replace(bundle, &format!("{bundle} more")));
+    assert_eq!(twice.lines.iter().filter(|l| l.usage == LineUse::Data).count(), 1);
+    assert_eq!(twice.line("more").unwrap().usage, LineUse::Rejected);
+    let old = text[..start].to_owned() + &text[start..].replace("UDP/DTLS/SCTP webrtc-datachannel", "DTLS/SCTP 5000");
+    assert!(negotiated(&old).data_line().is_none());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Shard;
 use crate::command::Command;
+use crate::data::Content;
 use crate::error::Error;
 use crate::event::{CloseReason, Event, Reply, TrackInfo};
 use crate::handshake::Handshake;
@@ -33,6 +34,13 @@ impl Shard {
                     self.close_transport(*key, CloseReason::Closed);
                 }
                 Ok(Reply::Done)
+            }
+            Command::SetDataAccess { transport, identity, can_publish } => {
+                self.set_data_access(&transport, &identity, can_publish)
+            }
+            Command::SendData { room, sender, topic, is_reliable, is_text, to, payload } => {
+                let content = Content { is_text, to: to.into_iter().map(Into::into).collect(), payload: &payload };
+                self.send_data(room, &sender, &topic, is_reliable, content)
             }
             Command::PublishTrack { track, transport, mid } => self.publish_track(track, &transport, &mid),
             Command::UnpublishTrack { track } => {
@@ -133,6 +141,7 @@ impl Shard {
         let local = transport.handshake.local_params();
         let answer = transport.negotiated.answer(&local, &self.config.candidates);
         let lines = transport.lines();
+        self.update_data_member(key);
         self.arm_transport(key);
         Reply::Answer { answer, lines }
     }
@@ -145,7 +154,9 @@ impl Shard {
     pub(super) fn close_transport(&mut self, key: TransportKey, reason: CloseReason) {
         let Some(transport) = self.transports.get_mut(key.index()) else { return };
         transport.handshake.close(self.now);
-        transport.drain_handshake();
+        transport.drain_handshake(self.now);
+        self.leave_data_room(key);
+        let Some(transport) = self.transports.get_mut(key.index()) else { return };
         let farewell = transport.tx.take_control();
         let published: Vec<_> = transport.rx.streams.published.iter().map(|(_, track)| *track).collect();
         for slot in 0..transport.tx.slots.len() {

@@ -70,6 +70,7 @@ impl Shard {
             transport.is_dirty = false;
             let path = transport.handshake.path();
             transport.tx.flush(path, &mut cx, out);
+            transport.flush_data(self.now, cx.counters, out);
         }
         for key in dirty {
             self.arm_transport(key);

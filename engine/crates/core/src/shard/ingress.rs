@@ -113,7 +113,7 @@ impl Shard {
     }
 
     pub(super) fn after_handshake(&mut self, key: TransportKey) {
-        let progress = self.transports[key.index()].drain_handshake();
+        let progress = self.transports[key.index()].drain_handshake(self.now);
         match progress {
             Some(Progress::Closed(reason)) => return self.close_transport(key, reason),
             Some(Progress::Connected) => {
@@ -125,6 +125,9 @@ impl Shard {
                 self.request_carried_keyframes(key);
             }
             None => {}
+        }
+        if self.transports[key.index()].data.is_some() {
+            self.take_data(key);
         }
         if self.transports[key.index()].tx.has_waiting() {
             self.mark_transport(key);

@@ -40,6 +40,8 @@ impl Shard {
                     self.reattach_receivers(track);
                 }
             }
+            ShardMessage::Data(message) => self.deliver_data(&message),
+            ShardMessage::DataRoom { room, has_members } => self.note_data_peer(from, room, has_members),
             ShardMessage::TrackEnded { key } => {
                 if let Some(track) = self.mirrors.get(&key).copied() {
                     self.end_track(track);

@@ -4,6 +4,7 @@
 //! `poll_shard_message`, then sleep until `next_timeout` or more input. Time never runs backwards.
 
 mod commands;
+mod data;
 mod endpoints;
 mod fanout;
 mod ingress;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use slab::Slab;
 
+use self::data::DataRoom;
 use self::endpoints::{Sink, Source};
 use crate::active_speaker::ActiveSpeakers;
 use crate::addr::{Dest, Proto};
@@ -89,6 +91,7 @@ pub struct Shard {
     sources: HashMap<TrackKey, Source>,
     rooms: HashMap<RoomId, Room>,
     rooms_alarm: Alarm,
+    data_rooms: HashMap<RoomId, DataRoom>,
     timers: Timers<TimerKey>,
     /// Last datagrams of transports that are gone.
     farewells: Vec<(Dest, Vec<u8>)>,
@@ -133,6 +136,7 @@ impl Shard {
             sources: HashMap::new(),
             rooms: HashMap::new(),
             rooms_alarm: Alarm::default(),
+            data_rooms: HashMap::new(),
             timers: Timers::default(),
             farewells: Vec::new(),
             dirty_tracks: Vec::new(),

@@ -1,5 +1,6 @@
 //! One WebRTC leg of a participant: handshake, what the client sends, what it is sent.
 
+mod data;
 mod rates;
 pub(crate) mod reports;
 mod rx;
@@ -24,6 +25,7 @@ use crate::slot::Slot;
 use crate::ssrcs::Ssrcs;
 use crate::timers::Alarm;
 
+pub(crate) use data::TransportData;
 pub(crate) use rates::{Counts, Rates};
 pub(crate) use rx::TransportRx;
 pub(crate) use tx::{FlushContext, Outgoing, TransportTx, send_datagram};
@@ -50,6 +52,8 @@ pub(crate) struct Transport {
     pub(crate) negotiated: Negotiated,
     pub(crate) rx: TransportRx,
     pub(crate) tx: TransportTx,
+    /// Set once data channels are negotiated or allowed.
+    pub(crate) data: Option<Box<TransportData>>,
     /// Addresses that lead here; oldest first.
     pub(crate) addrs: Vec<(Proto, SocketAddr)>,
     pub(crate) remote_clock: RemoteClock,
@@ -102,6 +106,7 @@ impl Transport {
             negotiated: init.negotiated,
             rx: TransportRx::new(now),
             tx: TransportTx::new(now, clock.epoch(), init.max_egress_bps),
+            data: None,
             addrs: Vec::new(),
             remote_clock: RemoteClock::default(),
             xr_rtt: None,
@@ -165,7 +170,7 @@ impl Transport {
     }
 
     /// Takes what the handshake yields: datagrams are queued, keys are put to use.
-    pub(crate) fn drain_handshake(&mut self) -> Option<Progress> {
+    pub(crate) fn drain_handshake(&mut self, now: Instant) -> Option<Progress> {
         let mut progress = None;
         while let Some(output) = self.handshake.poll() {
             match output {
@@ -177,6 +182,11 @@ impl Transport {
                 }
                 HandshakeOutput::Connected => progress = progress.or(Some(Progress::Connected)),
                 HandshakeOutput::PathSelected(_) => {}
+                HandshakeOutput::Data(datagram) => {
+                    if let Some(port) = self.data.as_mut().and_then(|d| d.port.as_mut()) {
+                        port.handle_input(now, &datagram);
+                    }
+                }
                 HandshakeOutput::Failed(error) => {
                     tracing::info!(transport = %self.id, %error, "handshake failed");
                     progress = Some(Progress::Closed(CloseReason::DtlsFailed));
@@ -226,6 +236,9 @@ impl Transport {
     /// Does what time alone brings: handshake, consent, NACKs, feedback.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.handshake.handle_timeout(now);
+        if let Some(port) = self.data_port() {
+            port.handle_timeout(now);
+        }
         if now >= self.consent_at {
             self.consent_at = now + CONSENT_INTERVAL;
         }
@@ -270,6 +283,9 @@ impl Transport {
     /// When `handle_timeout` (or a flush) is wanted next.
     pub(crate) fn next_timeout(&self, now: Instant) -> Instant {
         let mut at = self.consent_at.min(self.handshake.next_timeout().unwrap_or(self.consent_at));
+        if let Some(port) = self.data.as_ref().and_then(|d| d.port.as_ref()) {
+            at = at.min(port.next_timeout(now).unwrap_or(at));
+        }
         if !self.tx.is_ready() {
             return at;
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use mrtc_core::event::Line;
 use mrtc_netem::LinkConfig;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::channel::{ChannelConfig, ChannelId};
 use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite};
@@ -25,6 +26,8 @@ pub struct ClientSpec {
     pub codecs: Codecs,
     pub has_rtx: bool,
     pub max_egress_bps: Option<u64>,
+    /// Data channels that it opens.
+    pub channels: Vec<ChannelConfig>,
     pub up: LinkConfig,
     pub down: LinkConfig,
 }
@@ -48,6 +51,7 @@ impl Default for ClientSpec {
             codecs: Codecs::Vp8Only,
             has_rtx: true,
             max_egress_bps: None,
+            channels: vec![],
             up: link,
             down: link,
         }
@@ -85,6 +89,10 @@ pub struct Client {
     pub keyframe_requests: Vec<(String, Option<String>)>,
     pub outbox: Vec<Datagram>,
     uncapped: std::collections::HashSet<(usize, Option<String>)>,
+    /// Data channels by label: what the client opened and what was opened to it.
+    pub channels: Vec<(String, ChannelId)>,
+    /// What came on data channels: label and message.
+    pub messages: Vec<(String, Vec<u8>)>,
     server: Option<SocketAddr>,
 }
 
@@ -122,6 +130,9 @@ impl Client {
         for _ in 0..spec.video_slots {
             changes.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
         }
+        for channel in &spec.channels {
+            changes.add_channel_with_config(channel.clone());
+        }
         let (offer, pending) = changes.apply().expect("an offer");
         let client = Self {
             name: name.into(),
@@ -135,6 +146,8 @@ impl Client {
             keyframe_requests: vec![],
             outbox: vec![],
             uncapped: Default::default(),
+            channels: vec![],
+            messages: vec![],
             server: None,
         };
         (client, offer.to_sdp_string(), pending)
@@ -172,6 +185,12 @@ impl Client {
                 Ok(Output::Event(Event::RtpPacket(packet))) => self.packets.push(packet),
                 Ok(Output::Event(Event::KeyframeRequest(request))) => {
                     self.keyframe_requests.push((request.mid.to_string(), request.rid.map(|r| r.to_string())));
+                }
+                Ok(Output::Event(Event::ChannelOpen(id, label))) => self.channels.push((label, id)),
+                Ok(Output::Event(Event::ChannelClose(id))) => self.channels.retain(|(_, open)| *open != id),
+                Ok(Output::Event(Event::ChannelData(data))) => {
+                    let label = self.channels.iter().find(|(_, id)| *id == data.id).map(|(label, _)| label.clone());
+                    self.messages.push((label.unwrap_or_default(), data.data));
                 }
                 Ok(Output::Event(_)) => {}
                 Ok(Output::Timeout(_)) => return,
@@ -216,6 +235,14 @@ impl Client {
     /// What was sent cannot be sent again.
     pub fn forget_sent(&mut self, line: usize) {
         self.answer_all_nacks(line);
+    }
+
+    /// Writes a message to the first channel of a label; false if it does not take it now.
+    pub fn say(&mut self, label: &str, message: &[u8]) -> bool {
+        let id = self.channels.iter().find(|(l, _)| l == label).expect("an open channel").1;
+        let is_taken = self.rtc.channel(id).is_some_and(|mut c| c.write(true, message).unwrap_or(false));
+        self.drain();
+        is_taken
     }
 
     /// Packets that came on the stream of a slot, in order of sequence.

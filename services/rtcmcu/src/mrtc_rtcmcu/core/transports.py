@@ -30,12 +30,15 @@ class TransportState:
 
     Args:
         offer_hash: of the newest offer, so that a repeated one gets the same answer.
+        identity: as on data channels; empty: they stay silent.
         lock: held while a call changes this transport; calls take effect in the order in which they came.
     """
 
     transport_id: str
     room_key: str
     participant_id: str
+    identity: str = ""
+    can_publish_data: bool = False
     offer_hash: bytes = b""
     answer: Any = None
     is_connected: bool = False

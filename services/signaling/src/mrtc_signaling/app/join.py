@@ -136,6 +136,7 @@ class Joiner:
                 can_subscribe=token.grants.subscribe,
                 can_send_messages=token.grants.message,
                 is_admin=token.grants.admin,
+                can_publish_data=token.grants.can_publish_data and not token.hidden,
             ),
             identity=plan.identity,
             joined_message_seq=hub.last_message_seq,

@@ -88,7 +88,14 @@ class Session:
         # The newest LayersWanted of each own track, told again after a resume.
         self._layers: dict[str, client_pb2.ServerFrame] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.leg = TransportLeg(ctx, record.room_key, self.participant_id, self._on_transport_event)
+        self.leg = TransportLeg(
+            ctx,
+            record.room_key,
+            self.participant_id,
+            self._on_transport_event,
+            identity=record.identity,
+            can_publish_data=record.grants.can_publish_data,
+        )
         self.policy = SubscriptionPolicy(
             can_subscribe=record.grants.can_subscribe,
             is_manual=record.manual_subscribe,

@@ -35,11 +35,19 @@ class TransportLeg:
     """
 
     def __init__(
-        self, ctx: Context, room_key: str, participant_id: str, on_event: Callable[[TransportEvent], None]
+        self,
+        ctx: Context,
+        room_key: str,
+        participant_id: str,
+        on_event: Callable[[TransportEvent], None],
+        *,
+        identity: str,
+        can_publish_data: bool,
     ) -> None:
         self._ctx = ctx
         self._room_key = room_key
         self._participant_id = participant_id
+        self._identity, self._can_publish_data = identity, can_publish_data
         self._on_event = on_event
         self.node_id = ""
         self.transport_id = ""
@@ -78,6 +86,8 @@ class TransportLeg:
                 participant_id=self._participant_id,
                 offer=offer,
                 max_egress_bps=max_egress_bps,
+                identity=self._identity,
+                can_publish_data=self._can_publish_data,
             )
             try:
                 node = await self._ctx.nodes.node(node_id)
