@@ -4,10 +4,11 @@ use mrtc_rtp::codec::{Codec, PayloadInfo, av1, dependency_descriptor, h264, opus
 use mrtc_rtp::demux::{classify, stun_username};
 use mrtc_rtp::header::RtpHeader;
 use mrtc_rtp::payload::{Packetizer, depacketize};
+use mrtc_rtp::red::{self, Red};
 use mrtc_rtp::relay::{Message, Opener, association_tag};
 use mrtc_rtp::rtcp::{self, Rtcp};
 use mrtc_rtp::srtp::{Inbound, Profile, SessionKeys};
-use mrtc_rtp::{ExtKind, ExtMap};
+use mrtc_rtp::{ExtKind, ExtMap, Pt};
 
 /// A header, its extension block and its payload.
 pub fn rtp_header(data: &[u8]) {
@@ -176,4 +177,17 @@ pub fn relay(data: &[u8]) {
 pub fn stun_name(data: &[u8]) {
     let _ = classify(data);
     let _ = stun_username(data);
+}
+
+/// Redundant audio; the first byte is the type of its blocks. What is read can be written and read again.
+pub fn red(data: &[u8]) {
+    let Some((&inner, payload)) = data.split_first() else { return };
+    let inner = Pt(inner & 0x7f);
+    let Ok(red) = Red::parse(payload, inner) else { return };
+    let earlier = red.earlier().iter().map(|e| (u32::from(e.offset), &payload[e.payload.clone()]));
+    let mut out = Vec::new();
+    red::write(inner, earlier, &payload[red.primary.clone()], &mut out);
+    let again = Red::parse(&out, inner).expect("what was written is read");
+    assert_eq!(again.earlier().len(), red.earlier().len());
+    assert_eq!(out[again.primary], payload[red.primary]);
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use mrtc_rtp::id::SeqNo;
 use mrtc_rtp::rtcp::TransportCc;
 use mrtc_rtp::rtcp::twcc::TICK_US;
 
@@ -31,6 +32,27 @@ pub(crate) struct Bandwidth {
     has_feedback: bool,
     /// What data channels used lately; media has so much less.
     data_bps: u64,
+    told: Told,
+}
+
+/// What transport-wide feedback told since it was asked for. Numbers that no feedback names count as lost: some clients
+/// begin each with the first packet that came.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    newest: Option<SeqNo>,
+    numbers: u32,
+    received: u32,
+}
+
+impl Told {
+    fn take(&mut self, seq: SeqNo, is_received: bool) {
+        let ahead = self.newest.map_or(1, |newest| seq.distance(newest));
+        if ahead > 0 {
+            self.newest = Some(seq);
+            self.numbers += ahead as u32;
+        }
+        self.received += u32::from(is_received);
+    }
 }
 
 impl Bandwidth {
@@ -44,6 +66,7 @@ impl Bandwidth {
             allocate_at: now,
             has_feedback: false,
             data_bps: 0,
+            told: Told::default(),
         }
     }
 
@@ -113,15 +136,26 @@ impl Bandwidth {
     pub(crate) fn on_transport_cc(&mut self, now: Instant, feedback: &TransportCc<'_>) {
         self.has_feedback = true;
         let mut ticks = feedback.reference_ticks();
+        let mut told = self.told;
         let packets = feedback.statuses().map(|(seq, delta)| {
             let arrived_at_us = delta.map(|delta| {
                 ticks += i64::from(delta);
                 ticks * TICK_US
             });
+            told.take(seq, delta.is_some());
             PacketFeedback { seq: seq.0, arrived_at_us }
         });
         self.bwe.on_feedback(packets, now);
+        self.told = told;
         self.follow(now);
+    }
+
+    /// Share of packets lost since the last call by transport-wide feedback, if that told of enough of them.
+    pub(crate) fn take_loss(&mut self) -> Option<f32> {
+        const ENOUGH: u32 = 20;
+        let Told { newest, numbers, received } = self.told;
+        self.told = Told { newest, ..Told::default() };
+        (numbers >= ENOUGH).then(|| 1.0 - received.min(numbers) as f32 / numbers as f32)
     }
 
     pub(crate) fn on_receiver_report(&mut self, now: Instant, fraction_lost: u8, rtt: Option<Duration>) {

@@ -34,6 +34,8 @@ counters! {
     rx_rtp_packets,
     /// Media packets recovered by RTX or resending.
     rx_recovered_packets,
+    /// Packets of sound recovered from redundancy inside later ones (RED).
+    rx_restored_packets,
     /// RTCP packets (compound counts as one) that were authentic.
     rx_rtcp_packets,
     /// RTP packets sent, retransmissions and padding included.
@@ -48,6 +50,10 @@ counters! {
     tx_retransmissions,
     /// Retransmissions that went again, unasked, since the path loses much.
     tx_doubled_retransmissions,
+    /// Packets of sound sent a second time without being asked for, at heavy loss.
+    tx_audio_copies,
+    /// Packets of sound sent with earlier ones inside (RED).
+    tx_red_packets,
     /// Padding packets sent to probe for bandwidth.
     tx_padding_packets,
     /// Relay datagrams received and authentic.

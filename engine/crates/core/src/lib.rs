@@ -35,6 +35,7 @@ mod half_open;
 mod ingress_ring;
 mod keys;
 mod meter;
+mod protection;
 mod random;
 mod relay;
 mod repair;

@@ -22,6 +22,11 @@ const MAX_TRIES: u8 = 16;
 const MAX_AGE: Duration = Duration::from_millis(1000);
 /// ... or for so many round trips on a long path, where receivers wait longer too.
 const MAX_AGE_RTTS: u32 = 5;
+/// The same for sound: receivers' jitter buffers wait half a second at most, and a recording's 400 ms.
+const MAX_SOUND_AGE: Duration = Duration::from_millis(500);
+/// A sender that was not asked whether it answers NACK counts as deaf to it after so many packets that it did not send
+/// again.
+const DEAF_AFTER: u64 = 64;
 /// Packets missing at a time; as in libwebrtc a larger hole is not repaired but jumped (a key frame is asked for).
 const MAX_MISSING: usize = 256;
 /// A jump by more than this is a restarted sequence, not loss.
@@ -83,13 +88,18 @@ fn retry_interval(rtt: Duration, tries: u8) -> Duration {
 pub struct NackRegister {
     clock_rate: u32,
     is_nack_on: bool,
+    /// Of sound: it is not certain that the sender answers.
+    is_nack_tried: bool,
     first: u64,
     highest: Option<u64>,
     /// Bit `i`: `highest - i` was received.
     seen: u128,
+    /// Of those seen: which came inside another packet only.
+    restored_bits: u128,
     missing: VecDeque<Missing>,
     received: u64,
     recovered: u64,
+    restored: u64,
     given_up: u64,
     /// As of the last [`NackRegister::take_hopeless`].
     given_up_before: u64,
@@ -106,12 +116,15 @@ impl NackRegister {
         Self {
             clock_rate,
             is_nack_on,
+            is_nack_tried: false,
             first: 0,
             highest: None,
             seen: 0,
+            restored_bits: 0,
             missing: VecDeque::new(),
             received: 0,
             recovered: 0,
+            restored: 0,
             given_up: 0,
             given_up_before: 0,
             expected_before_reset: 0,
@@ -120,6 +133,11 @@ impl NackRegister {
             jitter: 0.0,
             transit: None,
         }
+    }
+
+    /// Of a stream of sound. NACK is always tried: browsers answer it although they do not offer it.
+    pub fn for_sound(clock_rate: u32) -> Self {
+        Self { is_nack_tried: true, ..Self::new(clock_rate, true) }
     }
 
     /// A packet of the stream came, original or recovered from RTX.
@@ -138,7 +156,9 @@ impl NackRegister {
             return self.take_old(seq.0, highest);
         }
         self.note_gap(highest + 1, seq.0, now);
-        self.seen = self.seen.checked_shl((seq.0 - highest).min(u64::from(u32::MAX)) as u32).unwrap_or(0) | 1;
+        let step = (seq.0 - highest).min(u64::from(u32::MAX)) as u32;
+        self.seen = self.seen.checked_shl(step).unwrap_or(0) | 1;
+        self.restored_bits = self.restored_bits.checked_shl(step).unwrap_or(0);
         self.highest = Some(seq.0);
         self.received += 1;
         self.take_jitter(timestamp, now);
@@ -149,6 +169,7 @@ impl NackRegister {
         self.first = seq;
         self.highest = Some(seq);
         self.seen = 1;
+        self.restored_bits = 0;
         self.received += 1;
         self.transit = Some((now, timestamp));
     }
@@ -160,6 +181,9 @@ impl NackRegister {
             let Some(index) = self.missing.iter().position(|m| m.seq == seq) else { return Arrival::Duplicate };
             self.missing.remove(index);
         } else if self.seen & (1 << back) != 0 {
+            // Restored before: nobody needs it any more, but it was not lost.
+            self.received += u64::from(self.restored_bits & (1 << back) != 0);
+            self.restored_bits &= !(1 << back);
             return Arrival::Duplicate;
         } else {
             self.seen |= 1 << back;
@@ -171,6 +195,21 @@ impl NackRegister {
         self.received += 1;
         self.recovered += 1;
         Arrival::Recovered
+    }
+
+    /// A packet's content came inside a later packet. True if it lacked. For the reports it stays lost.
+    pub fn restore(&mut self, seq: ExtSeq) -> bool {
+        let Some(back) = self.highest.and_then(|highest| highest.checked_sub(seq.0)) else { return false };
+        if seq.0 < self.first || back >= SEEN_WINDOW || self.seen & (1 << back) != 0 {
+            return false;
+        }
+        self.seen |= 1 << back;
+        self.restored_bits |= 1 << back;
+        self.restored += 1;
+        if let Ok(index) = self.missing.binary_search_by_key(&seq.0, |m| m.seq) {
+            self.missing.remove(index);
+        }
+        true
     }
 
     fn note_gap(&mut self, from: u64, to: u64, now: Instant) {
@@ -213,14 +252,19 @@ impl NackRegister {
 
     fn drop_hopeless(&mut self, now: Instant, rtt: Duration) {
         let before = self.missing.len();
-        let max_age = MAX_AGE.max(rtt * MAX_AGE_RTTS);
+        // Of sound no longer: nobody waits for it, however long the path is.
+        let max_age = if self.is_nack_tried { MAX_SOUND_AGE } else { MAX_AGE.max(rtt * MAX_AGE_RTTS) };
         self.missing.retain(|m| m.tries < MAX_TRIES && now < m.since + max_age);
         self.given_up += (before - self.missing.len()) as u64;
+        if self.is_nack_tried && self.recovered == 0 && self.given_up >= DEAF_AFTER {
+            self.is_nack_on = false;
+            self.missing.clear();
+        }
     }
 
-    /// True if packets were given up since the last call: only a key frame helps those who need them.
+    /// True if packets were given up since the last call: only a key frame helps those who need them. Never of sound.
     pub fn take_hopeless(&mut self) -> bool {
-        std::mem::replace(&mut self.given_up_before, self.given_up) != self.given_up
+        std::mem::replace(&mut self.given_up_before, self.given_up) != self.given_up && !self.is_nack_tried
     }
 
     /// True if `poll_nacks` may have something soon. Polling each 5 to 20 ms while true is enough.
@@ -259,6 +303,11 @@ impl NackRegister {
     /// Packets that came late or by retransmission.
     pub fn recovered(&self) -> u64 {
         self.recovered
+    }
+
+    /// Packets whose content came inside a later one.
+    pub fn restored(&self) -> u64 {
+        self.restored
     }
 
     /// Packets that were missing and are no longer asked for.
@@ -399,6 +448,46 @@ mod tests {
         register.on_packet(ExtSeq(5), 0, start);
         assert!(!register.has_missing());
         assert_eq!(register.report().expect("started").cumulative_lost, 3);
+    }
+
+    #[test]
+    fn what_was_restored_is_not_asked_for_but_counts_as_lost() {
+        let start = Instant::now();
+        let mut register = register_with(&[1, 2, 5], start);
+        assert!(register.restore(ExtSeq(4)));
+        assert!(!register.restore(ExtSeq(4)) && !register.restore(ExtSeq(2)) && !register.restore(ExtSeq(6)));
+        assert!(!register.restore(ExtSeq(0)), "before the first");
+        assert_eq!(nacks(&mut register, start + ms(20)), [3]);
+        assert_eq!(register.report().expect("started").cumulative_lost, 2);
+        assert_eq!(register.on_packet(ExtSeq(4), 0, start), Arrival::Duplicate);
+        assert_eq!(register.on_packet(ExtSeq(4), 0, start), Arrival::Duplicate);
+        assert_eq!(register.report().expect("started").cumulative_lost, 1);
+        assert_eq!((register.restored(), register.recovered()), (1, 0));
+    }
+
+    #[test]
+    fn sound_is_asked_for_only_while_it_can_be_played() {
+        let start = Instant::now();
+        let mut register = NackRegister::for_sound(48_000);
+        register.on_packet(ExtSeq(1), 0, start);
+        register.on_packet(ExtSeq(3), 0, start);
+        assert_eq!(nacks(&mut register, start + ms(20)), [2]);
+        assert_eq!(nacks(&mut register, start + ms(500)), [] as [u16; 0]);
+        assert!(!register.has_missing());
+    }
+
+    #[test]
+    fn a_sender_that_never_answers_is_no_longer_asked() {
+        let start = Instant::now();
+        let mut register = NackRegister::for_sound(48_000);
+        let mut asked = 0;
+        for n in 0..1_000u64 {
+            let now = start + ms(n * 20);
+            register.on_packet(ExtSeq(n * 2), 0, now);
+            asked += usize::from(!nacks(&mut register, now).is_empty());
+        }
+        assert!(asked < 100, "{asked}");
+        assert!(!register.has_missing());
     }
 
     proptest! {

@@ -99,6 +99,11 @@ impl RtpRewriter {
         self.source.is_some()
     }
 
+    /// True if the present source's packet of this number has a place on the stream.
+    pub fn covers(&self, seq: ExtSeq) -> bool {
+        self.source.as_ref().is_some_and(|s| seq.0 >= s.first)
+    }
+
     /// What is added to timestamps of the present source.
     pub fn timestamp_delta(&self) -> Option<u32> {
         self.source.as_ref().map(|s| s.timestamp_delta)

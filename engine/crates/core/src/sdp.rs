@@ -123,6 +123,8 @@ pub struct LineCodec {
     pub fmtp: String,
     /// Payload type of its retransmissions (RFC 4588), if agreed.
     pub rtx_pt: Option<Pt>,
+    /// Payload type of redundant packets of it (RFC 2198), if agreed.
+    pub red_pt: Option<Pt>,
     /// Agreed feedback.
     pub feedback: Feedback,
     /// What distinguishes this variant from others of the codec.

@@ -20,6 +20,8 @@ pub struct SendRecord {
     pub stamp: u32,
     /// Its layer.
     pub layer: u8,
+    /// How many packets directly before it travelled inside it (RED).
+    pub earlier: u8,
     /// Times it was sent again.
     pub resends: u8,
     /// Newer packets were sent before: it came late itself.
@@ -31,7 +33,12 @@ pub struct SendRecord {
 impl SendRecord {
     /// Of a packet that is sent for the first time; [`SendHistory::insert`] enters the time.
     pub fn new(layer: u8, source_seq: ExtSeq, rewritten: Rewritten, size: u16, stamp: u32) -> Self {
-        Self { rewritten, source_seq, size, stamp, layer, resends: 0, is_late: false, sent_ms: 0 }
+        Self { rewritten, source_seq, size, stamp, layer, earlier: 0, resends: 0, is_late: false, sent_ms: 0 }
+    }
+
+    /// The same with packets inside.
+    pub fn with_earlier(self, earlier: u8) -> Self {
+        Self { earlier, ..self }
     }
 }
 
@@ -106,6 +113,11 @@ impl SendHistory {
         record.resends += 1;
         record.sent_ms = now_ms;
         Ok(*record)
+    }
+
+    /// A packet by its number on the slot.
+    pub fn get(&self, seq: ExtSeq) -> Option<&SendRecord> {
+        self.records[self.index(seq)].as_ref().filter(|r| r.rewritten.seq == seq)
     }
 
     /// The packets sent last, newest first, for probes that repeat them.

@@ -11,6 +11,7 @@ use crate::command::{Codec, Kind, Subscription};
 use crate::forwarder::Forwarder;
 use crate::keys::TrackKey;
 use crate::packet::Packet;
+use crate::protection::{Protection, Seen};
 use crate::repair::LossMeter;
 use crate::rtp_rewriter::{Patch, Rewritten};
 use crate::sdp::{LineCodec, NegotiatedLine, SlotSource, Variant};
@@ -43,6 +44,8 @@ pub(crate) struct Format {
     pub(crate) codec: Codec,
     pub(crate) pt: Pt,
     pub(crate) rtx_pt: Option<Pt>,
+    /// Of redundant packets; unset where retransmissions are a stream of their own, whose type would not tell them.
+    pub(crate) red_pt: Option<Pt>,
     pub(crate) clock_rate: u32,
     pub(crate) has_nack: bool,
 }
@@ -75,6 +78,8 @@ pub(crate) struct Slot {
     pub(crate) history: Option<SendHistory>,
     pub(crate) figures: SlotFigures,
     pub(crate) loss: LossMeter,
+    /// Of sound.
+    pub(crate) protection: Protection,
     /// The packet sent last was the last one of its picture.
     pub(crate) is_between_pictures: bool,
     codecs: Vec<LineCodec>,
@@ -103,6 +108,7 @@ impl Slot {
             history: None,
             figures: SlotFigures::default(),
             loss: LossMeter::default(),
+            protection: Protection::default(),
             is_between_pictures: false,
             codecs: negotiated.codecs.clone(),
             exts: SlotExts::new(&negotiated.exts, is_two_byte_allowed),
@@ -127,10 +133,12 @@ impl Slot {
     pub(crate) fn format_of(&self, codec: Codec) -> Option<Format> {
         let variants = || self.codecs.iter().filter(|c| c.codec == codec);
         let chosen = variants().find(|c| is_usual(c)).or_else(|| variants().next())?;
+        let rtx_pt = chosen.rtx_pt.filter(|_| self.source.rtx.is_some());
         Some(Format {
             codec,
             pt: chosen.pt,
-            rtx_pt: chosen.rtx_pt.filter(|_| self.source.rtx.is_some()),
+            rtx_pt,
+            red_pt: chosen.red_pt.filter(|_| rtx_pt.is_none()),
             clock_rate: chosen.clock_rate,
             has_nack: chosen.feedback.nack,
         })
@@ -214,6 +222,17 @@ impl Slot {
         self.figures.packets = self.figures.packets.wrapping_add(1);
         self.figures.octets = self.figures.octets.wrapping_add(payload_len as u32);
         is_late
+    }
+
+    /// Judges how much protection its sound needs; about once a second. `path_loss`: of the whole transport, if known.
+    pub(crate) fn review_protection(&mut self, path_loss: Option<f32>) {
+        if self.kind == Kind::Audio {
+            let has_red = self.carried.as_ref().is_some_and(|c| c.format.red_pt.is_some());
+            let reported = f32::from(self.figures.fraction_lost) / 256.0;
+            let newest = self.forwarder.rewriter().newest_seq();
+            let seen = Seen { packets: self.figures.packets, newest, path_loss, reported };
+            self.protection.review(&seen, has_red);
+        }
     }
 
     /// True if the SSRC is one of this slot's.

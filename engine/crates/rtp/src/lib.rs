@@ -11,6 +11,7 @@ pub mod ext;
 pub mod header;
 pub mod id;
 pub mod payload;
+pub mod red;
 pub mod relay;
 pub mod replay;
 pub mod rtcp;

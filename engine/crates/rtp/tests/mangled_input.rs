@@ -106,6 +106,7 @@ fn targets() -> Vec<Target> {
         ("depacketize_vp9", parsers::depacketize_vp9, vec![pieces(&[&vp9, &[0x84, 5, 1, 2]])]),
         ("depacketize_av1", parsers::depacketize_av1, vec![av1, obu_sample()]),
         ("relay", parsers::relay, vec![media, vec![2, 0, 0, 0, 1, 0, 1, 2, 3, 4], vec![0xc1; 60]]),
+        ("red", parsers::red, vec![vec![111, 0xef, 0x1e, 0, 1, 0xef, 0x0f, 0, 3, 111, 9, 1, 2, 3, 4, 4]]),
         ("stun_name", parsers::stun_name, vec![stun_sample()]),
     ]
 }

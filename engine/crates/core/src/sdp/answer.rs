@@ -128,9 +128,9 @@ impl Writer {
     fn accepted(&mut self, line: &NegotiatedLine, local: &LocalParams, candidates: &[CandidateAddr]) {
         let mut formats = String::new();
         for codec in &line.codecs {
-            let _ = write!(formats, " {}", codec.pt);
-            if let Some(rtx) = codec.rtx_pt {
-                let _ = write!(formats, " {rtx}");
+            // A client sends redundancy if it stands before its codec. On slots the order says nothing.
+            for pt in [codec.red_pt, Some(codec.pt), codec.rtx_pt].into_iter().flatten() {
+                let _ = write!(formats, " {pt}");
             }
         }
         self.line(format_args!("m={} 9 {}{formats}", line.echo.media, line.echo.protocol));
@@ -192,6 +192,10 @@ impl Writer {
         self.feedback(codec);
         if !codec.fmtp.is_empty() {
             self.line(format_args!("a=fmtp:{pt} {}", codec.fmtp));
+        }
+        if let Some(red) = codec.red_pt {
+            self.line(format_args!("a=rtpmap:{red} red/{clock_rate}{channels}"));
+            self.line(format_args!("a=fmtp:{red} {pt}/{pt}"));
         }
         if let Some(rtx) = codec.rtx_pt {
             self.line(format_args!("a=rtpmap:{rtx} rtx/{clock_rate}"));

@@ -43,7 +43,8 @@ fn line_codec(line: &OfferLine, kind: Kind, pt: Pt) -> Option<LineCodec> {
         variant: variant(codec, &fmtp)?,
         fmtp,
         rtx_pt: rtx_of(line, pt, map.clock_rate),
-        feedback: feedback(line, pt),
+        red_pt: if codec == Codec::Opus { red_of(line, pt, map.clock_rate) } else { None },
+        feedback: feedback(line, kind, pt),
     })
 }
 
@@ -133,8 +134,20 @@ fn rtx_of(line: &OfferLine, pt: Pt, clock_rate: u32) -> Option<Pt> {
         .map(|m| m.pt)
 }
 
-fn feedback(line: &OfferLine, pt: Pt) -> Feedback {
-    let mut feedback = Feedback::default();
+/// RFC 2198 section 5: redundancy whose blocks are all of this format (`111/111`).
+fn red_of(line: &OfferLine, pt: Pt, clock_rate: u32) -> Option<Pt> {
+    let is_of_this = |m: &&RtpMap| {
+        let mut blocks = line.fmtp(m.pt).split('/').map(|block| block.trim().parse());
+        line.fmtp(m.pt).contains('/') && blocks.all(|block| block == Ok(pt.0))
+    };
+    let maps = line.rtpmaps.iter().filter(|m| m.name == "RED" && m.clock_rate == clock_rate);
+    maps.filter(|m| line.formats.iter().any(|f| f.parse() == Ok(m.pt.0))).find(is_of_this).map(|m| m.pt)
+}
+
+/// NACK is answered for sound although nobody offers it: libwebrtc then asks for lost sound and sends it again, both of
+/// which it does by the answer alone; others do not mind.
+fn feedback(line: &OfferLine, kind: Kind, pt: Pt) -> Feedback {
+    let mut feedback = Feedback { nack: kind == Kind::Audio, ..Feedback::default() };
     for (_, kind) in line.feedback.iter().filter(|(p, _)| p.is_none_or(|p| p == pt)) {
         match kind.as_str() {
             "nack" => feedback.nack = true,

@@ -63,6 +63,7 @@ impl Shard {
             tracks: &self.tracks,
             ready: &mut self.scratch.ready,
             keyframes: &mut self.scratch.keyframes,
+            payload: &mut self.scratch.payload,
             counters: &mut self.counters,
         };
         for key in &dirty {

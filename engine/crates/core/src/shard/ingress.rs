@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use mrtc_rtp::codec::PayloadInfo;
 use mrtc_rtp::demux::{DatagramKind, classify, stun_username};
 
 use super::{Shard, TimerKey};
@@ -12,7 +13,7 @@ use crate::counters::Counters;
 use crate::event::Event;
 use crate::keys::{TrackKey, TransportKey};
 use crate::track::{Arriving, Taken};
-use crate::transport::{MAX_ADDRS, Progress};
+use crate::transport::{MAX_ADDRS, Progress, Received, Restored};
 
 /// Larger datagrams of media are dropped. Real ones fit an Ethernet frame; over TCP a client could send 64 kB at a time,
 /// which no subscriber's UDP path takes and of which a ring of packets would hold far too much.
@@ -152,6 +153,9 @@ impl Shard {
             self.request_keyframe(received.track, received.layer);
         }
         self.note_codec(received.track, received.codec);
+        for restored in received.restored.iter().flatten() {
+            self.take_restored(&received, restored, &buf[restored.payload.clone()]);
+        }
         let arriving = Arriving {
             layer: received.layer,
             seq: received.seq,
@@ -165,6 +169,24 @@ impl Shard {
             payload: &buf[received.payload],
         };
         self.take_packet(received.track, &arriving);
+    }
+
+    /// A packet of sound that came inside a later one: like any other, but for its level, which is not known.
+    fn take_restored(&mut self, carrier: &Received, restored: &Restored, payload: &[u8]) {
+        self.counters.rx_restored_packets += 1;
+        let arriving = Arriving {
+            layer: carrier.layer,
+            seq: restored.seq,
+            timestamp: restored.timestamp,
+            marker: false,
+            is_restart: false,
+            info: PayloadInfo::inspect(carrier.codec.into(), payload, None),
+            audio_level: None,
+            orientation: None,
+            dd: &[],
+            payload,
+        };
+        self.take_packet(carrier.track, &arriving);
     }
 
     /// A packet comes into a track whose origin is here.

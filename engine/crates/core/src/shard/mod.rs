@@ -109,6 +109,7 @@ pub struct Shard {
 struct Scratch {
     ready: Vec<Outgoing>,
     keyframes: Vec<(TrackKey, u8)>,
+    payload: Vec<u8>,
 }
 
 impl Shard {

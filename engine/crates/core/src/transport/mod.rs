@@ -1,6 +1,7 @@
 //! One WebRTC leg of a participant: handshake, what the client sends, what it is sent.
 
 mod data;
+mod protect;
 mod rates;
 pub(crate) mod reports;
 mod rx;
@@ -27,7 +28,7 @@ use crate::timers::Alarm;
 
 pub(crate) use data::TransportData;
 pub(crate) use rates::{Counts, Rates};
-pub(crate) use rx::TransportRx;
+pub(crate) use rx::{Received, Restored, TransportRx};
 pub(crate) use tx::{FlushContext, Outgoing, TransportTx, send_datagram};
 
 /// A client that is not connected by then is given up.

@@ -7,10 +7,11 @@ use mrtc_rtp::codec::PayloadInfo;
 use mrtc_rtp::ext::AudioLevel;
 use mrtc_rtp::header::RtpHeader;
 use mrtc_rtp::id::{ExtSeq, Pt, SeqNo};
+use mrtc_rtp::red::{MAX_EARLIER, Red};
 use mrtc_rtp::seq::nearest;
 use mrtc_rtp::srtp::{Inbound, SrtpError};
 
-use super::streams::{NoStream, SsrcUse, Streams};
+use super::streams::{NoStream, SsrcUse, StreamRx, Streams};
 use crate::command::Codec;
 use crate::counters::Counters;
 use crate::keys::TrackKey;
@@ -42,6 +43,16 @@ pub(crate) struct Received {
     pub(crate) audio_level: Option<AudioLevel>,
     pub(crate) orientation: Option<u8>,
     pub(crate) dd: Range<usize>,
+    pub(crate) payload: Range<usize>,
+    /// Packets that lacked and that this one carries too, oldest first.
+    pub(crate) restored: [Option<Restored>; MAX_EARLIER],
+}
+
+/// A packet of sound that came inside a later one.
+#[derive(Clone, Debug)]
+pub(crate) struct Restored {
+    pub(crate) seq: ExtSeq,
+    pub(crate) timestamp: u32,
     pub(crate) payload: Range<usize>,
 }
 
@@ -155,11 +166,23 @@ impl TransportRx {
             counters.drop_not_published += 1;
             return None;
         };
+        let mut payload = placed.payload;
+        let mut restored = [const { None }; MAX_EARLIER];
+        if let Some(inner) = format.red_of.filter(|_| !payload.is_empty()) {
+            let Ok(red) = Red::parse(&plain[payload.clone()], inner) else {
+                counters.drop_malformed += 1;
+                return None;
+            };
+            if !is_restart {
+                restored = stream.restore(&red, placed.seq, header.timestamp, payload.start);
+            }
+            payload = payload.start + red.primary.start..payload.end;
+        }
         // VP8 and H.264 travel without a descriptor: their receivers order frames by the payload alone, and that is
         // rewritten where frames are left out.
         let keeps_dd = matches!(format.codec, Codec::Vp9 | Codec::Av1);
         let frame = stream.read_descriptor(values.dependency_descriptor.filter(|_| format.codec != Codec::Vp8));
-        let info = PayloadInfo::inspect(format.codec.into(), &plain[placed.payload.clone()], frame.as_ref());
+        let info = PayloadInfo::inspect(format.codec.into(), &plain[payload.clone()], frame.as_ref());
         Some(Received {
             track,
             layer: stream.layer,
@@ -172,7 +195,8 @@ impl TransportRx {
             audio_level: values.audio_level,
             orientation: values.video_orientation,
             dd: if keeps_dd && frame.is_some() { dd } else { 0..0 },
-            payload: placed.payload,
+            payload,
+            restored,
         })
     }
 
@@ -230,6 +254,22 @@ impl TransportRx {
         let original = u64::from(u16::from_be_bytes(*osn));
         let seq = ExtSeq(nearest(rx.highest.0, original, 16));
         Some(Placed { stream, pt: codec.pt, seq, payload: payload.start + 2..payload.end })
+    }
+}
+
+impl StreamRx {
+    /// Of the packets inside `red`, those that lacked. `base` is where the payload lies in the datagram.
+    fn restore(&mut self, red: &Red, seq: ExtSeq, timestamp: u32, base: usize) -> [Option<Restored>; MAX_EARLIER] {
+        let mut restored = [const { None }; MAX_EARLIER];
+        for (place, earlier) in restored.iter_mut().zip(red.earlier()) {
+            let Some(seq) = seq.0.checked_sub(earlier.back.into()).map(ExtSeq) else { continue };
+            if self.register.restore(seq) {
+                let timestamp = timestamp.wrapping_sub(earlier.offset.into());
+                let payload = base + earlier.payload.start..base + earlier.payload.end;
+                *place = Some(Restored { seq, timestamp, payload });
+            }
+        }
+        restored
     }
 }
 

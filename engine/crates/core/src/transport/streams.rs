@@ -7,7 +7,7 @@ use mrtc_rtp::codec::dependency_descriptor::{FrameInfo, Reader};
 use mrtc_rtp::ext::ExtValues;
 use mrtc_rtp::id::{ExtSeq, Pt, Rid, Ssrc};
 
-use crate::command::Codec;
+use crate::command::{Codec, Kind};
 use crate::keys::TrackKey;
 use crate::nack_register::NackRegister;
 use crate::sdp::{LineCodec, LineUse, NegotiatedLine};
@@ -51,6 +51,8 @@ pub(crate) struct StreamFormat {
     pt: Pt,
     pub(crate) codec: Codec,
     pub(crate) has_pli: bool,
+    /// The payload is redundant (RFC 2198); its blocks are of this type.
+    pub(super) red_of: Option<Pt>,
 }
 
 /// The streams of one transport.
@@ -75,12 +77,16 @@ impl StreamRx {
     fn new(line: usize, layer: u8, ssrc: Ssrc, codec: Option<&LineCodec>) -> Self {
         let clock_rate = codec.map_or(90_000, |c| c.clock_rate);
         let has_nack = codec.is_some_and(|c| c.feedback.nack);
+        let is_sound = codec.is_some_and(|c| c.codec.kind() == Kind::Audio);
         Self {
             line,
             layer,
             ssrc,
             rtx: None,
-            register: NackRegister::new(clock_rate, has_nack),
+            register: match is_sound {
+                true => NackRegister::for_sound(clock_rate),
+                false => NackRegister::new(clock_rate, has_nack),
+            },
             track: None,
             last_report: None,
             rtx_packets: 0,
@@ -102,8 +108,9 @@ impl StreamRx {
         {
             return Some(format);
         }
-        let found = line.codecs.iter().find(|c| c.pt == pt)?;
-        self.format = Some(StreamFormat { pt, codec: found.codec, has_pli: found.feedback.pli });
+        let found = line.codecs.iter().find(|c| c.pt == pt || c.red_pt == Some(pt))?;
+        let red_of = (found.pt != pt).then_some(found.pt);
+        self.format = Some(StreamFormat { pt, codec: found.codec, has_pli: found.feedback.pli, red_of });
         self.format
     }
 
@@ -242,7 +249,7 @@ fn find_line(pt: Pt, values: &ExtValues<'_>, lines: &[NegotiatedLine]) -> Option
     if let Some(mid) = values.mid {
         return lines.iter().position(|l| is_inbound(l) && l.mid == mid);
     }
-    let has_pt = |l: &NegotiatedLine| l.codecs.iter().any(|c| c.pt == pt || c.rtx_pt == Some(pt));
+    let has_pt = |l: &NegotiatedLine| l.codecs.iter().any(|c| c.pt == pt || [c.rtx_pt, c.red_pt].contains(&Some(pt)));
     let mut candidates = lines.iter().enumerate().filter(|(_, l)| is_inbound(l) && has_pt(l));
     let (index, _) = candidates.next()?;
     candidates.next().is_none().then_some(index)

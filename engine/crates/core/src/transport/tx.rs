@@ -8,6 +8,7 @@ use mrtc_rtp::id::{ExtSeq, SeqNo, Ssrc};
 use mrtc_rtp::srtp::Outbound;
 use slab::Slab;
 
+use super::protect;
 use super::seal::{Body, Head, OSN_LEN, abs_send_time, seal};
 use crate::addr::Dest;
 use crate::bandwidth::Bandwidth;
@@ -47,6 +48,8 @@ enum Class {
     Media,
     /// The receiver asked for it again.
     Resend,
+    /// Sound at heavy loss: again before it is asked for.
+    Copy,
     /// Nobody asked: it probes for bandwidth.
     Probe,
 }
@@ -57,6 +60,8 @@ pub(crate) struct Outgoing {
     class: Class,
     slot: u16,
     layer: u8,
+    /// As in [`SendRecord`].
+    earlier: u8,
     /// As sealed, without padding.
     size: u16,
     /// As in [`SendRecord`]; only of a packet that is sent again as it was.
@@ -74,6 +79,8 @@ pub(crate) struct FlushContext<'a> {
     pub(crate) ready: &'a mut Vec<Outgoing>,
     /// Layers of which a key frame is needed.
     pub(crate) keyframes: &'a mut Vec<(TrackKey, u8)>,
+    /// For payloads that are put together.
+    pub(crate) payload: &'a mut Vec<u8>,
     pub(crate) counters: &'a mut Counters,
 }
 
@@ -215,6 +222,9 @@ impl TransportTx {
             match history.claim_resend(now, seq, rtt) {
                 Ok(record) if self.resend_credit >= usize::from(record.size) => {
                     self.resend_credit -= usize::from(record.size);
+                    if record.resends == 1 {
+                        entry.protection.note_asked();
+                    }
                     let has_rtx = carried.format.rtx_pt.is_some();
                     let outgoing = Outgoing::again(Class::Resend, slot as u16, carried.track, has_rtx, &record);
                     self.resends.push(outgoing);
@@ -277,13 +287,26 @@ impl TransportTx {
             slot.forwarder.set_live(track.live_mask(cx.now));
             for pending in &track.pending {
                 let Some(packet) = track.packet(pending.layer, pending.seq) else { continue };
+                if packet.is_restart
+                    && let Some(history) = &mut slot.history
+                {
+                    // The source's numbers begin anew: an old one must not find a new packet.
+                    history.clear();
+                }
                 let Some(rewritten) = slot.forwarder.on_packet(key, track, packet) else { continue };
                 let exts = slot.exts().len(&slot.exts_of(&rewritten, packet));
-                let size = FIXED_HEADER_LEN + exts + packet.payload().len() + overhead;
+                let mut size = FIXED_HEADER_LEN + exts + packet.payload().len() + overhead;
+                let mut earlier = 0;
+                if slot.protection.level() > 0 && carried.format.red_pt.is_some() {
+                    let added;
+                    (earlier, added) = protect::plan(slot, track, packet, size);
+                    size += added;
+                }
                 let outgoing = Outgoing {
                     class: Class::Media,
                     slot: index,
                     layer: packet.layer,
+                    earlier,
                     size: size as u16,
                     stamp: 0,
                     track: key,
@@ -292,6 +315,10 @@ impl TransportTx {
                 };
                 if slot.kind == Kind::Audio {
                     cx.ready.push(outgoing);
+                    if slot.protection.level() > 0 && carried.format.red_pt.is_none() {
+                        let again = earlier_again(slot, index, &outgoing);
+                        push_within(again, &mut self.resend_credit, cx.ready);
+                    }
                 } else {
                     self.queue_bytes += size;
                     self.queue.push_back(outgoing);
@@ -430,15 +457,26 @@ impl TransportTx {
             Some((ssrc, pt)) => (pt, ssrc, slot.next_rtx_seq()),
             None => (format.pt, slot.source.ssrc, rewritten.seq),
         };
+        let (pt, payload) = match (format.red_pt.filter(|_| out.earlier > 0), track) {
+            (Some(red_pt), Some(track)) => {
+                if !protect::write(track, packet, out.earlier, format.pt, cx.payload) {
+                    return 0;
+                }
+                cx.counters.tx_red_packets += 1;
+                (red_pt, &cx.payload[..])
+            }
+            _ => (pt, packet.payload()),
+        };
         let values = SlotExtValues { stamp, ..slot.exts_of(rewritten, packet) };
         let head = Head { pt, ssrc, seq, timestamp: rewritten.timestamp, marker: rewritten.marker };
         let osn = rtx.map(|_| rewritten.seq.seq_no());
-        let body = Body { exts: slot.exts(), values, osn, payload: packet.payload(), patch: rewritten.patch, padding };
+        let body = Body { exts: slot.exts(), values, osn, payload, patch: rewritten.patch, padding };
         let len = seal(srtp, &head, &body, buf);
         if out.class == Class::Media {
             let size = (len - padding) as u16;
-            let record = SendRecord::new(out.layer, out.source_seq, *rewritten, size, stamp);
-            if slot.note_sent(cx.now, record, packet.payload().len()) {
+            let record = SendRecord::new(out.layer, out.source_seq, *rewritten, size, stamp).with_earlier(out.earlier);
+            let payload_len = payload.len();
+            if slot.note_sent(cx.now, record, payload_len) {
                 // Its receiver waits for it as for a retransmission.
                 let again = Outgoing::again(Class::Resend, out.slot, out.track, slot.rtx().is_some(), &record);
                 let copies = slot.loss.copies(1, self.bandwidth.spare_share());
@@ -448,6 +486,8 @@ impl TransportTx {
         } else if out.class == Class::Resend {
             slot.figures.retransmissions += 1;
             cx.counters.tx_retransmissions += 1;
+        } else if out.class == Class::Copy {
+            cx.counters.tx_audio_copies += 1;
         }
         let class = if out.class == Class::Probe { PacketClass::Padding } else { PacketClass::Media };
         if out.class == Class::Media {
@@ -475,6 +515,7 @@ impl Outgoing {
             class,
             slot,
             layer: record.layer,
+            earlier: record.earlier,
             size: record.size + if has_rtx { OSN_LEN as u16 } else { 0 },
             stamp: record.stamp,
             track,
@@ -489,6 +530,25 @@ fn oldest_arrival(run: &[Outgoing], tracks: &Slab<Track>) -> Option<Instant> {
     let first = run.iter().find(|o| o.class == Class::Media)?;
     let packet = tracks.get(first.track.index())?.packet(first.layer, first.source_seq)?;
     Some(packet.arrived_at)
+}
+
+/// The packets before one of sound, to be sent again with it, oldest first.
+fn earlier_again(slot: &Slot, index: u16, newest: &Outgoing) -> impl Iterator<Item = Outgoing> {
+    let before = move |back: u8| {
+        let seq = newest.rewritten.seq.0.checked_sub(back.into())?;
+        let record = slot.history.as_ref()?.get(ExtSeq(seq))?;
+        Some(Outgoing::again(Class::Copy, index, newest.track, slot.rtx().is_some(), record))
+    };
+    (1..=slot.protection.level()).rev().filter_map(before)
+}
+
+/// Takes what the credit for unbidden and repeated packets allows.
+fn push_within(copies: impl Iterator<Item = Outgoing>, credit: &mut usize, ready: &mut Vec<Outgoing>) {
+    for copy in copies {
+        let Some(rest) = credit.checked_sub(copy.size.into()) else { return };
+        *credit = rest;
+        ready.push(copy);
+    }
 }
 
 /// What a packet carries to tell its sending: its transport-wide number, or when it goes.

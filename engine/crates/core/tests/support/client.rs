@@ -7,7 +7,8 @@ use mrtc_core::event::Line;
 use mrtc_netem::LinkConfig;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId};
-use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
+use str0m::format::{Codec, FormatParams};
+use str0m::media::{Direction, Frequency, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite};
 use str0m::{Candidate, Event, Input, Output, Rtc};
@@ -25,6 +26,10 @@ pub struct ClientSpec {
     pub video_slots: usize,
     pub codecs: Codecs,
     pub has_rtx: bool,
+    /// Retransmissions of sound as a stream of their own.
+    pub has_audio_rtx: bool,
+    /// Redundant Opus (RFC 2198).
+    pub has_red: bool,
     pub max_egress_bps: Option<u64>,
     /// Data channels that it opens.
     pub channels: Vec<ChannelConfig>,
@@ -50,6 +55,8 @@ impl Default for ClientSpec {
             video_slots: 0,
             codecs: Codecs::Vp8Only,
             has_rtx: true,
+            has_audio_rtx: false,
+            has_red: false,
             max_egress_bps: None,
             channels: vec![],
             up: link,
@@ -104,12 +111,18 @@ impl Client {
         addr: SocketAddr,
         spec: &ClientSpec,
     ) -> (Self, String, SdpPendingOffer) {
-        let mut builder = Rtc::builder().set_rtp_mode(true).clear_codecs().enable_opus(true, false);
+        let mut builder = Rtc::builder().set_rtp_mode(true).clear_codecs().enable_opus(true, spec.has_red);
         builder = match spec.codecs {
             Codecs::All => builder.enable_vp8(true).enable_h264(true).enable_vp9(true).enable_av1(true),
             Codecs::Vp8Only => builder.enable_vp8(true),
             Codecs::H264Only => builder.enable_h264(true),
         };
+        if spec.has_audio_rtx {
+            let config = builder.codec_config();
+            config.enable_opus(false, false);
+            let (hz, format) = (Frequency::FORTY_EIGHT_KHZ, FormatParams::default());
+            config.add_config(111.into(), Some(112.into()), Codec::Opus, hz, Some(2), format);
+        }
         let mut rtc = builder.build(now);
         rtc.add_local_candidate(Candidate::host(addr, "udp").unwrap());
         let mut changes = rtc.sdp_api();

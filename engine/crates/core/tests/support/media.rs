@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use mrtc_rtp::id::Pt;
+use mrtc_rtp::red;
+
 use super::Net;
 
 /// Payload type of [`OpusSource`].
@@ -199,12 +202,14 @@ pub struct OpusSource {
     pub line: usize,
     pub level: i8,
     pub seq: u64,
+    /// Packets that travel inside the next ones.
+    pub redundancy: usize,
     pub next_at: Option<Instant>,
 }
 
 impl OpusSource {
     pub fn new(client: usize, line: usize) -> Self {
-        Self { client, line, level: -20, seq: 500, next_at: None }
+        Self { client, line, level: -20, seq: 500, redundancy: 0, next_at: None }
     }
 
     pub fn step(&mut self, net: &mut Net) {
@@ -213,10 +218,12 @@ impl OpusSource {
             return;
         }
         self.next_at = Some(next_at + Duration::from_millis(20));
-        let mut payload = vec![0xfc; 60];
-        payload[1..9].copy_from_slice(&self.seq.to_be_bytes());
+        let (pt, payload) = match self.redundancy {
+            0 => (OPUS_PT, opus_payload(self.seq)),
+            n => (63, self.red_payload(n as u64)),
+        };
         let packet = Outgoing {
-            pt: OPUS_PT,
+            pt,
             seq: self.seq,
             timestamp: (self.seq * 960) as u32,
             marker: false,
@@ -227,6 +234,25 @@ impl OpusSource {
         net.clients[self.client].write(now, self.line, None, &packet);
         self.seq += 1;
     }
+
+    fn red_payload(&self, count: u64) -> Vec<u8> {
+        let earlier: Vec<_> = (1..=count).rev().map(|n| (n as u32 * 960, opus_payload(self.seq - n))).collect();
+        let mut payload = Vec::new();
+        let blocks = earlier.iter().map(|(offset, payload)| (*offset, &payload[..]));
+        red::write(Pt(111), blocks, &opus_payload(self.seq), &mut payload);
+        payload
+    }
+}
+
+fn opus_payload(seq: u64) -> Vec<u8> {
+    let mut payload = vec![0xfc; 60];
+    payload[1..9].copy_from_slice(&seq.to_be_bytes());
+    payload
+}
+
+/// The number of a packet of [`OpusSource`].
+pub fn read_opus(payload: &[u8]) -> u64 {
+    u64::from_be_bytes(payload[1..9].try_into().unwrap())
 }
 
 /// Runs the network with these sources.
