@@ -87,6 +87,8 @@ pub struct Allocation {
 const UP_SHARE: f64 = 0.9;
 /// ... and only when that held for so long.
 const UP_HOLD: Duration = Duration::from_millis(1000);
+/// Until something had to go down for the first time: a call begins small, and probes say quickly what fits.
+const FIRST_UP_HOLD: Duration = Duration::from_millis(200);
 /// A raise after which something had to be lowered within this doubles the wait of the next one ...
 const FAILED_RAISE: Duration = Duration::from_secs(10);
 /// ... up to this.
@@ -151,7 +153,7 @@ struct Caution {
 
 impl Default for Caution {
     fn default() -> Self {
-        Self { hold: UP_HOLD, failed_bps: u64::MAX, raised_at: None, lowered_at: None }
+        Self { hold: FIRST_UP_HOLD, failed_bps: u64::MAX, raised_at: None, lowered_at: None }
     }
 }
 
@@ -159,7 +161,7 @@ impl Caution {
     /// Something of what needed `allocated_bps` in all has to go down.
     fn on_lowered(&mut self, now: Instant, allocated_bps: u64) {
         if self.raised_at.take().is_some_and(|at| now < at + FAILED_RAISE) {
-            self.hold = (self.hold * 2).min(MAX_UP_HOLD);
+            self.hold = (self.hold.max(UP_HOLD) * 2).min(MAX_UP_HOLD);
             self.failed_bps = allocated_bps;
         }
         self.lowered_at = Some(now);
@@ -167,7 +169,8 @@ impl Caution {
 
     /// How long a raise to `wanted_bps` in all must have been possible.
     fn hold(&mut self, now: Instant, wanted_bps: u64) -> Duration {
-        if self.lowered_at.is_none_or(|at| now >= at + FORGIVE_AFTER) {
+        let Some(lowered_at) = self.lowered_at else { return self.hold };
+        if now >= lowered_at + FORGIVE_AFTER {
             (self.hold, self.failed_bps) = (UP_HOLD, u64::MAX);
         }
         if wanted_bps < self.failed_bps { UP_HOLD } else { self.hold }

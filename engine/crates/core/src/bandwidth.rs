@@ -10,8 +10,11 @@ use crate::allocator::{Allocation, Allocator, Demand};
 use crate::bwe::{PacketClass, PacketFeedback, SendSideBwe};
 use crate::pacer::Pacer;
 
-/// Where the estimate begins: enough for a small picture at once, too little to flood a mobile path.
+/// Where the estimate begins for clients without transport-wide feedback: it grows slowly, so a small picture fits at once.
 const START_BPS: u64 = 1_000_000;
+/// ... and with it: probes find more within a quarter second, and what a mobile path of 200 kbit/s must first let go is
+/// seen for seconds.
+const START_WITH_FEEDBACK_BPS: u64 = 300_000;
 /// Used where the application sets no cap.
 const DEFAULT_MAX_BPS: u64 = 50_000_000;
 /// Assumed until a receiver report tells.
@@ -33,6 +36,7 @@ pub(crate) struct Bandwidth {
     /// What data channels used lately; media has so much less.
     data_bps: u64,
     told: Told,
+    has_sent: bool,
 }
 
 /// What transport-wide feedback told since it was asked for. Numbers that no feedback names count as lost: some clients
@@ -67,6 +71,15 @@ impl Bandwidth {
             has_feedback: false,
             data_bps: 0,
             told: Told::default(),
+            has_sent: false,
+        }
+    }
+
+    /// The client agreed to transport-wide feedback. No effect once something was sent.
+    pub(crate) fn expect_feedback(&mut self, now: Instant) {
+        if !self.has_sent {
+            self.bwe.set_start_bps(START_WITH_FEEDBACK_BPS, now);
+            self.pacer.set_estimate(self.bwe.estimate_bps());
         }
     }
 
@@ -124,6 +137,7 @@ impl Bandwidth {
     }
 
     pub(crate) fn on_packet_sent(&mut self, now: Instant, number: Option<u16>, bytes: usize, class: PacketClass) {
+        self.has_sent = true;
         let cluster = self.pacer.cluster();
         self.bwe.on_packet_sent(number, bytes, class, cluster, now);
         self.pacer.on_sent(bytes);
@@ -173,6 +187,7 @@ impl Bandwidth {
             self.pacer.start_probe(probe, now);
         }
         self.pacer.set_estimate(self.bwe.estimate_bps());
+        self.pacer.set_draining(self.bwe.is_draining());
     }
 
     /// When targets are to be looked at next.

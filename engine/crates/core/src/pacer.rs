@@ -11,6 +11,9 @@ use crate::bwe::Probe;
 /// Media may go out this much faster than the estimate; as in libwebrtc's pacer. Less adds delay to each frame, more
 /// fills the queue of the bottleneck.
 pub const PACING_FACTOR: f64 = 2.5;
+/// While the queue of the bottleneck is to drain: what waits there delays all that follows, and what finds it full is lost.
+const DRAIN_FACTOR: f64 = 1.1;
+const DRAIN_BURST_BYTES: f64 = 3_000.0;
 /// The same over the floor: room for key frames.
 const FLOOR_FACTOR: f64 = 2.0;
 /// What may go at once, as time at the pacing rate.
@@ -29,6 +32,7 @@ const MAX_PROBE_TIME: Duration = Duration::from_millis(500);
 pub struct Pacer {
     estimate_bps: u64,
     floor_bps: u64,
+    is_draining: bool,
     tokens: f64,
     filled_at: Instant,
     probe: Option<ActiveProbe>,
@@ -57,7 +61,8 @@ impl ActiveProbe {
 impl Pacer {
     /// A full bucket at `estimate_bps`.
     pub fn new(estimate_bps: u64, now: Instant) -> Self {
-        let mut pacer = Self { estimate_bps, floor_bps: 0, tokens: 0.0, filled_at: now, probe: None };
+        let mut pacer =
+            Self { estimate_bps, floor_bps: 0, is_draining: false, tokens: 0.0, filled_at: now, probe: None };
         pacer.tokens = pacer.burst_bytes();
         pacer
     }
@@ -75,13 +80,20 @@ impl Pacer {
         self.floor_bps = allocated_bps;
     }
 
+    /// The bottleneck's queue grew and has not emptied yet: no bursts until it has.
+    pub fn set_draining(&mut self, is_draining: bool) {
+        self.is_draining = is_draining;
+        self.tokens = self.tokens.min(self.burst_bytes());
+    }
+
     fn rate_bytes_per_s(&self) -> f64 {
-        let pace = self.estimate_bps as f64 * PACING_FACTOR;
+        let pace = self.estimate_bps as f64 * if self.is_draining { DRAIN_FACTOR } else { PACING_FACTOR };
         pace.max(self.floor_bps as f64 * FLOOR_FACTOR) / 8.0
     }
 
     fn burst_bytes(&self) -> f64 {
-        (self.rate_bytes_per_s() * BURST.as_secs_f64()).max(MIN_BURST_BYTES)
+        let least = if self.is_draining { DRAIN_BURST_BYTES } else { MIN_BURST_BYTES };
+        (self.rate_bytes_per_s() * BURST.as_secs_f64()).max(least)
     }
 
     fn fill(&mut self, now: Instant) {

@@ -80,6 +80,8 @@ pub(crate) struct Slot {
     pub(crate) loss: LossMeter,
     /// Of sound.
     pub(crate) protection: Protection,
+    /// First packet of the key frame sent last: a decoder needs nothing of what was before it.
+    pub(crate) decodable_from: ExtSeq,
     /// The packet sent last was the last one of its picture.
     pub(crate) is_between_pictures: bool,
     codecs: Vec<LineCodec>,
@@ -109,6 +111,7 @@ impl Slot {
             figures: SlotFigures::default(),
             loss: LossMeter::default(),
             protection: Protection::default(),
+            decodable_from: first_seq,
             is_between_pictures: false,
             codecs: negotiated.codecs.clone(),
             exts: SlotExts::new(&negotiated.exts, is_two_byte_allowed),

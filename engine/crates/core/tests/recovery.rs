@@ -14,7 +14,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Share of the source's packets that the subscriber has, from its first on.
 fn delivered(net: &Net, subscriber: usize, newest: u64) -> f64 {
     let packets = &net.clients[subscriber].packets;
-    let mut numbers: Vec<u64> = packets.iter().map(|p| read_vp8(&p.payload).source_seq).collect();
+    let mut numbers: Vec<u64> =
+        packets.iter().filter(|p| !p.payload.is_empty()).map(|p| read_vp8(&p.payload).source_seq).collect();
     numbers.sort_unstable();
     numbers.dedup();
     let first = *numbers.first().expect("something came");

@@ -29,8 +29,31 @@ fn run(name: &str) -> Score {
 }
 
 #[test]
+fn a_fall_from_2_mbps_to_500_kbps_and_back() {
+    let score = run("2 Mbit/s → 500 kbit/s → 2 Mbit/s");
+    assert!(score.freezes.longest < SECOND, "{score:?}");
+    assert!(score.settled_after_fall.is_some_and(|t| t < 5 * SECOND), "{score:?}");
+    assert!(score.recovered_after_rise.is_some_and(|t| t < 15 * SECOND), "{score:?}");
+}
+
+#[test]
+fn a_layer_that_does_not_fit_costs_one_trial_and_not_the_estimate() {
+    let score = run("steady 1.5 Mbit/s");
+    assert!(score.at_best_layer > 0.95 && score.freezes.longest < SECOND, "{score:?}");
+    assert!(score.estimator_error.is_some_and(|e| e < 0.15), "{score:?}");
+}
+
+#[test]
+fn random_loss_is_not_taken_for_a_full_path() {
+    for name in ["loss 10 %", "loss 20 %"] {
+        let score = run(name);
+        assert!(score.at_best_layer > 0.95, "{name}: {score:?}");
+    }
+}
+
+#[test]
 fn a_steady_path_is_used_and_not_overfilled() {
-    for name in ["steady 1 Mbit/s", "steady 3 Mbit/s", "RTT 400 ms", "jitter 30 ms"] {
+    for name in ["steady 200 kbit/s", "steady 1 Mbit/s", "steady 3 Mbit/s", "RTT 400 ms", "jitter 30 ms"] {
         let score = run(name);
         assert!(score.freezes.longest < SECOND, "{name}: {score:?}");
         assert!(score.at_best_layer > 0.8, "{name}: {score:?}");
@@ -47,9 +70,13 @@ fn trace() {
     let scenario = scenario::all().into_iter().find(|s| s.name == name).expect("a scenario of that name");
     let mut call = Call::new(&scenario, seed);
     call.run(&scenario);
-    for s in call.samples.iter().step_by(5) {
+    println!("{:>8} {:>8} {:>9} {:>6}; sums of", "time", "estimate", "allocated", "height");
+    println!("{:>34} {:>7} {:>7} {:>7} {:>7}", "frames", "dropped", "again", "pli", "late");
+    for s in &call.samples {
         let (estimate, allocated) = (s.estimate_bps / 1000, s.allocated_bps / 1000);
-        println!("{:6.1} s: {estimate:5} kbit/s, {allocated:5} allocated, {:4} high", s.at.as_secs_f64(), s.height);
+        print!("{:8.1} {estimate:8} {allocated:9} {:6};", s.at.as_secs_f64(), s.height);
+        print!(" {:7} {:7} {:7}", s.frames_decoded, s.queue_dropped, s.retransmissions);
+        println!(" {:7} {:7}", s.keyframe_requests, s.given_up);
     }
     println!("{:?}", call.viewer.report(call.net.now));
 }

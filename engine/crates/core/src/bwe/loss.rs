@@ -17,7 +17,7 @@ const HIGH_RATE_BIAS: f64 = 0.0002;
 const HIGH_RATE_LOG_BIAS: f64 = 0.02;
 const MIN_INHERENT: f64 = 1e-3;
 /// Loss that is believed to be inherent: this much at any rate, and `balance / rate` more, since at low rates a full
-/// path is unlikely. The balance is twice libwebrtc's: at 40 % of random loss it leaves 570 kbit/s, which is sound and a
+/// path is unlikely. The balance is twice libwebrtc's: at 40 % of random loss it leaves 570 kbit/s (800 where the loss is known to be inherent), which is sound and a
 /// small picture with their retransmissions.
 const INHERENT_OFFSET: f64 = 0.05;
 const BALANCE_BPS: f64 = 200e3;
@@ -27,6 +27,16 @@ const INHERENT_SLACK: f64 = 1.15;
 const MIN_BIAS_FACTOR: f64 = 0.5;
 /// Newton's method starts at the average loss; three steps come close enough from there.
 const NEWTON_STEPS: usize = 3;
+/// What arrived lately proves that less than this share of it fits: loss at such rates, with an empty queue, is inherent.
+const PROVEN_SHARE: f64 = 0.9;
+/// The proof fades by this share with each observation.
+const PROOF_FADING: f64 = 0.02;
+/// Weight of an observation for the inherent loss that was seen so, upwards and downwards.
+const SEEN_UP: f64 = 0.125;
+const SEEN_DOWN: f64 = 0.25;
+/// More of it than this is not trusted to lift the ceiling: where much is lost, pictures of few packets live longer, and
+/// what they need again needs room.
+const MAX_TRUSTED_INHERENT: f64 = 0.1;
 /// Growth after a decrease: at most this factor per second.
 const MAX_GROWTH_PER_S: f64 = 1.3;
 
@@ -55,6 +65,10 @@ pub(super) struct LossModel {
     best: Option<Candidate>,
     is_limiting: bool,
     growth_window: (i64, f64),
+    /// Rate that arrived lately.
+    proven_bps: f64,
+    /// Loss at rates that were proven to fit.
+    seen_inherent: f64,
 }
 
 impl LossModel {
@@ -67,6 +81,8 @@ impl LossModel {
             best: None,
             is_limiting: false,
             growth_window: (0, f64::MAX),
+            proven_bps: 0.0,
+            seen_inherent: 0.0,
         }
     }
 
@@ -87,11 +103,20 @@ impl LossModel {
         }
     }
 
-    /// Takes the sums of a feedback. `delay_bps` is what the delay allows: never exceeded.
-    pub fn update(&mut self, sums: &FeedbackSums, delay_bps: f64, acked_bps: Option<f64>, now_us: i64) {
+    /// Takes the sums of a feedback. `delay_bps` is what the delay allows: never exceeded. `is_queue_empty`: no packet
+    /// waits on the path.
+    pub fn update(
+        &mut self,
+        sums: &FeedbackSums,
+        delay_bps: f64,
+        acked_bps: Option<f64>,
+        is_queue_empty: bool,
+        now_us: i64,
+    ) {
         if !self.take(sums, now_us) {
             return;
         }
+        self.see_inherent(acked_bps.unwrap_or(0.0), is_queue_empty);
         let current = self.best.unwrap_or(Candidate { bps: delay_bps, inherent: MIN_INHERENT });
         let average_loss = self.average_loss();
         if average_loss == 0.0 && !self.is_limiting {
@@ -107,7 +132,8 @@ impl LossModel {
         }
         best.bps = self.limit_growth(current, best.bps, now_us);
         // What arrives is proven to pass.
-        let ceiling = ceiling_bps(average_loss).max(acked_bps.unwrap_or(0.0));
+        let ceiling =
+            ceiling_bps(average_loss - self.seen_inherent.min(MAX_TRUSTED_INHERENT)).max(acked_bps.unwrap_or(0.0));
         let bps = best.bps.min(ceiling);
         self.is_limiting = bps < delay_bps;
         best.bps = bps.min(delay_bps);
@@ -139,6 +165,18 @@ impl LossModel {
         true
     }
 
+    /// Learns from the newest observation how much is lost at a rate that certainly fits.
+    fn see_inherent(&mut self, acked_bps: f64, is_queue_empty: bool) {
+        let newest = self.observations[0];
+        let loss = newest.lost / newest.packets;
+        if loss < self.seen_inherent {
+            self.seen_inherent += SEEN_DOWN * (loss - self.seen_inherent);
+        } else if is_queue_empty && newest.rate_bps <= self.proven_bps * PROVEN_SHARE {
+            self.seen_inherent += SEEN_UP * (loss - self.seen_inherent);
+        }
+        self.proven_bps = (self.proven_bps * (1.0 - PROOF_FADING)).max(acked_bps);
+    }
+
     fn weighted(&self) -> impl Iterator<Item = (f64, &Observation)> {
         let weights = std::iter::successors(Some(1.0), |w| Some(w * AGING));
         weights.zip(&self.observations[..self.count])
@@ -162,9 +200,14 @@ impl LossModel {
         scored.max_by(|a, b| a.0.total_cmp(&b.0)).map_or(current, |(_, candidate)| candidate)
     }
 
+    /// How much of the loss may be inherent at a rate.
+    fn inherent_bound(&self, bps: f64) -> f64 {
+        (self.seen_inherent.min(MAX_TRUSTED_INHERENT) + INHERENT_OFFSET + BALANCE_BPS / bps.max(1.0)).min(0.9)
+    }
+
     /// Newton's method towards the inherent loss that explains the observations best at this rate.
     fn fit_inherent(&self, bps: f64, average_loss: f64) -> Candidate {
-        let bound = inherent_bound(bps);
+        let bound = self.inherent_bound(bps);
         let mut candidate = Candidate { bps, inherent: average_loss.clamp(MIN_INHERENT, bound) };
         for _ in 0..NEWTON_STEPS {
             let (first, second) = self.slope_and_curvature(candidate);
@@ -190,7 +233,7 @@ impl LossModel {
     fn objective(&self, candidate: Candidate, average_loss: f64) -> f64 {
         let kbps = candidate.bps / 1e3;
         // The bias fades as loss nears what cannot be inherent.
-        let factor = (1.0 - average_loss / inherent_bound(candidate.bps)).clamp(MIN_BIAS_FACTOR, 1.0);
+        let factor = (1.0 - average_loss / self.inherent_bound(candidate.bps)).clamp(MIN_BIAS_FACTOR, 1.0);
         let bias = factor * HIGH_RATE_BIAS * kbps + HIGH_RATE_LOG_BIAS * factor * (1.0 + kbps).ln();
         self.weighted()
             .map(|(weight, o)| {
@@ -217,10 +260,6 @@ impl LossModel {
 fn loss_probability(candidate: Candidate, rate_bps: f64) -> f64 {
     let excess = ((rate_bps - candidate.bps) / rate_bps.max(1.0)).max(0.0);
     (candidate.inherent + (1.0 - candidate.inherent) * excess).clamp(1e-6, 1.0 - 1e-6)
-}
-
-fn inherent_bound(bps: f64) -> f64 {
-    (INHERENT_OFFSET + BALANCE_BPS / bps.max(1.0)).min(0.9)
 }
 
 /// The rate at which so much loss can still be inherent.
@@ -290,7 +329,7 @@ mod tests {
                 recovered: 0,
             };
             let now_us = (from_s * 1e6) as i64 + i * 50_000;
-            model.update(&sums, delay_bps, Some(rate * (1.0 - loss(rate))), now_us);
+            model.update(&sums, delay_bps, Some(rate * (1.0 - loss(rate))), true, now_us);
             rate = model.limit_bps().unwrap_or(delay_bps);
         }
         rate
@@ -325,7 +364,7 @@ mod tests {
     fn forty_percent_of_random_loss_leaves_room_for_sound_and_a_small_picture() {
         let mut model = LossModel::new();
         let rate = feed(&mut model, 0.0, 20.0, |_| 0.4, 2e6);
-        assert!((200e3..600e3).contains(&rate), "{rate}");
+        assert!((200e3..850e3).contains(&rate), "{rate}");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod acked_bitrate;
 mod alr;
 mod arrival_groups;
+mod dispersion;
 mod loss;
 mod probe_control;
 mod probe_estimator;
@@ -25,6 +26,7 @@ use mrtc_rtp::rtcp::twcc::{TICK_US, TransportCc};
 use acked_bitrate::AckedBitrate;
 use alr::AlrDetector;
 use arrival_groups::ArrivalGroups;
+use dispersion::Dispersion;
 use loss::{LossModel, ReportedLoss};
 use probe_control::{ProbeControl, ProbeInput};
 use probe_estimator::ProbeEstimator;
@@ -51,6 +53,10 @@ const ALR_MEMORY_US: i64 = 3_000_000;
 const FULL_QUEUE: Duration = Duration::from_millis(100);
 /// ... and this share lost.
 const FULL_QUEUE_LOSS: f64 = 0.05;
+/// After overuse the queue counts as drained when the round trip is this near to its least ...
+const DRAINED: Duration = Duration::from_millis(30);
+/// ... and after this in any case: the path may have become longer.
+const MAX_DRAIN_US: i64 = 1_500_000;
 /// The least round trip is forgotten by this share with each feedback, so that a longer route is believed in time.
 const MIN_RTT_DRIFT: f64 = 0.001;
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -115,11 +121,16 @@ pub struct SendSideBwe {
     remb_bps: u64,
     rtt: Option<Duration>,
     min_rtt_us: f64,
+    /// Of the last feedback.
+    last_rtt_us: f64,
+    /// Since when the queue grew, until it has drained.
+    draining_us: Option<i64>,
     loss_share: f64,
     sent: SentPackets,
     acked: Vec<Acked>,
     acked_bitrate: AckedBitrate,
     groups: ArrivalGroups,
+    dispersion: Dispersion,
     trendline: Trendline,
     rate: RateControl,
     loss: LossModel,
@@ -148,11 +159,14 @@ impl SendSideBwe {
             remb_bps: 0,
             rtt: None,
             min_rtt_us: f64::MAX,
+            last_rtt_us: 0.0,
+            draining_us: None,
             loss_share: 0.0,
             sent: SentPackets::default(),
             acked: Vec::new(),
             acked_bitrate: AckedBitrate::new(),
             groups: ArrivalGroups::default(),
+            dispersion: Dispersion::default(),
             trendline: Trendline::new(),
             rate: RateControl::new(start, MIN_BPS as f64),
             loss: LossModel::new(),
@@ -171,6 +185,11 @@ impl SendSideBwe {
     /// Changes the upper limit (a cap of the app or of the participant).
     pub fn set_max_bps(&mut self, max_bps: u64) {
         self.max_bps = max_bps.max(MIN_BPS);
+    }
+
+    /// Begins anew at `start_bps`; only before anything was sent.
+    pub fn set_start_bps(&mut self, start_bps: u64, now: Instant) {
+        *self = Self { desired_bps: self.desired_bps, ..Self::new(start_bps, self.max_bps, now) };
     }
 
     /// What the allocator could use in all; probing goes little further than that. Zero: no probes.
@@ -228,10 +247,13 @@ impl SendSideBwe {
                     self.trendline.add(delta);
                 }
             }
+            self.dispersion.add(&acked);
             self.control_rate(&acked, now_us);
             let is_startup = now_us - self.first_feedback_us.unwrap_or(now_us) < STARTUP_US;
             if !is_startup || sums.lost == 0 {
-                self.loss.update(&sums, self.rate.estimate_bps(), self.acked_bitrate.bps(), now_us);
+                let is_queue_empty = self.draining_us.is_none() && self.is_drained();
+                let acked_bps = self.acked_bitrate.bps();
+                self.loss.update(&sums, self.rate.estimate_bps(), acked_bps, is_queue_empty, now_us);
             }
         }
         self.acked = acked;
@@ -243,12 +265,12 @@ impl SendSideBwe {
         let sample_us = (now_us - newest_us).max(0);
         self.smooth_rtt(Duration::from_micros(sample_us as u64));
         let drifted = self.min_rtt_us + self.min_rtt_us.min(1e6) * MIN_RTT_DRIFT;
+        self.last_rtt_us = sample_us as f64;
         self.min_rtt_us = drifted.min(sample_us as f64);
     }
 
     fn is_queue_full(&self) -> bool {
-        let rtt_us = self.rtt.map_or(0.0, |rtt| rtt.as_secs_f64() * 1e6);
-        self.loss_share > FULL_QUEUE_LOSS && rtt_us - self.min_rtt_us > FULL_QUEUE.as_secs_f64() * 1e6
+        self.loss_share > FULL_QUEUE_LOSS && self.last_rtt_us - self.min_rtt_us > FULL_QUEUE.as_secs_f64() * 1e6
     }
 
     fn usage(&self) -> Usage {
@@ -264,18 +286,40 @@ impl SendSideBwe {
         self.alr.update(self.rate.estimate_bps(), now_us);
         let acked_bps = self.acked_bitrate.bps();
         let usage = self.usage();
+        self.note_draining(usage, now_us);
         let probed = self.probe_estimator.update(acked);
         match probed {
             Some(bps) if usage != Usage::Overuse => {
                 self.probes.on_result(bps);
                 self.take_probed(bps, acked_bps, now_us);
             }
-            _ => self.rate.update(usage, acked_bps, self.alr.is_limited(), self.rtt_ms(), now_us),
+            _ => self.rate.update(usage, self.arriving_bps(usage), self.alr.is_limited(), self.rtt_ms(), now_us),
         }
         // What nobody may use is not estimated: else a cap that is lifted would let go a flood.
         if self.rate.estimate_bps() > self.max_bps as f64 {
             self.rate.set(self.max_bps as f64, now_us);
         }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.last_rtt_us - self.min_rtt_us < DRAINED.as_secs_f64() * 1e6
+    }
+
+    fn note_draining(&mut self, usage: Usage, now_us: i64) {
+        let is_drained = self.is_drained();
+        if usage == Usage::Overuse {
+            self.draining_us = Some(now_us);
+        } else if self.draining_us.is_some_and(|since| is_drained || now_us - since > MAX_DRAIN_US) {
+            self.draining_us = None;
+        }
+    }
+
+    /// What the path is known to take: the average, or, while a queue grows, what comes out of it if that is more.
+    fn arriving_bps(&self, usage: Usage) -> Option<f64> {
+        let acked = self.acked_bitrate.bps()?;
+        let queued = self.dispersion.bps().filter(|_| usage == Usage::Overuse);
+        // Behind a full queue the average still tells of the time before it was full.
+        Some(queued.map_or(acked, |bps| if self.loss_share > FULL_QUEUE_LOSS { bps } else { bps.max(acked) }))
     }
 
     /// A probe raises the estimate. It lowers it only to what arrives at least: a probe's few packets are no proof
@@ -337,6 +381,11 @@ impl SendSideBwe {
     /// Smoothed round trip, if known.
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt
+    }
+
+    /// True from overuse until the queue on the path has emptied: send without bursts.
+    pub fn is_draining(&self) -> bool {
+        self.draining_us.is_some()
     }
 
     /// True while the queue on the path grows: send nothing that is not needed.

@@ -24,8 +24,8 @@ const RESULT_TIMEOUT_US: i64 = 1_000_000;
 const SERIES_GAP_US: i64 = 100_000;
 /// While demand is unmet: first wait, doubled by each probe without success. A probe at 1 Mbit/s is 2.5 kB, so that
 /// even the shortest period costs less than 1 %.
-const PERIOD_US: i64 = 5_000_000;
-const MAX_PERIOD_US: i64 = 15_000_000;
+const PERIOD_US: i64 = 3_000_000;
+const MAX_PERIOD_US: i64 = 6_000_000;
 /// A fall below this share within the last feedback is a large drop ...
 const DROP_SHARE: f64 = 0.66;
 /// ... which is checked by a probe for so long, since a short hiccup is no lasting loss of capacity.
@@ -218,11 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn unmet_demand_is_probed_ever_more_rarely() {
+    fn unmet_demand_is_probed_each_six_seconds() {
         let mut control = ProbeControl::new();
         let input = input(5e5, 3e6);
         let times: Vec<i64> = (0..120).map(|s| s * 1_000_000).filter(|&t| control.poll(&input, t).is_some()).collect();
-        assert_eq!(times.iter().map(|t| t / 1_000_000).collect::<Vec<_>>(), [0, 1, 6, 16, 31, 46, 61, 76, 91, 106]);
+        assert_eq!(
+            times.iter().map(|t| t / 1_000_000).collect::<Vec<_>>(),
+            [0, 1, 4, 10, 16, 22, 28, 34, 40, 46, 52, 58, 64, 70, 76, 82, 88, 94, 100, 106, 112, 118]
+        );
     }
 
     #[test]

@@ -132,6 +132,11 @@ impl SimulcastSelector {
 
     /// Down at any picture, up only at one from which the higher layer can be decoded.
     fn follow_temporal_target(&mut self, packet: &SelectorPacket<'_>) {
+        if self.target.is_some_and(|target| target < packet.layer) && self.wanted() != Some(packet.layer) {
+            // Too large already: until the key frame of the lower encoding comes, no more than it must be.
+            self.temporal = 0;
+            return;
+        }
         if self.target_temporal <= self.temporal {
             self.temporal = self.target_temporal;
             return;

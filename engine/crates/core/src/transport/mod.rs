@@ -137,6 +137,9 @@ impl Transport {
                 _ => {}
             }
         }
+        if self.tx.slots.iter().any(Slot::has_transport_cc) {
+            self.tx.bandwidth.expect_feedback(self.created_at);
+        }
     }
 
     /// Slots whose line the last offer took out of use.

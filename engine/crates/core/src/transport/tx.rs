@@ -178,7 +178,8 @@ impl TransportTx {
 
     /// When something waits for budget or a probe goes on.
     pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        let media = (!self.queue.is_empty()).then(|| self.bandwidth.next_media_at().unwrap_or(now));
+        let is_waiting = !(self.queue.is_empty() && self.resends.is_empty());
+        let media = is_waiting.then(|| self.bandwidth.next_media_at().unwrap_or(now));
         [media, self.bandwidth.next_probe_at(now), self.copies.next_at()].into_iter().flatten().min()
     }
 
@@ -257,10 +258,10 @@ impl TransportTx {
             send_datagram(path, &datagram, cx.counters, out);
         }
         cx.ready.clear();
-        cx.ready.append(&mut self.resends);
         cx.ready.extend(std::iter::from_fn(|| self.copies.pop(cx.now)));
         self.gather(cx, srtp.rtp_overhead());
-        self.admit(cx);
+        let budget = self.admit_resends(cx);
+        self.admit(budget, cx);
         self.send_ready(path, &srtp, cx, out);
         self.gather_probe(cx);
         self.send_ready(path, &srtp, cx, out);
@@ -294,6 +295,9 @@ impl TransportTx {
                     history.clear();
                 }
                 let Some(rewritten) = slot.forwarder.on_packet(key, track, packet) else { continue };
+                if packet.info.is_keyframe && packet.info.is_frame_start && packet.info.spatial == 0 {
+                    slot.decodable_from = rewritten.seq;
+                }
                 let exts = slot.exts().len(&slot.exts_of(&rewritten, packet));
                 let mut size = FIXED_HEADER_LEN + exts + packet.payload().len() + overhead;
                 let mut earlier = 0;
@@ -330,9 +334,30 @@ impl TransportTx {
         }
     }
 
-    /// Takes video from the queue as far as the budget goes; what grows beyond bounds is given up.
-    fn admit(&mut self, cx: &mut FlushContext<'_>) {
+    /// Takes retransmissions as far as the budget goes, and returns what is left of it. What a key frame has made
+    /// useless is dropped: after a fall of the path, the packets lost of the old layer would keep the new one out.
+    fn admit_resends(&mut self, cx: &mut FlushContext<'_>) -> usize {
         let mut budget = self.bandwidth.media_budget(cx.now);
+        let Self { resends, slots, .. } = self;
+        resends.retain(|resend| {
+            let slot = &slots[usize::from(resend.slot)];
+            let is_video = slot.kind == Kind::Video;
+            if is_video && resend.rewritten.seq < slot.decodable_from {
+                cx.counters.drop_retransmission += 1;
+                return false;
+            }
+            if is_video && budget == 0 {
+                return true;
+            }
+            budget = budget.saturating_sub(usize::from(resend.size));
+            cx.ready.push(*resend);
+            false
+        });
+        budget
+    }
+
+    /// Takes video from the queue as far as the budget goes; what grows beyond bounds is given up.
+    fn admit(&mut self, mut budget: usize, cx: &mut FlushContext<'_>) {
         while budget > 0
             && let Some(outgoing) = self.queue.pop_front()
         {

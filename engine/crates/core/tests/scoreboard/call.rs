@@ -27,6 +27,12 @@ pub struct Sample {
     pub allocated_bps: u64,
     /// Height of the newest frame that came.
     pub height: u16,
+    /// Counts since the call began.
+    pub frames_decoded: usize,
+    pub queue_dropped: u64,
+    pub retransmissions: u64,
+    pub keyframe_requests: u64,
+    pub given_up: u64,
 }
 
 pub struct Call {
@@ -110,17 +116,40 @@ impl Call {
         self.looked_at = packets.len();
     }
 
-    fn sample(&mut self, phase: usize) -> Sample {
+    /// Share of the packets sent to the subscriber that are neither media nor were asked for again.
+    pub fn padding(&mut self) -> f64 {
+        let stats = self.stats();
+        let sum = |name: &str| {
+            let slots = stats["slots"].as_array().into_iter().flatten();
+            slots.filter_map(|slot| slot[name].as_u64()).sum::<u64>() as f64
+        };
+        let sent = stats["tx_packets"].as_u64().unwrap_or_default().max(1) as f64;
+        ((sent - sum("packets") - sum("retransmissions")) / sent).max(0.0)
+    }
+
+    /// The engine's figures of the subscriber; null once it is gone.
+    fn stats(&mut self) -> serde_json::Value {
         let command = Command::Stats { transports: vec!["bob".into()] };
         let Ok(Reply::Json(json)) = self.net.command(0, command) else { panic!("no figures") };
-        let stats: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-        let figure = |name: &str| stats["transports"][0][name].as_u64().expect("a figure");
+        let mut stats: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        stats["transports"][0].take()
+    }
+
+    fn sample(&mut self, phase: usize) -> Sample {
+        let stats = self.stats();
+        let counters = self.net.nodes[0].shard.counters();
+        let figure = |name: &str| stats[name].as_u64().unwrap_or_default();
         Sample {
             at: self.net.now - self.started_at,
             phase,
             estimate_bps: figure("estimate_bps"),
             allocated_bps: figure("allocated_bps"),
             height: self.height,
+            frames_decoded: self.viewer.decoded_frames(),
+            queue_dropped: self.net.downlinks[self.bob].stats().queue_dropped,
+            retransmissions: counters.tx_retransmissions,
+            keyframe_requests: counters.tx_keyframe_requests,
+            given_up: counters.drop_pacer,
         }
     }
 }

@@ -36,7 +36,7 @@ impl Score {
     pub fn of(scenario: &Scenario, seed: u64) -> Self {
         let mut call = Call::new(scenario, seed);
         call.run(scenario);
-        let counters = call.net.nodes[0].shard.counters();
+        let padding = call.padding();
         let judged: Vec<&Sample> = call.samples.iter().filter(|s| s.at >= WARM_UP).collect();
         let at_best = judged.iter().filter(|s| s.height >= best_height(&scenario.phases[s.phase])).count();
         Self {
@@ -53,7 +53,7 @@ impl Score {
             recovered_after_rise: after_step(scenario, &call.samples, Step::Rise, |s, _| {
                 s[0].height >= best_height(&scenario.phases[s[0].phase])
             }),
-            padding: counters.tx_padding_packets as f64 / counters.tx_rtp_packets.max(1) as f64,
+            padding,
         }
     }
 }

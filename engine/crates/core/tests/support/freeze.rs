@@ -174,6 +174,11 @@ impl Viewer {
         next.or_else(|| complete().find(|(_, f)| f.is_keyframe)).map(|(timestamp, f)| (*timestamp, f.tl0))
     }
 
+    /// How many frames could be decoded so far.
+    pub fn decoded_frames(&self) -> usize {
+        self.decoded.len()
+    }
+
     /// What was seen from the first decoded frame until `now`.
     pub fn report(&self, now: Instant) -> FreezeReport {
         let mut shown = self.shown();
