@@ -15,7 +15,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: 
 
 if [ "$purpose" = test ]; then
   missing=()
-  for pair in chromium:chromium ffmpeg:ffmpeg espeak-ng:espeak-ng; do
+  for pair in chromium:chromium ffmpeg:ffmpeg espeak-ng:espeak-ng turnserver:coturn; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
   done
   if [ ${#missing[@]} -gt 0 ]; then

@@ -88,6 +88,14 @@ spec:
                   name: {{ include "common.secretName" $ }}
                   key: {{ $key }}
             {{- end }}
+            {{- range $env, $key := .Values.optionalSecretEnv }}
+            - name: {{ $env }}
+              valueFrom:
+                secretKeyRef:
+                  name: {{ include "common.secretName" $ }}
+                  key: {{ $key }}
+                  optional: true
+            {{- end }}
             {{- with .Values.extraEnv }}
             {{- toYaml . | nindent 12 }}
             {{- end }}

@@ -32,6 +32,9 @@ export const SILENT_INTERVALS = 2.5;
 /** A transport that is `disconnected` for this long is restarted; shorter gaps heal by themselves. */
 export const ICE_RESTART_AFTER_MS = 2_500;
 
+/** A first transport that has not connected by then is tried by way of TURN, if the server named any. */
+export const TURN_FALLBACK_AFTER_MS = 2_000;
+
 /** Longest wait for a transport to connect before another is tried. */
 export const TRANSPORT_TIMEOUT_MS = 15_000;
 
@@ -92,6 +95,8 @@ export const ROOM_DEFAULTS: ResolvedRoomOptions = {
   stopCameraOnMute: true,
   statsIntervalMs: 0,
   maxConnectAttempts: 3,
+  iceServers: [],
+  iceTransportPolicy: 'all',
   capture: CAPTURE_DEFAULTS,
   clientInfo: 'mrtc-web/0.1.0',
 };

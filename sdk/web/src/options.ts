@@ -78,6 +78,13 @@ export interface RoomOptions {
   statsIntervalMs?: number;
   /** How often a join is tried when the server says that it may be repeated. Default 3. */
   maxConnectAttempts?: number;
+  /**
+   * STUN and TURN servers known before the join. Those that the server names are added if a path is not found with these,
+   * which takes two seconds longer. Default none.
+   */
+  iceServers?: RTCIceServer[];
+  /** Default `all`. `relay`: media goes by TURN only, which hides the client's addresses from the media server. */
+  iceTransportPolicy?: RTCIceTransportPolicy;
   /** Constraints for the devices that the SDK opens itself. */
   capture?: Partial<CaptureDefaults>;
   /** Name and version of the application, for the server's logs. */

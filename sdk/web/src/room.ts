@@ -236,20 +236,19 @@ export class Room extends Emitter<RoomEvents> {
     // No await before the snapshot is in place: the pushes that follow build on it.
     this.#joined(response, options);
     if (!response.answer) throw new NegotiationError('the server gave no answer');
-    const iceServers = response.iceServers.map(({ urls: ice, username, credential }) => ({ urls: ice, username, credential }));
-    await media.start(response.answer, iceServers);
+    await media.start(response.answer, rtcIceServers(response));
   }
 
   #newSession(urls: readonly string[]): Session {
     this.e2ee?.checkSupport();
     const signal = new SignalClient({ urls, format: this.#options.protocol });
-    const { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, maxSlots } = this.#options;
+    const { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, maxSlots, iceServers, iceTransportPolicy } = this.#options;
     const media = new MediaSession(
       {
         negotiate: (value) => signal.request({ case: 'negotiate', value }, 'negotiate'),
         moveTracks: (transport) => this.localParticipant.moveTo(transport),
       },
-      { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, iceServers: [], e2ee: this.e2ee },
+      { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, iceServers, iceTransportPolicy, e2ee: this.e2ee },
       maxSlots,
     );
     signal.on('push', (body) => this.#pushed(body));
@@ -276,14 +275,19 @@ export class Room extends Emitter<RoomEvents> {
     logger.info(`joined ${this.#name} as ${participant.id}, session ${response.sessionId}`);
   }
 
-  #resumed({ snapshot, hasTransport }: ResumeResponse): void {
+  #resumed(response: ResumeResponse): void {
+    const { snapshot, hasTransport } = response;
     if (snapshot) {
       this.#roster.applySnapshot(snapshot, this.localParticipant.id);
       this.#replaceRecordings(snapshot.recordings);
       for (const publication of snapshot.publications) this.localParticipant.publicationUpdated(publication);
     }
     this.#setState('connected');
-    if (!hasTransport) void this.#session?.media.replace('the media node is gone');
+    const media = this.#session?.media;
+    media?.setIceServers(rtcIceServers(response));
+    if (!hasTransport) void media?.replace('the media node is gone');
+    // The connection was lost and is back: if it was the network, media is gone too and needs a new path.
+    else media?.networkChanged();
   }
 
   #pushed(body: ServerBody): void {
@@ -491,4 +495,8 @@ export class Room extends Emitter<RoomEvents> {
     session?.media.close();
     session?.signal.close();
   }
+}
+
+function rtcIceServers({ iceServers }: JoinResponse | ResumeResponse): RTCIceServer[] {
+  return iceServers.map(({ urls, username, credential }) => ({ urls, username, credential }));
 }

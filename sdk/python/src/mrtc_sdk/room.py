@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from aiortc import MediaStreamTrack
+from aiortc import MediaStreamTrack, RTCIceServer
 from mrtc.common.v1 import common_pb2
 from mrtc.signaling.v1 import client_pb2 as pb
 
@@ -32,6 +32,9 @@ class RoomOptions:
         manual_subscribe: receive nothing unless asked for.
         name: shown to people.
         metadata: opaque data.
+        ice_servers: STUN and TURN servers. aiortc gathers once, before the join: those that the server names serve
+            later transports only.
+        is_relay_only: media goes by TURN only.
     """
 
     audio_slots: int = 4
@@ -40,6 +43,8 @@ class RoomOptions:
     manual_subscribe: bool = False
     name: str = ""
     metadata: str = ""
+    ice_servers: tuple[RTCIceServer, ...] = ()
+    is_relay_only: bool = False
 
 
 @dataclass
@@ -90,6 +95,8 @@ class Room:
         self._signal: SignalClient | None = None
         self._negotiating = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ice_servers = list(options.ice_servers)
+        self._is_restoring = False
 
     @classmethod
     async def connect(cls, url: str, token: str, room: str = "", options: RoomOptions | None = None) -> Room:
@@ -126,6 +133,7 @@ class Room:
         self.local = reply.participant
         self.session_id = reply.session_id
         self.name = reply.snapshot.room
+        self._take_ice_servers(reply.ice_servers)
         await self._transport.accept(reply.answer)
         self._take_snapshot(reply.snapshot)
         return self
@@ -252,7 +260,32 @@ class Room:
         return self._signal
 
     def _new_transport(self) -> Transport:
-        return Transport(self.options.audio_slots, self.options.video_slots, self.options.video_codecs)
+        transport = Transport(
+            self.options.audio_slots,
+            self.options.video_slots,
+            self.options.video_codecs,
+            self._ice_servers,
+            is_relay_only=self.options.is_relay_only,
+        )
+
+        def state_changed() -> None:
+            if transport is self._transport and transport.pc.connectionState == "failed":
+                self._lose_media("the path to the media server is gone")
+
+        transport.pc.on("connectionstatechange", state_changed)
+        return transport
+
+    def _take_ice_servers(self, servers: Iterable[pb.IceServer]) -> None:
+        # The application's own come first; of the server's, only the newest credentials are kept.
+        named = [RTCIceServer(list(s.urls), s.username or None, s.credential or None) for s in servers]
+        self._ice_servers = [*self.options.ice_servers, *named]
+
+    def _lose_media(self, message: str) -> None:
+        """Begins to restore media, unless that is under way."""
+        if not self._is_restoring:
+            self._is_restoring = True
+            self._emit("media_lost", message)
+            self._spawn(self._restore_media())
 
     async def _changed(self) -> None:
         # Events are the application's; state is polled at the pace of a frame.
@@ -268,20 +301,23 @@ class Room:
 
     async def _restore_media(self) -> None:
         """A new transport after the media node was lost; goes on trying while the server says that it may help."""
-        while True:
-            try:
-                async with self._negotiating:
-                    await self._replace_transport()
-            except RequestFailed as error:
-                if error.retry_after_ms is None:
-                    self._emit("disconnected", f"media could not be restored: {error}")
+        try:
+            while True:
+                try:
+                    async with self._negotiating:
+                        await self._replace_transport()
+                except RequestFailed as error:
+                    if error.retry_after_ms is None:
+                        self._emit("disconnected", f"media could not be restored: {error}")
+                        return
+                    await asyncio.sleep(error.retry_after_ms / 1000)
+                except MrtcError:
+                    return  # the session is over, which is told elsewhere
+                else:
+                    self._emit("media_restored", None)
                     return
-                await asyncio.sleep(error.retry_after_ms / 1000)
-            except MrtcError:
-                return  # the session is over, which is told elsewhere
-            else:
-                self._emit("media_restored", None)
-                return
+        finally:
+            self._is_restoring = False
 
     async def _replace_transport(self) -> None:
         """A new peer connection with the same publications."""
@@ -306,10 +342,11 @@ class Room:
         self._map_slots(reply.negotiate.slots)
 
     async def _on_resumed(self, reply: pb.ResumeResponse) -> None:
+        self._take_ice_servers(reply.ice_servers)
         self._take_snapshot(reply.snapshot)
         self._emit("resumed", None)
         if not reply.has_transport:
-            self._spawn(self._restore_media())
+            self._lose_media("the media node is gone")
 
     def _on_closed(self, reason: str) -> None:
         self._emit("disconnected", reason)
@@ -341,8 +378,7 @@ class Room:
                 self._active_transport.add_slots(frame.slots_needed.audio, frame.slots_needed.video)
                 self._spawn(self._negotiate())
             case "media_lost":
-                self._emit("media_lost", frame.media_lost.message)
-                self._spawn(self._restore_media())
+                self._lose_media(frame.media_lost.message)
             case "message_received":
                 self._emit("message", frame.message_received)
             case "speakers_changed":

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from aiortc import (
     MediaStreamTrack,
     RTCBundlePolicy,
     RTCConfiguration,
+    RTCIceServer,
     RTCPeerConnection,
     RTCRtpTransceiver,
     RTCSessionDescription,
 )
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcrtpsender import RTCRtpSender
 
 Kind = Literal["audio", "video"]
@@ -24,10 +27,25 @@ class Transport:
         audio_slots: receive m-lines of kind audio.
         video_slots: receive m-lines of kind video.
         codecs: lower-case names of the video codecs to offer, best first; empty: all that aiortc has.
+        ice_servers: STUN and TURN servers.
+        is_relay_only: use TURN only.
     """
 
-    def __init__(self, audio_slots: int, video_slots: int, codecs: tuple[str, ...] = ()) -> None:
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    def __init__(
+        self,
+        audio_slots: int,
+        video_slots: int,
+        codecs: tuple[str, ...] = (),
+        ice_servers: Sequence[RTCIceServer] = (),
+        *,
+        is_relay_only: bool = False,
+    ) -> None:
+        configuration = RTCConfiguration(
+            iceServers=list(ice_servers),
+            iceTransportPolicy=RTCIceTransportPolicy.RELAY if is_relay_only else RTCIceTransportPolicy.ALL,
+            bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
+        )
+        self.pc = RTCPeerConnection(configuration)
         self._codecs = codecs
         self._outbound: dict[Kind, list[RTCRtpTransceiver]] = {"audio": [], "video": []}
         for kind in ("audio", "video"):

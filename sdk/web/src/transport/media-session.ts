@@ -3,7 +3,7 @@
  * transport when the old one or its media node is lost.
  */
 
-import { ICE_RESTART_AFTER_MS, TRANSPORT_TIMEOUT_MS } from '../defaults';
+import { ICE_RESTART_AFTER_MS, TRANSPORT_TIMEOUT_MS, TURN_FALLBACK_AFTER_MS } from '../defaults';
 import { Emitter } from '../emitter';
 import { ConnectionError, MrtcError } from '../errors';
 import type { NegotiateResponse, SlotMapping } from '../gen/mrtc/signaling/v1/client_pb';
@@ -39,11 +39,15 @@ export class MediaSession extends Emitter<MediaEvents> {
   readonly #host: MediaHost;
   readonly #options: TransportOptions;
   readonly #maxSlots: number;
+  /** The application's; the first transport gathers with them. */
+  readonly #ownServers: readonly RTCIceServer[];
   readonly #closed = new AbortController();
   #transport: Transport;
   #queue: Promise<unknown> = Promise.resolve();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #isLost = false;
+  /** Servers that the present transport has not gathered with. */
+  #hasNewServers = false;
   #isReplacing = false;
 
   constructor(host: MediaHost, options: TransportOptions, maxSlots: number) {
@@ -51,6 +55,7 @@ export class MediaSession extends Emitter<MediaEvents> {
     this.#host = host;
     this.#options = options;
     this.#maxSlots = maxSlots;
+    this.#ownServers = options.iceServers;
     this.#transport = new Transport(options);
   }
 
@@ -63,13 +68,29 @@ export class MediaSession extends Emitter<MediaEvents> {
     return this.#transport;
   }
 
-  /** Takes the answer of the join. `iceServers` serve later transports: the first one has gathered already. */
+  /**
+   * Takes the answer of the join. The first transport has gathered without the server's `iceServers`, since its offer came
+   * with the question for them: if it does not connect soon, or may go by TURN only, ICE is restarted with them.
+   */
   start(answer: string, iceServers: RTCIceServer[]): Promise<void> {
-    this.#options.iceServers = iceServers;
     return this.#enqueue(async () => {
+      this.setIceServers(iceServers);
       await this.#transport.acceptAnswer(answer);
       this.#watch(this.#transport);
     });
+  }
+
+  /** Takes fresh servers and credentials, for whatever gathers from now on. */
+  setIceServers(iceServers: RTCIceServer[]): void {
+    if (iceServers.length === 0) return;
+    this.#options.iceServers = [...this.#ownServers, ...iceServers];
+    this.#transport.setIceServers(this.#options.iceServers);
+    this.#hasNewServers = true;
+  }
+
+  /** The network may be another one: an interrupted transport is repaired now and not after a while. */
+  networkChanged(): void {
+    if (this.#transport.state === 'disconnected') this.#restartIce(this.#transport);
   }
 
   /**
@@ -143,6 +164,7 @@ export class MediaSession extends Emitter<MediaEvents> {
   async #replaceOnce(): Promise<void> {
     const old = this.#transport;
     const fresh = new Transport({ ...this.#options });
+    this.#hasNewServers = false;
     try {
       const midsOf = await this.#host.moveTracks(fresh);
       const offer = await fresh.createOffer();
@@ -187,7 +209,12 @@ export class MediaSession extends Emitter<MediaEvents> {
   #watch(transport: Transport): void {
     transport.on('stateChanged', (state) => this.#stateChanged(transport, state));
     this.#stateChanged(transport, transport.state);
-    if (transport.state !== 'connected') this.#startTimer(TRANSPORT_TIMEOUT_MS, () => this.#giveUp(transport));
+    if (transport.state === 'connected') return;
+    if (!this.#hasNewServers) this.#startTimer(TRANSPORT_TIMEOUT_MS, () => this.#giveUp(transport));
+    else {
+      const isHopeless = this.#options.iceTransportPolicy === 'relay' && this.#ownServers.length === 0;
+      this.#startTimer(isHopeless ? 0 : TURN_FALLBACK_AFTER_MS, () => this.#gatherAgain(transport));
+    }
   }
 
   #stateChanged(transport: Transport, state: RTCPeerConnectionState): void {
@@ -212,6 +239,13 @@ export class MediaSession extends Emitter<MediaEvents> {
   #restartIce(transport: Transport): void {
     if (transport !== this.#transport || transport.state === 'connected') return;
     this.#markLost('the path to the media server is interrupted');
+    this.#gatherAgain(transport);
+  }
+
+  /** Restarts ICE, which gathers candidates of all networks and servers that there are now. */
+  #gatherAgain(transport: Transport): void {
+    if (transport !== this.#transport || transport.state === 'connected') return;
+    this.#hasNewServers = false;
     this.#startTimer(TRANSPORT_TIMEOUT_MS, () => this.#giveUp(transport));
     this.#enqueue(() => this.#negotiateNow({ iceRestart: true })).catch((error: unknown) => {
       logger.warn('the ICE restart failed', error);

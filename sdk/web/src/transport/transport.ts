@@ -31,6 +31,8 @@ export interface TransportOptions {
   videoSlots: number;
   /** STUN and TURN. */
   iceServers: RTCIceServer[];
+  /** `relay`: only by TURN. */
+  iceTransportPolicy: RTCIceTransportPolicy;
   /** End-to-end encryption; undefined: none. */
   e2ee: Pick<E2ee, 'connectionOptions' | 'attach' | 'learnCodecs'> | undefined;
 }
@@ -73,12 +75,7 @@ export class Transport extends Emitter<TransportEvents> {
   constructor(options: TransportOptions) {
     super();
     this.#options = options;
-    this.#pc = new RTCPeerConnection({
-      bundlePolicy: 'max-bundle',
-      rtcpMuxPolicy: 'require',
-      iceServers: options.iceServers,
-      ...options.e2ee?.connectionOptions,
-    });
+    this.#pc = new RTCPeerConnection(configuration(options));
     this.#pc.onconnectionstatechange = () => {
       logger.info(`transport ${this.#pc.connectionState}`);
       this.emit('stateChanged', this.#pc.connectionState);
@@ -123,6 +120,12 @@ export class Transport extends Emitter<TransportEvents> {
   async rollback(): Promise<void> {
     if (this.#pc.signalingState !== 'have-local-offer') return;
     await this.#pc.setLocalDescription({ type: 'rollback' }).catch((error: unknown) => logger.debug('rollback', error));
+  }
+
+  /** For the next gathering, which an ICE restart begins. */
+  setIceServers(iceServers: RTCIceServer[]): void {
+    if (this.#pc.signalingState === 'closed') return;
+    this.#pc.setConfiguration(configuration({ ...this.#options, iceServers }));
   }
 
   /** Adds receive m-lines; they are of use after the next negotiation. */
@@ -214,6 +217,10 @@ export class Transport extends Emitter<TransportEvents> {
     if (preferences.length > 0) transceiver.setCodecPreferences(preferences);
     this.#slots.push(transceiver);
   }
+}
+
+function configuration({ iceServers, iceTransportPolicy, e2ee }: TransportOptions): RTCConfiguration {
+  return { bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require', iceServers, iceTransportPolicy, ...e2ee?.connectionOptions };
 }
 
 function fits(line: PublishLine, need: LineNeed): boolean {

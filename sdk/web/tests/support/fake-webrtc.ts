@@ -75,7 +75,11 @@ export class FakePeerConnection {
   /** Thrown by the next setRemoteDescription. */
   refusal: Error | undefined;
 
-  constructor(readonly configuration: RTCConfiguration) {
+  setConfiguration(configuration: RTCConfiguration): void {
+    this.configuration = configuration;
+  }
+
+  constructor(public configuration: RTCConfiguration) {
     FakePeerConnection.all.push(this);
   }
 

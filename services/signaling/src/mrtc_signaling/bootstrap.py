@@ -37,6 +37,7 @@ from .app.rooms import Rooms
 from .app.sessions import Sessions
 from .config import SignalingSettings
 from .core import limits
+from .core.ice_servers import IceServers, TurnSecret
 from .entrypoints.http_app import make_http_app
 from .entrypoints.websocket import ConnectionLimits, WebSocketDoor
 from .metrics import SignalingMetrics
@@ -178,20 +179,23 @@ class Signaling:
 
 
 def _options(settings: SignalingSettings) -> Options:
-    servers: tuple[client_pb2.IceServer, ...] = ()
+    fixed: tuple[client_pb2.IceServer, ...] = ()
+    turn = None
     if settings.ice_urls:
-        servers = (
+        fixed = (
             client_pb2.IceServer(
                 urls=settings.ice_urls,
                 username=settings.ice_username,
                 credential=settings.ice_credential.get_secret_value(),
             ),
         )
+    if settings.turn_urls:
+        turn = TurnSecret(tuple(settings.turn_urls), settings.turn_secret.get_secret_value(), settings.turn_ttl_s)
     return Options(
         grace_s=settings.session_grace_s,
         heartbeat_interval_s=settings.heartbeat_interval_s,
         empty_room_timeout_s=settings.empty_room_timeout_s,
-        ice_servers=servers,
+        ice_servers=IceServers(fixed, turn),
         region=settings.region,
         whep_wait_s=settings.whep_wait_s,
         max_sessions=settings.max_sessions,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from mrtc_common.settings import Settings, setting
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr, field_validator, model_validator
 
 
 class SignalingSettings(Settings):
@@ -28,6 +28,12 @@ class SignalingSettings(Settings):
     ice_urls: list[str] = setting([], "STUN and TURN URLs that clients are given.")
     ice_username: str = setting("", "TURN user that clients are given.")
     ice_credential: SecretStr = setting(SecretStr(""), "TURN credential that clients are given.")
+    turn_urls: list[str] = setting(
+        [],
+        "`turn:` and `turns:` URLs of TURN servers that share `turn_secret`; each client gets its own credentials.",
+    )
+    turn_secret: SecretStr = setting(SecretStr(""), "Secret shared with the TURN servers (coturn: static-auth-secret).")
+    turn_ttl_s: int = setting(86_400, "How long TURN credentials are good.", unit="s", ge=60, le=30 * 86_400)
     cors_origins: list[str] = setting(["*"], "Origins of pages that may call the HTTP API; `*`: all.")
     heartbeat_interval_s: float = setting(
         10.0,
@@ -55,3 +61,17 @@ class SignalingSettings(Settings):
         if len(value.get_secret_value()) < 16:
             raise ValueError("must be set, at least 16 characters")
         return value
+
+    @field_validator("turn_urls")
+    @classmethod
+    def _turn_urls_are_turn(cls, value: list[str]) -> list[str]:
+        for url in value:
+            if not url.startswith(("turn:", "turns:")):
+                raise ValueError(f"{url!r} is not a `turn:` or `turns:` URL")
+        return value
+
+    @model_validator(mode="after")
+    def _turn_has_a_secret(self) -> Self:
+        if self.turn_urls and not self.turn_secret.get_secret_value():
+            raise ValueError("turn_secret must be set where turn_urls are")
+        return self

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mrtc.signaling.v1 import client_pb2
 from mrtc_common.clock import Clock
 
+from mrtc_signaling.core.ice_servers import IceServers
 from mrtc_signaling.metrics import SignalingMetrics
 from mrtc_signaling.ports import AppRegistry, Bus, Jobs, MediaNodes, MessageLog, RoomStore, SessionStore
 
@@ -22,7 +22,7 @@ class Options:
     empty_room_timeout_s: float = 60.0
     # Placement attempts: the first node and two others.
     max_placements: int = 3
-    ice_servers: tuple[client_pb2.IceServer, ...] = ()
+    ice_servers: IceServers = field(default_factory=IceServers)
     region: str = ""
     # How long the answer to a join waits for the slots' first mapping before it goes without.
     first_slots_timeout_s: float = 0.5

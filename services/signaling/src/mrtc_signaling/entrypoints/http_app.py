@@ -71,7 +71,7 @@ def make_http_app(
     app.include_router(health_router(health, metrics.metrics))
     app.include_router(websocket.router())
     app.include_router(make_rest_router(rooms, authenticator, settings.max_upload_bytes))
-    app.include_router(WhipDoor(http_sessions, authenticator, websocket.ctx.options.ice_servers).router())
+    app.include_router(WhipDoor(http_sessions, authenticator, websocket.ctx).router())
     if settings.demo:
         app.include_router(_demo_router(apps))
     if settings.static_dir is not None and settings.static_dir.is_dir():

@@ -301,15 +301,23 @@ class _Serving:
                 snapshot=session.snapshot(),
                 heartbeat_interval_ms=round(options.heartbeat_interval_s * 1000),
                 resume_grace_ms=round(options.grace_s * 1000),
-                ice_servers=options.ice_servers,
+                ice_servers=self._ice_servers(session),
                 publications=joined.publications,
             )
         )
 
+    def _ice_servers(self, session: Session) -> list[client_pb2.IceServer]:
+        ctx = self._door.ctx
+        return ctx.options.ice_servers.of(session.participant.participant.id, ctx.clock.unix_ms())
+
     async def _resume(self, frame: client_pb2.ClientFrame) -> None:
         def answer(session: Session) -> None:
             self._session = session
-            response = client_pb2.ResumeResponse(snapshot=session.snapshot(), has_transport=session.leg.is_open)
+            response = client_pb2.ResumeResponse(
+                snapshot=session.snapshot(),
+                has_transport=session.leg.is_open,
+                ice_servers=self._ice_servers(session),
+            )
             self._connection.reply(frame.request_id, client_pb2.ServerFrame(resume=response))
 
         session = await self._door.resumer.resume(frame.resume.resume_token, self._connection, answer)

@@ -11,6 +11,7 @@ from mrtc.signaling.v1 import client_pb2
 from mrtc_common.errors import BadOfferError, PermissionDeniedError, SessionNotFoundError, TooLargeError
 
 from mrtc_signaling.app.access import Access, Authenticator
+from mrtc_signaling.app.context import Context
 from mrtc_signaling.app.http_sessions import HttpSession, HttpSessions, PreconditionFailedError
 from mrtc_signaling.core import limits
 from mrtc_signaling.errors import problem
@@ -27,12 +28,10 @@ _MAX_FRAGMENT_BYTES = 64 * 1024
 class WhipDoor:
     """The routes of both; they differ in the direction of media only."""
 
-    def __init__(
-        self, sessions: HttpSessions, authenticator: Authenticator, ice_servers: tuple[client_pb2.IceServer, ...]
-    ) -> None:
+    def __init__(self, sessions: HttpSessions, authenticator: Authenticator, ctx: Context) -> None:
         self._sessions = sessions
         self._authenticator = authenticator
-        self._link = ", ".join(_link(url, server) for server in ice_servers for url in server.urls)
+        self._ctx = ctx
 
     def router(self) -> APIRouter:
         """`/whip/…` and `/whep/…`."""
@@ -83,8 +82,9 @@ class WhipDoor:
             "ETag": made.etag,
             "Accept-Patch": _FRAGMENT,
         }
-        if self._link:
-            headers["Link"] = self._link
+        servers = self._ctx.options.ice_servers.of(made.session.id, self._ctx.clock.unix_ms())
+        if servers:
+            headers["Link"] = ", ".join(_link(url, server) for server in servers for url in server.urls)
         return Response(made.answer, status_code=201, media_type=_SDP, headers=headers)
 
     # PATCH, DELETE
