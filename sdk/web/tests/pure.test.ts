@@ -13,7 +13,7 @@ import { summarize } from '../src/stats';
 import { wishForViews } from '../src/tracks/adaptive-stream';
 import { mergeWishes } from '../src/tracks/remote-track';
 import { selectCodecs } from '../src/transport/codecs';
-import { applyPlan, initialEncodings, planEncodings, scaledBitrate } from '../src/transport/encodings';
+import { applyPlan, initialEncodings, layersFor, planEncodings, scaledBitrate } from '../src/transport/encodings';
 import { wishToWire } from '../src/wishes';
 import { participantTypeFromWire, reasonFromWire, sourceFromWire, sourceToWire } from '../src/words';
 import type { Source } from '../src/words';
@@ -129,6 +129,18 @@ describe('encodings', () => {
     expect(encodings.map(({ active }) => active)).toEqual([false, true, false]);
     applyPlan(encodings, plan, undefined, true, 1280 * 720);
     expect(encodings.some(({ active }) => active)).toBe(false);
+  });
+
+  it('of a small picture are fewer, its full size among them', () => {
+    const sizes = (pixels: number) => layersFor(plan, pixels).map(({ rid, scaleDownBy }) => `${rid}/${scaleDownBy}`);
+    expect(sizes(960 * 540)).toEqual(['q/4', 'h/2', 'f/1']);
+    expect(sizes(640 * 360)).toEqual(['q/2', 'h/1']);
+    expect(sizes(320 * 180)).toEqual(['q/1']);
+    expect(sizes(0)).toHaveLength(3);
+    const encodings = initialEncodings();
+    applyPlan(encodings, plan, undefined, false, 640 * 360);
+    expect(encodings.map(({ active }) => active)).toEqual([true, true, false]);
+    expect(encodings[1]?.scaleResolutionDownBy).toBe(1);
   });
 
   it('of a track without simulcast on a simulcast m-line are the highest one, in full size', () => {

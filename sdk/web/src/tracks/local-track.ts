@@ -3,7 +3,7 @@
 import { Emitter } from '../emitter';
 import { logger } from '../logger';
 import type { LocalTrackOptions, SimulcastLayer } from '../options';
-import { applyPlan, planEncodings } from '../transport/encodings';
+import { applyPlan, layersFor, planEncodings } from '../transport/encodings';
 import type { EncodingPlan } from '../transport/encodings';
 import type { PublishLine } from '../transport/transport';
 import type { Kind, Source } from '../words';
@@ -97,7 +97,7 @@ export class LocalTrack extends Emitter<LocalTrackEvents> {
   /** What is announced of its encodings: pixel sizes are those of the present capture. */
   get announcedLayers(): { rid: string; width: number; height: number; maxBitrateBps: number }[] {
     const { width = 0, height = 0 } = this.#media.getSettings();
-    return this.#plan.layers.map(({ rid, scaleDownBy, maxBitrateBps }: SimulcastLayer) => ({
+    return layersFor(this.#plan, width * height).map(({ rid, scaleDownBy, maxBitrateBps }: SimulcastLayer) => ({
       rid,
       width: Math.floor(width / scaleDownBy),
       height: Math.floor(height / scaleDownBy),

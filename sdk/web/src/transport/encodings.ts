@@ -7,6 +7,13 @@ import type { Kind, Source } from '../words';
 /** The area for which the default bitrates are meant. */
 const REFERENCE_PIXELS = 1280 * 720;
 
+/**
+ * Captures below these areas are sent in at most one and two encodings: libwebrtc allows no more for VP8
+ * (`kSimulcastFormats` in video/config/simulcast.cc), and what it leaves out of three is the largest.
+ */
+const TWO_LAYER_PIXELS = 480 * 270;
+const THREE_LAYER_PIXELS = 960 * 540;
+
 /** What decides about the encodings of a track. */
 export interface EncodingPlan {
   /** Encodings, lowest first; empty: one encoding without a rid. */
@@ -26,6 +33,16 @@ export function planEncodings(
   const wanted = simulcast ?? source === 'camera';
   const layers = wanted === true ? CAMERA_LAYERS : wanted === false ? [] : wanted;
   return { layers, maxBitrateBps: maxBitrateBps ?? SCREEN_MAX_BITRATE_BPS };
+}
+
+/**
+ * The layers that a capture of this area is sent in, lowest first: a small one leaves out the lowest sizes and has the
+ * others under the lowest rids, which are those that the browser sends. An unknown area has all.
+ */
+export function layersFor(plan: EncodingPlan, pixels: number): SimulcastLayer[] {
+  const allowed = pixels <= 0 || pixels >= THREE_LAYER_PIXELS ? plan.layers.length : pixels >= TWO_LAYER_PIXELS ? 2 : 1;
+  const sizes = plan.layers.slice(-allowed);
+  return sizes.map((size, index) => ({ ...size, rid: plan.layers[index]?.rid ?? size.rid }));
 }
 
 /** What the sender of a simulcast m-line is created with; which are really sent is decided by `applyPlan`. */
@@ -51,8 +68,9 @@ export function applyPlan(
   pixels: number,
 ): void {
   const highest = encodings.at(-1);
+  const layers = layersFor(plan, pixels);
   for (const encoding of encodings) {
-    const layer = plan.layers.find(({ rid }) => rid === encoding.rid);
+    const layer = layers.find(({ rid }) => rid === encoding.rid);
     const isOnly = plan.layers.length === 0 && encoding === highest;
     const isWanted =
       wantedRids === undefined || (isOnly ? wantedRids.size > 0 : wantedRids.has(encoding.rid ?? ''));
