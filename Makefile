@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup setup-run setup-test proto build engine web run probe test test-unit test-engine test-integration \
-	test-e2e check format settings proto-baseline lock bench scoreboard fuzz soak chaos dump clean
+	test-e2e check format settings proto-baseline lock bench scoreboard fuzz soak chaos dump capture clean
 
 help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ fuzz: ## Fuzz every parser for FUZZ_SECONDS (default 60) each
 
 dump: ## Print a room's forwarding state: make dump ROOM=name
 	@$(PY) -m mrtc_embedded.dump $(ROOM)
+
+capture: ## Write a room's packets to pcapng files: make capture ROOM=name ARGS="--packets --seconds 5"
+	@$(PY) -m mrtc_embedded.capture $(ROOM) $(ARGS)
 
 clean: ## Remove builds and the embedded suite's data
 	rm -rf var .cache engine/target sdk/web/node_modules sdk/web/dist sdk/web/dist-demo proto/gen

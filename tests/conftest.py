@@ -12,7 +12,7 @@ from tests.support.suite import RunningSuite, print_logs, running_suite
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
     """One embedded suite for all tests that do not break it: two rtcmcu nodes, two signaling instances."""
-    with running_suite(tmp_path_factory.mktemp("suite"), signalings=2, mcu_workers=1) as running:
+    with running_suite(tmp_path_factory.mktemp("suite"), signalings=2, mcu_workers=1, captures=True) as running:
         yield running
 
 

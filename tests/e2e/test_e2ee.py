@@ -6,12 +6,17 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from mrtc_common.subjects import room_key
+from mrtc_embedded.capture import Wanted, capture_room
+from mrtc_embedded.dump import read_access
 
 from tests.e2e.caller import Caller, wait_until
+from tests.support import pcapng
 from tests.support.api import APP
 from tests.support.media import Watcher, joined, remote_track
 from tests.support.media import wait_until as wait_for_async
@@ -20,6 +25,8 @@ from tests.support.suite import RunningSuite
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 KEY = {"passphrase": "a small green turtle"}
+# Of an encrypted frame: docs/e2ee.md.
+TRAILER_END = 0xE1
 
 
 @pytest.fixture
@@ -58,6 +65,23 @@ def test_only_who_has_the_key_sees_and_hears(
     refused = httpx.post(url, json={"mode": "single"}, headers=headers, timeout=10)
     assert (refused.status_code, refused.json()["code"]) == (409, "media_encrypted")
     run(_sees_nothing(suite, room))
+    run(_is_captured_as_encrypted(suite, room))
+
+
+async def _is_captured_as_encrypted(suite: RunningSuite, room: str) -> None:
+    """A capture at the server, whole packets: each frame still ends with the clients' trailer, and no key is in it."""
+    wanted = Wanted(room_key(APP, room), 1.0, has_payloads=True)
+    ends = 0
+    for node in await capture_room(read_access(suite.data_dir), wanted, asyncio.Event()):
+        path = Path(node["path"])
+        assert KEY["passphrase"].encode() not in path.read_bytes()
+        for packet in pcapng.read(path)[0]:
+            is_padded, is_marked = packet.data[0] & 0x20, packet.data[1] & 0x80
+            if is_marked and not is_padded and not packet.is_rtcp:
+                assert packet.data[-1] == TRAILER_END
+                ends += 1
+        path.unlink()
+    assert ends > 20
 
 
 async def _sees_nothing(suite: RunningSuite, room: str) -> None:

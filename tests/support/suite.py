@@ -30,7 +30,7 @@ class RunningSuite:
 
     def start(self) -> None:
         """Starts all processes and waits until they are ready."""
-        self._run(self.suite.start(), 60)
+        self._run(self.suite.start(), 180)
 
     def close(self) -> list[str]:
         """Stops all processes; returns those that had to be killed."""

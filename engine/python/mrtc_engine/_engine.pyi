@@ -238,6 +238,24 @@ class Engine:
     def import_track(self, *, relay: str, track: str, room: str, handle: int, codec: str, rids: list[str]) -> int: ...
     def stats(self, *, transports: list[str] = ...) -> int: ...
     def dump_room(self, *, room: str) -> int: ...
+    def start_capture(
+        self,
+        *,
+        path: str,
+        room: str = "",
+        transport: str = "",
+        is_headers_only: bool,
+        max_bytes: int,
+        max_duration_ms: int,
+    ) -> int:
+        """Begins to write packets in the clear to a new file. Raises BlockingIOError while another one is under way."""
+
+    def stop_capture(self) -> tuple[int, int, int, bool] | None:
+        """Ends it and waits for the disk: packets, bytes, copies dropped, is it running. None: there never was one."""
+
+    def capture_figures(self) -> tuple[int, int, int, bool] | None:
+        """The same of the last capture, without ending it."""
+
     def counters(self) -> list[dict[str, int]]:
         """Per worker: monotonic counters since start (packets, bytes, drops by reason, ticks, busy microseconds)."""
 

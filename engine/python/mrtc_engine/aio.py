@@ -302,6 +302,49 @@ class AsyncEngine:
         """A room's forwarding state, as decoded JSON."""
         return await self._run_json(self._engine.dump_room(room=room))
 
+    async def start_capture(
+        self,
+        *,
+        path: str,
+        room: str = "",
+        transport: str = "",
+        is_headers_only: bool = True,
+        max_bytes: int,
+        max_duration_s: float,
+    ) -> None:
+        """Begins to write RTP and RTCP of a room or a transport, in the clear, to a new pcapng file.
+
+        It ends by `stop_capture`, or at a limit. Raises BlockingIOError while another capture is under way, OSError if
+        the file cannot be made.
+        """
+        # Not in a thread, though it makes a file: the reply could come before it is awaited.
+        command_id = self._engine.start_capture(
+            path=path,
+            room=room,
+            transport=transport,
+            is_headers_only=is_headers_only,
+            max_bytes=max_bytes,
+            max_duration_ms=round(max_duration_s * 1000),
+        )
+        try:
+            await self._run(command_id)
+        except BaseException:
+            # Nobody would know of it. Waits 50 ms at most, for a file that has hardly begun.
+            self._engine.stop_capture()
+            raise
+
+    async def stop_capture(self) -> tuple[int, int, int, bool] | None:
+        """Ends the capture; its file is whole then.
+
+        Returns:
+            Packets written, bytes of the file, copies dropped, is it running (never); None: there never was one.
+        """
+        return await asyncio.to_thread(self._engine.stop_capture)
+
+    def capture_figures(self) -> tuple[int, int, int, bool] | None:
+        """The same of the last capture, without ending it."""
+        return self._engine.capture_figures()
+
     def counters(self) -> list[dict[str, int]]:
         """Per worker: monotonic counters since the start."""
         return self._engine.counters()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,7 @@ class FakeEngine:
         self.subscribed: dict[str, list[dict[str, Any]]] = {}
         self.calls: list[str] = []
         self.data_access: dict[str, tuple[str, bool]] = {}
+        self.capture: dict[str, Any] = {}
         self._events: asyncio.Queue[Any] = asyncio.Queue()
 
     @property
@@ -107,6 +109,17 @@ class FakeEngine:
 
     async def dump_room(self, *, room: str) -> Any:
         return {"room": room}
+
+    async def start_capture(self, *, path: str, **settings: Any) -> None:
+        self.calls.append("start_capture")
+        if self.capture:
+            raise BlockingIOError
+        self.capture = {"path": path, **settings}
+        Path(path).touch()
+
+    async def stop_capture(self) -> tuple[int, int, int, bool] | None:
+        ended, self.capture = self.capture, {}
+        return (5, 600, 1, False) if ended else None
 
     def relay_address(self, relay: str) -> str:
         return "127.0.0.1:9"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,11 +18,14 @@ from mrtc_common.errors import (
     AlreadyExistsError,
     BadOfferError,
     BadRequestError,
+    LimitExceededError,
     MrtcError,
     NoCapacityError,
     NotFoundError,
+    PermissionDeniedError,
     PublicationNotFoundError,
     TransportNotFoundError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from mrtc_common.grpc import Channels, GrpcSecurity, call, stream
@@ -469,3 +473,55 @@ async def test_load_is_the_largest_part(start_node: StartNode, nats_link: NatsLi
         return value.load >= 0.75 and value.transports == 3 and value.rooms == 1
 
     await wait_until(load)
+
+
+async def test_captures_are_off_unless_a_folder_is_set(node: Node) -> None:
+    request = pb.StartCaptureRequest(room_key=ROOM, content=pb.CAPTURE_CONTENT_HEADERS)
+    with pytest.raises(PermissionDeniedError, match="capture_dir"):
+        await call(node.stub.StartCapture, request)
+    assert "start_capture" not in node.engine.calls
+
+
+async def test_a_capture_needs_the_secret_of_the_cluster(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(capture_dir=str(tmp_path / "captures"))
+    request = pb.StartCaptureRequest(room_key=ROOM, content=pb.CAPTURE_CONTENT_PACKETS)
+    async with Channels(GrpcSecurity("a secret of somebody else")) as channels:
+        stub = media_service_pb2_grpc.MediaServiceStub(channels.get(f"127.0.0.1:{node.mcu.grpc_port}"))
+        with pytest.raises(UnauthenticatedError):
+            await call(stub.StartCapture, request)
+    assert "start_capture" not in node.engine.calls
+    assert not (tmp_path / "captures").exists()
+
+
+async def test_limits_of_a_capture_are_the_nodes(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(capture_dir=str(tmp_path), capture_max_bytes=5000, capture_max_s=7)
+    base = {"room_key": ROOM, "content": pb.CAPTURE_CONTENT_HEADERS}
+    for asked, given in (({}, (5000, 7)), ({"max_bytes": 4500, "max_duration_ms": 500}, (4500, 0.5))):
+        begun = await call(node.stub.StartCapture, pb.StartCaptureRequest(**base, **asked))
+        assert (node.engine.capture["max_bytes"], node.engine.capture["max_duration_s"]) == given
+        await call(node.stub.StopCapture, pb.StopCaptureRequest(capture_id=begun.capture_id))
+    over = {"max_bytes": 1 << 40, "max_duration_ms": 1 << 31}
+    await call(node.stub.StartCapture, pb.StartCaptureRequest(**base, **over))
+    assert (node.engine.capture["max_bytes"], node.engine.capture["max_duration_s"]) == (5000, 7)
+
+
+async def test_one_capture_at_a_time_which_must_say_what_it_takes(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(capture_dir=str(tmp_path / "captures"))
+    content = pb.CAPTURE_CONTENT_PACKETS
+    for wrong in (
+        pb.StartCaptureRequest(room_key=ROOM),
+        pb.StartCaptureRequest(content=content),
+        pb.StartCaptureRequest(room_key=ROOM, transport_id="t1", content=content),
+        pb.StartCaptureRequest(room_key="../x", content=content),
+    ):
+        with pytest.raises(BadRequestError):
+            await call(node.stub.StartCapture, wrong)
+    request = pb.StartCaptureRequest(room_key=ROOM, content=content)
+    begun = await call(node.stub.StartCapture, request)
+    assert Path(begun.path).parent == tmp_path / "captures"
+    with pytest.raises(LimitExceededError):
+        await call(node.stub.StartCapture, request)
+    with pytest.raises(NotFoundError):
+        await call(node.stub.StopCapture, pb.StopCaptureRequest(capture_id="other"))
+    ended = await call(node.stub.StopCapture, pb.StopCaptureRequest(capture_id=begun.capture_id))
+    assert (ended.packets, ended.bytes, ended.dropped) == (5, 600, 1)

@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--bind", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--data", type=Path, default=ROOT / "var", help="state, recordings and logs (default var/)")
     parser.add_argument("--mcus", type=int, default=2, help="rtcmcu nodes (default 2)")
+    parser.add_argument("--captures", action="store_true", help="allow `make capture`: packets in the clear, on disk")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
     static = ROOT / "sdk" / "web" / "dist-demo"
@@ -30,6 +31,7 @@ def main() -> None:
         mcus=arguments.mcus,
         static_dir=static if static.is_dir() else None,
         log_format=arguments.log_format,
+        captures=arguments.captures,
     )
     sys.exit(asyncio.run(_run(options)))
 

@@ -76,7 +76,7 @@ class Process:
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
-    async def wait_ready(self, timeout_s: float = 30.0) -> float:
+    async def wait_ready(self, timeout_s: float = 120.0) -> float:
         """Waits until the child is ready; returns how long that took in seconds. Raises StartError."""
         began = time.monotonic()
         async with httpx.AsyncClient(timeout=1.0) as client:

@@ -41,6 +41,7 @@ class SuiteOptions:
         static_dir: the built demo page; None: none.
         log_format: json or text.
         mcu_workers: engine workers per rtcmcu; 0: one per core.
+        captures: allow captures of packets, into `captures` of the data directory.
         env: added to every service's environment.
         services: kinds to start; nats-server always runs.
     """
@@ -54,6 +55,7 @@ class SuiteOptions:
     static_dir: Path | None = None
     log_format: str = "text"
     mcu_workers: int = 0
+    captures: bool = False
     env: dict[str, str] = field(default_factory=dict)
     services: tuple[str, ...] = ("master", "rtcmcu", "rtcrecorder", "rtcvod", "signaling")
 
@@ -158,6 +160,7 @@ class Suite:
                     "UDP_PORT": "0",
                     "TCP_PORT": "0",
                     "WORKERS": str(self.options.mcu_workers),
+                    "CAPTURE_DIR": str(data / "captures") if self.options.captures else "",
                 },
             )
         for name in ("rtcrecorder", "rtcvod"):

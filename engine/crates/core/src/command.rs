@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::capture::Capture;
 use crate::id::{RelayId, RoomId, SinkId, TrackId, TransportId};
 
 /// Sound or picture.
@@ -225,6 +226,11 @@ pub enum Command {
     DumpRoom {
         /// Which.
         room: RoomId,
+    },
+    /// Begins to copy packets of some transports, or ends it; there is one capture at a time. Replies `Done`.
+    SetCapture {
+        /// What to copy and where to; unset: nothing.
+        capture: Option<Capture>,
     },
 }
 

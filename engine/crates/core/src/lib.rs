@@ -7,6 +7,7 @@ pub mod active_speaker;
 pub mod addr;
 pub mod allocator;
 pub mod bwe;
+pub mod capture;
 pub mod command;
 pub mod config;
 pub mod counters;

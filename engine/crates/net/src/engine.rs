@@ -23,6 +23,7 @@ use mrtc_core::shard::Shard;
 use socket2::Socket;
 use thiserror::Error;
 
+use crate::capture::{CaptureConfig, CaptureFigures, Captures};
 use crate::config::EngineConfig;
 use crate::counters::{Figures, Published};
 use crate::eventfd_linux::EventFd;
@@ -82,6 +83,7 @@ pub struct Engine {
     advertised: IpAddr,
     is_closing: AtomicBool,
     has_failed: Arc<AtomicBool>,
+    captures: Captures,
 }
 
 impl Engine {
@@ -110,6 +112,7 @@ impl Engine {
             advertised: config.advertised_ips[0],
             is_closing: AtomicBool::new(false),
             has_failed: has_failed.clone(),
+            captures: Captures::default(),
         };
         for (index, seat) in seats.into_iter().enumerate() {
             engine.workers.push(seat.handle.clone_handle());
@@ -202,6 +205,30 @@ impl Engine {
     /// Frames that wait, in order, `limit` at most.
     pub fn poll_frames(&self, limit: usize) -> Vec<SinkFrame> {
         self.outgoing.poll_frames(limit)
+    }
+
+    /// Begins to write packets of some transports, in the clear, to a file. The reply is an event.
+    ///
+    /// Fails with `ResourceBusy` if a capture is under way, or if the file cannot be made.
+    pub fn start_capture(&self, config: &CaptureConfig) -> io::Result<Result<CommandId, SubmitError>> {
+        let capture = self.captures.start(config)?;
+        let submitted = self.submit(Command::SetCapture { capture: Some(capture) });
+        if submitted.is_err() {
+            self.captures.stop();
+        }
+        Ok(submitted)
+    }
+
+    /// Ends the capture; its file is whole then. Waits for the disk. `None`: there never was one.
+    pub fn stop_capture(&self) -> Option<CaptureFigures> {
+        // Without it the workers would go on to look at a tap that takes nothing: harmless.
+        let _ = self.submit(Command::SetCapture { capture: None });
+        self.captures.stop()
+    }
+
+    /// What the last capture has come to. `None`: there never was one.
+    pub fn capture_figures(&self) -> Option<CaptureFigures> {
+        self.captures.figures()
     }
 
     /// Where this engine serves a relay of this id: its first advertised address and the port of the relay's worker.

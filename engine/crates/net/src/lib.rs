@@ -7,6 +7,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("mrtc-net speaks to the Linux kernel: recvmmsg, sendmmsg, UDP_SEGMENT, eventfd, epoll");
 
+mod capture;
 mod config;
 mod counters;
 mod egress;
@@ -15,6 +16,7 @@ mod eventfd_linux;
 mod framing;
 mod gather;
 mod outgoing;
+mod pcapng;
 mod poll_linux;
 mod router;
 mod shard_link;
@@ -23,5 +25,6 @@ mod thread_linux;
 mod udp_linux;
 mod worker;
 
+pub use capture::{CaptureConfig, CaptureFigures};
 pub use config::{EngineConfig, TcpPort};
 pub use engine::{Engine, SubmitError};

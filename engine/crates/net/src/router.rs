@@ -127,7 +127,7 @@ impl Router {
             | Command::UnexportTrack { relay, .. }
             | Command::ImportTrack { relay, .. } => self.relay_worker(relay),
             Command::Stats { transports } if !transports.is_empty() => return Ok(self.split_stats(transports)),
-            Command::Stats { .. } | Command::DumpRoom { .. } => {
+            Command::Stats { .. } | Command::DumpRoom { .. } | Command::SetCapture { .. } => {
                 return Ok(Route::Several((0..self.loads.len()).map(|worker| (worker, command.clone())).collect()));
             }
         };

@@ -1,14 +1,18 @@
 //! `Engine`.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::mem;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process;
+use std::time::Duration;
 
 use mrtc_core::addr::Proto;
+use mrtc_core::capture::CaptureScope;
 use mrtc_core::command::{Command, RelayKey};
-use mrtc_net::SubmitError;
-use pyo3::exceptions::PyOSError;
+use mrtc_net::{CaptureConfig, CaptureFigures, SubmitError};
+use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::prelude::*;
 
 use crate::config::{EngineConfig, value_error};
@@ -43,12 +47,28 @@ impl Engine {
     }
 
     fn submit(&self, command: Command) -> PyResult<u64> {
-        match self.inner()?.submit(command) {
-            Ok(id) => Ok(id.0),
-            Err(error @ SubmitError::Busy) => Err(EngineBusy::new_err(error.to_string())),
-            Err(error @ SubmitError::Closed) => Err(EngineClosed::new_err(error.to_string())),
-        }
+        self.inner()?.submit(command).map(|id| id.0).map_err(refused)
     }
+}
+
+fn refused(error: SubmitError) -> PyErr {
+    match error {
+        SubmitError::Busy => EngineBusy::new_err(error.to_string()),
+        SubmitError::Closed => EngineClosed::new_err(error.to_string()),
+    }
+}
+
+/// (errno, text) makes Python choose the subclass, for example PermissionError.
+fn os_error(error: &std::io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(code) => PyOSError::new_err((code, error.to_string())),
+        None => PyOSError::new_err(error.to_string()),
+    }
+}
+
+/// (packets, bytes, dropped, is running), as the stub says.
+fn figures(figures: CaptureFigures) -> (u64, u64, u64, bool) {
+    (figures.packets, figures.bytes, figures.dropped, figures.is_running)
 }
 
 #[pymethods]
@@ -59,11 +79,7 @@ impl Engine {
         let net = config.net.clone();
         let inner = py.detach(|| mrtc_net::Engine::start(net)).map_err(|error| match error.kind() {
             std::io::ErrorKind::InvalidInput => value_error(error.to_string()),
-            // (errno, text) makes Python choose the subclass, for example PermissionError.
-            _ => match error.raw_os_error() {
-                Some(code) => PyOSError::new_err((code, error.to_string())),
-                None => PyOSError::new_err(error.to_string()),
-            },
+            _ => os_error(&error),
         })?;
         Ok(Self { inner: Some(inner), pid: process::id() })
     }
@@ -241,6 +257,42 @@ impl Engine {
     #[pyo3(signature = (*, room))]
     fn dump_room(&self, room: String) -> PyResult<u64> {
         self.submit(Command::DumpRoom { room: room.into() })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (*, path, room="", transport="", is_headers_only, max_bytes, max_duration_ms))]
+    fn start_capture(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        room: &str,
+        transport: &str,
+        is_headers_only: bool,
+        max_bytes: u64,
+        max_duration_ms: u64,
+    ) -> PyResult<u64> {
+        let scope = match (room, transport) {
+            (room, "") if !room.is_empty() => CaptureScope::Room(room.into()),
+            ("", transport) if !transport.is_empty() => CaptureScope::Transport(transport.into()),
+            _ => return Err(value_error("a capture is of a room or of a transport")),
+        };
+        let max_duration = Duration::from_millis(max_duration_ms);
+        let config = CaptureConfig { path, scope, is_headers_only, max_bytes, max_duration };
+        let inner = self.inner()?;
+        match py.detach(|| inner.start_capture(&config)) {
+            Ok(submitted) => submitted.map(|id| id.0).map_err(refused),
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => Err(PyBlockingIOError::new_err(error.to_string())),
+            Err(error) => Err(os_error(&error)),
+        }
+    }
+
+    fn stop_capture(&self, py: Python<'_>) -> PyResult<Option<(u64, u64, u64, bool)>> {
+        let inner = self.inner()?;
+        Ok(py.detach(|| inner.stop_capture()).map(figures))
+    }
+
+    fn capture_figures(&self) -> PyResult<Option<(u64, u64, u64, bool)>> {
+        Ok(self.inner()?.capture_figures().map(figures))
     }
 
     fn counters(&self) -> PyResult<Vec<HashMap<&'static str, u64>>> {

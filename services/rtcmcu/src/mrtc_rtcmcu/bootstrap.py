@@ -21,6 +21,7 @@ from mrtc_common.relay import RelayManager
 from mrtc_common.tasks import end_tasks
 
 from .adapters.engine_mrtc import EngineKit, real_engine_kit
+from .captures import Captures
 from .config import McuSettings
 from .core.load import LoadLimits, node_load
 from .entrypoints.grpc import MediaServicer
@@ -96,7 +97,8 @@ class Mcu:
         push(channels.aclose)
         self._build(channels)
         server = GrpcServer(security, self.health)
-        servicer = MediaServicer(self.media, self.figures, settings.max_subscriptions_per_transport)
+        captures = Captures(self.engine, settings)
+        servicer = MediaServicer(self.media, captures, self.figures, settings.max_subscriptions_per_transport)
         media_service_pb2_grpc.add_MediaServiceServicer_to_server(servicer, server.server)
         relay_service_pb2_grpc.add_RelayServiceServicer_to_server(self.relays.server, server.server)
         self.grpc_port = await server.start(settings.bind_ip, settings.grpc_port)

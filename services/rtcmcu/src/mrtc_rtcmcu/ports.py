@@ -52,6 +52,23 @@ class Engine(RelayEngine, Protocol):
         """Decoded JSON."""
         ...
 
+    async def start_capture(
+        self,
+        *,
+        path: str,
+        room: str = "",
+        transport: str = "",
+        is_headers_only: bool = True,
+        max_bytes: int,
+        max_duration_s: float,
+    ) -> None:
+        """Begins to write packets to a new file. Raises BlockingIOError while another one is under way, OSError."""
+        ...
+
+    async def stop_capture(self) -> tuple[int, int, int, bool] | None:
+        """Packets, bytes, dropped, is it running; None: there never was one."""
+        ...
+
     def counters(self) -> Sequence[dict[str, int]]:
         """Per worker."""
         ...

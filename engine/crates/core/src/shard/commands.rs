@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Shard;
+use crate::capture::{Capture, TransportTap};
 use crate::command::Command;
 use crate::data::Content;
 use crate::error::Error;
@@ -71,6 +72,10 @@ impl Shard {
                 self.import_track(&relay, info, room, handle)
             }
             Command::Stats { transports } => Ok(Reply::Json(self.stats(&transports))),
+            Command::SetCapture { capture } => {
+                self.set_capture(capture);
+                Ok(Reply::Done)
+            }
             Command::DumpRoom { room } => Ok(Reply::Json(self.dump_room(&room))),
         }
     }
@@ -94,7 +99,8 @@ impl Shard {
             .map_err(|error| Error::BadOffer(error.to_string()))?;
         let ufrag = handshake.local_ufrag().to_owned();
         let init = TransportInit { id: id.clone(), room, handshake, negotiated, max_egress_bps, ssrcs };
-        let transport = Transport::new(self.now, &self.clock, init);
+        let mut transport = Transport::new(self.now, &self.clock, init);
+        transport.tx.tap = self.tap_of(&transport);
         let key = TransportKey::from(self.transports.insert(transport));
         self.transport_ids.insert(id, key);
         self.by_ufrag.insert(ufrag, key);
@@ -144,6 +150,19 @@ impl Shard {
         self.update_data_member(key);
         self.arm_transport(key);
         Reply::Answer { answer, lines }
+    }
+
+    fn set_capture(&mut self, capture: Option<Capture>) {
+        self.capture = capture;
+        for key in self.transport_ids.values() {
+            let tap = self.tap_of(&self.transports[key.index()]);
+            self.transports[key.index()].tx.tap = tap;
+        }
+    }
+
+    fn tap_of(&self, transport: &Transport) -> Option<Box<TransportTap>> {
+        let capture = self.capture.as_ref().filter(|c| c.takes(&transport.id, &transport.room))?;
+        Some(TransportTap::new(capture.tap.clone()))
     }
 
     pub(super) fn find_transport(&self, id: &TransportId) -> Result<TransportKey, Error> {

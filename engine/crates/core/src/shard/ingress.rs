@@ -39,8 +39,8 @@ impl Shard {
             return false;
         }
         match kind {
-            DatagramKind::Rtp => self.handle_rtp(proto, from, buf),
-            DatagramKind::Rtcp => self.handle_rtcp(proto, from, buf),
+            DatagramKind::Rtp => self.handle_rtp(proto, from, to, buf),
+            DatagramKind::Rtcp => self.handle_rtcp(proto, from, to, buf),
             DatagramKind::Stun => return self.handle_stun(proto, from, to, buf),
             DatagramKind::Dtls => self.handle_dtls(proto, from, to, buf),
             DatagramKind::Relay => self.handle_relay_datagram(proto, from, to, buf),
@@ -136,7 +136,7 @@ impl Shard {
         self.arm_transport(key);
     }
 
-    fn handle_rtp(&mut self, proto: Proto, from: SocketAddr, buf: &mut [u8]) {
+    fn handle_rtp(&mut self, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &mut [u8]) {
         let Some(key) = self.by_addr.get(&(proto, from)).copied() else {
             self.counters.drop_unknown_source += 1;
             return;
@@ -144,7 +144,13 @@ impl Shard {
         let now = self.now;
         let max_ssrcs = self.config.limits.max_ssrcs;
         let transport = &mut self.transports[key.index()];
+        let opened_before = transport.rx.packets;
         let received = transport.rx.receive(now, buf, &transport.negotiated, max_ssrcs, &mut self.counters);
+        if let Some(tap) = &transport.tx.tap
+            && transport.rx.packets != opened_before
+        {
+            tap.received_rtp(now, from, to, &buf[..buf.len() - transport.tx.rtp_overhead()]);
+        }
         if transport.needs_attention(now) {
             self.arm_transport(key);
         }

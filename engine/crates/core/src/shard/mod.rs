@@ -28,6 +28,7 @@ use self::data::DataRoom;
 use self::endpoints::{Sink, Source};
 use crate::active_speaker::ActiveSpeakers;
 use crate::addr::{Dest, Proto};
+use crate::capture::Capture;
 use crate::clock::Clock;
 use crate::config::ShardConfig;
 use crate::counters::Counters;
@@ -102,6 +103,8 @@ pub struct Shard {
     frames: VecDeque<SinkFrame>,
     messages: VecDeque<(ShardIndex, ShardMessage)>,
     scratch: Scratch,
+    /// Whose packets are copied, while an operator captures.
+    capture: Option<Capture>,
 }
 
 /// Buffers that are reused from flush to flush.
@@ -147,6 +150,7 @@ impl Shard {
             frames: VecDeque::new(),
             messages: VecDeque::new(),
             scratch: Scratch::default(),
+            capture: None,
             config,
         }
     }

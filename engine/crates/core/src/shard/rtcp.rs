@@ -13,12 +13,16 @@ use crate::packet::SenderReportMap;
 use crate::shard_message::ShardMessage;
 
 impl Shard {
-    pub(super) fn handle_rtcp(&mut self, proto: Proto, from: SocketAddr, buf: &mut [u8]) {
+    pub(super) fn handle_rtcp(&mut self, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &mut [u8]) {
         let Some(key) = self.by_addr.get(&(proto, from)).copied() else {
             self.counters.drop_unknown_source += 1;
             return;
         };
-        let Some(compound) = self.transports[key.index()].rx.open_rtcp(buf, &mut self.counters) else { return };
+        let transport = &mut self.transports[key.index()];
+        let Some(compound) = transport.rx.open_rtcp(buf, &mut self.counters) else { return };
+        if let Some(tap) = &transport.tx.tap {
+            tap.received_rtcp(self.now, from, to, compound);
+        }
         for packet in rtcp::parse(compound) {
             match packet {
                 Ok(packet) => self.handle_rtcp_packet(key, packet),

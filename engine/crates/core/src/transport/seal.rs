@@ -7,6 +7,7 @@ use mrtc_rtp::header::{FIXED_HEADER_LEN, HeaderFields, write_header};
 use mrtc_rtp::id::{ExtSeq, Pt, SeqNo, Ssrc};
 use mrtc_rtp::srtp::Outbound;
 
+use crate::capture::TransportTap;
 use crate::rtp_rewriter::Patch;
 use crate::slot_exts::{SlotExtValues, SlotExts};
 
@@ -34,8 +35,9 @@ pub(super) struct Body<'a> {
     pub(super) padding: usize,
 }
 
-/// Writes and seals; returns the length. `out` must hold head, extensions, payload, padding and the SRTP overhead.
-pub(super) fn seal(srtp: &Outbound, head: &Head, body: &Body<'_>, out: &mut [u8]) -> usize {
+/// Writes and seals; returns the length. `tap` is given a copy in the clear. `out` must hold head, extensions, payload,
+/// padding and the SRTP overhead.
+pub(super) fn seal(srtp: &Outbound, head: &Head, body: &Body<'_>, tap: Option<&TransportTap>, out: &mut [u8]) -> usize {
     let ext_len = body.exts.len(&body.values);
     let header_len = FIXED_HEADER_LEN + ext_len;
     let (fixed, rest) = out.split_first_chunk_mut::<FIXED_HEADER_LEN>().expect("room was reserved");
@@ -63,6 +65,9 @@ pub(super) fn seal(srtp: &Outbound, head: &Head, body: &Body<'_>, out: &mut [u8]
         rest[at..at + body.padding].fill(0);
         at += body.padding;
         rest[at - 1] = body.padding as u8;
+    }
+    if let Some(tap) = tap {
+        tap.sent_rtp(&out[..FIXED_HEADER_LEN + at]);
     }
     srtp.seal_rtp(out, header_len, FIXED_HEADER_LEN + at, head.seq)
 }
@@ -111,7 +116,7 @@ mod tests {
             let osn = Some(SeqNo(500));
             let body = Body { exts: &exts, values, osn, payload: packet.payload(), patch: Patch::None, padding: 20 };
             let mut out = [0; 200];
-            let len = seal(&srtp, &head, &body, &mut out);
+            let len = seal(&srtp, &head, &body, None, &mut out);
             assert_eq!(len, FIXED_HEADER_LEN + 8 + OSN_LEN + 10 + 20 + srtp.rtp_overhead());
             let header = RtpHeader::parse(&out[..len]).unwrap();
             let mut inbound = Inbound::new(&client).unwrap();

@@ -13,6 +13,7 @@ use super::seal::{Body, Head, OSN_LEN, abs_send_time, seal};
 use crate::addr::Dest;
 use crate::bandwidth::Bandwidth;
 use crate::bwe::PacketClass;
+use crate::capture::TransportTap;
 use crate::command::Kind;
 use crate::counters::Counters;
 use crate::keys::TrackKey;
@@ -106,6 +107,8 @@ pub(crate) struct TransportTx {
     pub(crate) packets: u64,
     /// What was dropped since the last flush, where nobody counts.
     dropped: Dropped,
+    /// Set while packets are copied for a capture.
+    pub(crate) tap: Option<Box<TransportTap>>,
 }
 
 /// Drops between two flushes.
@@ -134,6 +137,7 @@ impl TransportTx {
             bytes: 0,
             packets: 0,
             dropped: Dropped::default(),
+            tap: None,
         }
     }
 
@@ -163,9 +167,13 @@ impl TransportTx {
     /// Seals and queues a compound RTCP packet.
     pub(crate) fn push_rtcp(&mut self, mut plain: Vec<u8>) {
         let has_room = self.rtcp.len() < MAX_RTCP;
+        let copy = self.tap.as_ref().map(|_| plain.clone());
         let is_sealed = self.srtp.as_mut().is_some_and(|srtp| has_room && srtp.seal_rtcp(&mut plain).is_ok());
         if is_sealed {
             self.rtcp.push(plain);
+            if let (Some(tap), Some(copy)) = (&mut self.tap, copy) {
+                tap.queued_rtcp(copy);
+            }
         } else {
             self.dropped.control += 1;
         }
@@ -181,6 +189,11 @@ impl TransportTx {
         let is_waiting = !(self.queue.is_empty() && self.resends.is_empty());
         let media = is_waiting.then(|| self.bandwidth.next_media_at().unwrap_or(now));
         [media, self.bandwidth.next_probe_at(now), self.copies.next_at()].into_iter().flatten().min()
+    }
+
+    /// Bytes that SRTP adds to a packet; zero before there are keys.
+    pub(crate) fn rtp_overhead(&self) -> usize {
+        self.srtp.as_ref().map_or(0, Outbound::rtp_overhead)
     }
 
     /// Bytes of pictures that wait for budget.
@@ -253,6 +266,9 @@ impl TransportTx {
         cx.counters.drop_slot_change += dropped.slot_change;
         let (Some(path), true) = (path, self.is_ready()) else { return self.drop_due(cx) };
         let Some(srtp) = self.srtp.take() else { return };
+        if let Some(tap) = &mut self.tap {
+            tap.begin_flush(cx.now, path);
+        }
         for datagram in self.rtcp.drain(..) {
             self.bytes += datagram.len() as u64;
             send_datagram(path, &datagram, cx.counters, out);
@@ -414,7 +430,7 @@ impl TransportTx {
             let exts = slot.exts();
             let body = Body { exts, values, osn: None, payload: &[], patch: Patch::None, padding: PADDING_LEN };
             let size = FIXED_HEADER_LEN + exts.len(&body.values) + PADDING_LEN + srtp.rtp_overhead();
-            let len = seal(srtp, &head, &body, out.reserve(size));
+            let len = seal(srtp, &head, &body, self.tap.as_deref(), out.reserve(size));
             out.commit(path, len, len);
             cx.counters.tx_padding_packets += 1;
             cx.counters.tx_runs += 1;
@@ -496,7 +512,7 @@ impl TransportTx {
         let head = Head { pt, ssrc, seq, timestamp: rewritten.timestamp, marker: rewritten.marker };
         let osn = rtx.map(|_| rewritten.seq.seq_no());
         let body = Body { exts: slot.exts(), values, osn, payload, patch: rewritten.patch, padding };
-        let len = seal(srtp, &head, &body, buf);
+        let len = seal(srtp, &head, &body, self.tap.as_deref(), buf);
         if out.class == Class::Media {
             let size = (len - padding) as u16;
             let record = SendRecord::new(out.layer, out.source_seq, *rewritten, size, stamp).with_earlier(out.earlier);

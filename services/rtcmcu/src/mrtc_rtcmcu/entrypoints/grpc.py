@@ -12,6 +12,7 @@ from mrtc.media.v1 import media_service_pb2_grpc
 from mrtc_common.errors import BadRequestError, MrtcError
 from mrtc_common.log import bound
 
+from mrtc_rtcmcu.captures import Captures
 from mrtc_rtcmcu.figures import McuFigures
 from mrtc_rtcmcu.media import Media
 
@@ -21,8 +22,9 @@ _MAX_IDS = 10_000
 class MediaServicer(media_service_pb2_grpc.MediaServiceServicer):
     """Decodes, calls, encodes."""
 
-    def __init__(self, media: Media, figures: McuFigures, max_subscriptions: int) -> None:
+    def __init__(self, media: Media, captures: Captures, figures: McuFigures, max_subscriptions: int) -> None:
         self._media = media
+        self._captures = captures
         self._figures = figures
         self._max_subscriptions = max_subscriptions
 
@@ -92,6 +94,16 @@ class MediaServicer(media_service_pb2_grpc.MediaServiceServicer):
     async def DumpRoom(self, request: pb.DumpRoomRequest, context: Any) -> pb.DumpRoomResponse:
         """Forwarding state."""
         return pb.DumpRoomResponse(json=await self._media.dump_room(request.room_key))
+
+    async def StartCapture(self, request: pb.StartCaptureRequest, context: Any) -> pb.StartCaptureResponse:
+        """Begins to write packets to a file."""
+        with self._measured("start_capture", request.transport_id, request.room_key):
+            return await self._captures.start(request)
+
+    async def StopCapture(self, request: pb.StopCaptureRequest, context: Any) -> pb.StopCaptureResponse:
+        """Ends that."""
+        with self._measured("stop_capture", ""):
+            return await self._captures.stop(request.capture_id)
 
     @contextlib.contextmanager
     def _measured(self, call: str, transport_id: str, room_key: str = "") -> Iterator[None]:
