@@ -105,7 +105,9 @@ class FakeEngine:
         return SimpleNamespace(slots=slots, unplaced=there[self.slot_count :], no_common_codec=[], missing=missing)
 
     async def stats(self, *, transports: list[str] | None = None) -> Any:
-        return {"transports": sorted(self.transports)}
+        self.calls.append("stats")
+        wanted = transports or sorted(self.transports)
+        return {"transports": [{"id": transport} for transport in wanted if transport in self.transports]}
 
     async def dump_room(self, *, room: str) -> Any:
         return {"room": room}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -473,6 +474,17 @@ async def test_load_is_the_largest_part(start_node: StartNode, nats_link: NatsLi
         return value.load >= 0.75 and value.transports == 3 and value.rooms == 1
 
     await wait_until(load)
+
+
+async def test_figures_of_many_transports_are_asked_for_in_batches(node: Node) -> None:
+    """No engine worker is held up by a question about hundreds of transports; an unknown one is left out."""
+    ids = [f"t{n}" for n in range(70)]
+    await asyncio.gather(*(node.create(transport_id) for transport_id in ids))
+    for asked in ([], [*ids, "unknown"]):
+        node.engine.calls.clear()
+        answer = await call(node.stub.GetStats, pb.GetStatsRequest(transport_ids=asked))
+        assert {entry["id"] for entry in json.loads(answer.json)["transports"]} == set(ids)
+        assert node.engine.calls == ["stats"] * 3
 
 
 async def test_captures_are_off_unless_a_folder_is_set(node: Node) -> None:

@@ -38,6 +38,8 @@ _PRESENT_STATE_S = 1.0
 # A stream that lasted so long was up.
 _STREAM_STOOD_S = 1.0
 _PLACE_TIMEOUT_S = 2.0
+# Transports whose figures are asked for at a time: an answer stays far below the largest message of gRPC.
+_STATS_BATCH = 256
 
 
 class GrpcMediaNode:
@@ -89,8 +91,11 @@ class GrpcMediaNode:
 
     async def stats(self, transport_ids: Sequence[str]) -> list[dict[str, Any]]:
         """See the port."""
-        request = media_service_pb2.GetStatsRequest(transport_ids=transport_ids)
-        found: list[dict[str, Any]] = json.loads((await call(self._stub.GetStats, request)).json).get("transports", [])
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(transport_ids), _STATS_BATCH):
+            batch = transport_ids[start : start + _STATS_BATCH]
+            request = media_service_pb2.GetStatsRequest(transport_ids=batch)
+            found += json.loads((await call(self._stub.GetStats, request)).json).get("transports", [])
         return found
 
 
