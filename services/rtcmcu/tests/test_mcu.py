@@ -483,7 +483,8 @@ async def test_figures_of_many_transports_are_asked_for_in_batches(node: Node) -
     for asked in ([], [*ids, "unknown"]):
         node.engine.calls.clear()
         answer = await call(node.stub.GetStats, pb.GetStatsRequest(transport_ids=asked))
-        assert {entry["id"] for entry in json.loads(answer.json)["transports"]} == set(ids)
+        found = json.loads(answer.json)["transports"]
+        assert {(entry["id"], entry["participant_id"]) for entry in found} == {(i, f"p-{i}") for i in ids}
         assert node.engine.calls == ["stats"] * 3
 
 

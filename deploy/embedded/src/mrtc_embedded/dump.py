@@ -81,6 +81,34 @@ async def _dump_node(channels: Channels, node: master_service_pb2.Node, key: str
     return about | {"dump": json.loads(answer.json)}
 
 
+def readable(value: Any, indent: int = 0) -> str:
+    """JSON with few lines: of an object all that is no list of objects is in one, whose it is in front."""
+    if isinstance(value, dict):
+        value = {key: value[key] for key in sorted(value, key=_rank)}
+    if _is_flat(value):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        lines, ends = [readable(item, indent + 2) for item in value], "[]"
+    else:
+        flat = {key: item for key, item in value.items() if _is_flat(item)}
+        lines = [json.dumps(flat, ensure_ascii=False)[1:-1]] if flat else []
+        nested = {key: item for key, item in value.items() if key not in flat}
+        lines += [f"{json.dumps(key)}: {readable(item, indent + 2)}" for key, item in nested.items()]
+        ends = "{}"
+    margin = "\n" + " " * indent
+    return ends[0] + ",".join(f"{margin}  {line}" for line in lines) + margin + ends[1]
+
+
+def _is_flat(value: Any) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return all(not isinstance(item, dict) and _is_flat(item) for item in items)
+
+
+def _rank(key: str) -> tuple[int, str]:
+    first = ("id", "identity", "participant_id", "mid", "track", "sent_track")
+    return (first.index(key) if key in first else len(first), key)
+
+
 def main() -> None:
     """Entry point; exit code 1 with a sentence on stderr if there is nothing to read from."""
     parser = argparse.ArgumentParser(prog="make dump ROOM=name", description=__doc__)
@@ -93,7 +121,7 @@ def main() -> None:
         dumped = asyncio.run(dump_room(access, arguments.app, arguments.room))
     except DumpError as error:
         sys.exit(str(error))
-    print(json.dumps(dumped, indent=2, ensure_ascii=False))
+    print(readable(dumped))
 
 
 if __name__ == "__main__":

@@ -246,13 +246,22 @@ class Media:
             with engine_errors():
                 answer = await self._engine.stats(transports=wanted[start : start + _STATS_BATCH])
             found += answer.get("transports", [])
-        return json.dumps({"transports": found})
+        return json.dumps({"transports": [self._named(transport) for transport in found]})
 
     async def dump_room(self, room_key: str) -> str:
         """JSON of the engine."""
         parse_room_key(room_key)
         with engine_errors():
-            return json.dumps(await self._engine.dump_room(room=room_key))
+            dump = await self._engine.dump_room(room=room_key)
+        transports = [self._named(transport) for transport in dump.get("transports", [])]
+        return json.dumps(dump | {"transports": transports})
+
+    def _named(self, transport: dict[str, Any]) -> dict[str, Any]:
+        """A transport's figures with whose it is, which the engine does not know."""
+        state = self.transports.find(transport["id"])
+        if state is None:
+            return transport
+        return {"participant_id": state.participant_id, "identity": state.identity} | transport
 
     async def close_all(self, reason: str) -> None:
         """Ends every transport, for the end of the process."""
