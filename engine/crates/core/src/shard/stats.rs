@@ -13,11 +13,15 @@ use crate::transport::Transport;
 use crate::transport::streams::StreamRx;
 
 impl Shard {
-    /// Figures of these transports; of all, if none is named.
+    /// Figures of these transports; of all, if none is named. Costs what is named, however many others there are.
     pub(super) fn stats(&self, wanted: &[TransportId]) -> String {
-        let is_wanted = |t: &Transport| wanted.is_empty() || wanted.contains(&t.id);
-        let transports = self.transports.iter().map(|(_, t)| t).filter(|t| is_wanted(t));
-        json(&Stats { transports: transports.map(|t| self.transport_stats(t)).collect() })
+        let named = wanted.iter().filter_map(|id| self.transport_ids.get(id));
+        let transports: Vec<_> = if wanted.is_empty() {
+            self.transports.iter().map(|(_, t)| self.transport_stats(t)).collect()
+        } else {
+            named.map(|key| self.transport_stats(&self.transports[key.index()])).collect()
+        };
+        json(&Stats { transports })
     }
 
     /// The forwarding state of a room.
