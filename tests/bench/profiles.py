@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Shape = Literal["fan-out", "meeting", "joins", "storm", "simulcast", "loss", "idle"]
+Shape = Literal["fan-out", "meeting", "joins", "storm", "simulcast", "loss", "idle", "flood"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Profile:
         shape: how it is laid out; decides which load generator runs it.
         publishers: of them.
         extra: participants that come at once (`storm`), trials (`joins`), percent of the datagrams that each
-            subscriber loses (`loss`).
+            subscriber loses (`loss`), datagrams a second that strangers send to the port of media (`flood`).
     """
 
     name: str
@@ -53,6 +53,7 @@ PROFILES = (
     Profile("simulcast-1x100", 100, shape="simulcast"),
     Profile("loss-1x50", 50, shape="loss", extra=5),
     Profile("idle-200", 200, shape="idle"),
+    Profile("flood-1x20", 20, shape="flood", extra=50_000),
 )
 
 

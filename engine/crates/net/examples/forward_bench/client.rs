@@ -74,6 +74,8 @@ impl Counts {
 pub struct Client {
     pub counts: Counts,
     pub is_connected: bool,
+    /// Where its datagrams go.
+    pub server: Option<SocketAddr>,
     /// First packet of media.
     pub received_at: Option<Instant>,
     /// A receiver cannot begin without a key frame.
@@ -126,6 +128,7 @@ impl Client {
         Ok(Self {
             counts: Counts::default(),
             is_connected: false,
+            server: None,
             received_at: None,
             is_keyframe_wanted: false,
             index,
@@ -215,6 +218,7 @@ impl Client {
                     return Ok(());
                 }
                 Output::Transmit(t) => {
+                    self.server = Some(t.destination);
                     let _ = self.socket.send_to(&t.contents, t.destination);
                 }
                 Output::Event(Event::Connected) => self.is_connected = true,

@@ -1,11 +1,13 @@
 //! The peers' run: join, settle, be counted; and what is particular to a shape.
 
+use std::net::SocketAddr;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::client::{Client, Result, Role};
+use crate::flood::Flood;
 use crate::pipe::{hear, say, say_phase};
 use crate::video::Video;
 use crate::{Options, Shape};
@@ -67,6 +69,11 @@ impl Crowd {
         Ok(true)
     }
 
+    /// Where the publisher sends its media.
+    fn target(&self) -> Result<SocketAddr> {
+        self.clients.first().and_then(|c| c.server).ok_or_else(|| "nobody is connected".into())
+    }
+
     /// Adds a peer that has not offered yet.
     fn add(&mut self, role: Role, loss_percent: usize) -> Result<&mut Client> {
         self.clients.push(Client::new(self.clients.len(), role, loss_percent, self.epoch)?);
@@ -117,10 +124,18 @@ pub fn run(options: &Options) -> Result<()> {
         crowd.turn_for(WARM_UP)?;
     }
     crowd.clients.iter_mut().for_each(|c| c.counts = Default::default());
+    let flood = match options.shape {
+        Shape::Flood => Some(Flood::start(crowd.target()?, options.extra as u64)?),
+        _ => None,
+    };
     say_phase("begin")?;
     crowd.turn_for(Duration::from_secs(options.seconds))?;
     say_phase("end")?;
+    let flooded = flood.map(Flood::end);
     let mut result = counted(&mut crowd.clients);
+    if let Some(sent) = flooded {
+        result["flood_datagrams_per_s"] = (sent as f64 / options.seconds as f64).into();
+    }
     if options.shape == Shape::Storm {
         storm(&mut crowd, options.extra, &mut result)?;
     }

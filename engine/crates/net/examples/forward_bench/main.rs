@@ -9,6 +9,7 @@
 //! signaling (`tests/bench/peers.py` does it through the real services).
 
 mod client;
+mod flood;
 mod load;
 mod pipe;
 mod server;
@@ -29,6 +30,8 @@ enum Shape {
     Storm,
     /// They join with slots and nobody sends anything.
     Idle,
+    /// One picture to all, while strangers send garbage to the port of media.
+    Flood,
 }
 
 /// The command line.
@@ -37,7 +40,7 @@ struct Options {
     shape: Shape,
     subscribers: usize,
     seconds: u64,
-    /// Of `Loss` percent, of `Storm` participants.
+    /// Of `Loss` percent, of `Storm` participants, of `Flood` datagrams a second.
     extra: usize,
 }
 
@@ -49,6 +52,7 @@ impl Options {
             Some("loss") => Shape::Loss,
             Some("storm") => Shape::Storm,
             Some("idle") => Shape::Idle,
+            Some("flood") => Shape::Flood,
             Some(_) => return None,
         };
         let number = |name, default| arg(name).map_or(Some(default), |text| text.parse().ok());
@@ -68,7 +72,9 @@ fn arg(name: &str) -> Option<String> {
 
 fn main() -> ExitCode {
     let Some(options) = Options::read() else {
-        eprintln!("forward_bench: --shape fan-out|simulcast|loss|storm|idle --subscribers N --seconds N --extra N");
+        eprintln!(
+            "forward_bench: --shape fan-out|simulcast|loss|storm|idle|flood --subscribers N --seconds N --extra N"
+        );
         return ExitCode::FAILURE;
     };
     let result = if std::env::args().any(|a| a == "--load") {
