@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import http.server
 import shutil
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,18 +62,30 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         """Quiet."""
 
 
-@pytest.fixture(scope="session")
-def pages_url() -> Iterator[str]:
-    """Base URL of the test pages."""
+class _AnyServer(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6  # IPv4 too
+
+
+@contextmanager
+def serving_pages(*, is_public: bool = False) -> Iterator[int]:
+    """Serves the test pages inside the block, on loopback or at all addresses of this machine; the port."""
     if not (SDK / "mrtc.mjs").is_file():
         pytest.fail("sdk/web is not built: run `make web`")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler))
+    handler = functools.partial(_Handler)
+    server = _AnyServer(("::", 0), handler) if is_public else http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, name="pages", daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield server.server_port
     server.shutdown()
     server.server_close()
     thread.join(5)
+
+
+@pytest.fixture(scope="session")
+def pages_url() -> Iterator[str]:
+    """Base URL of the test pages."""
+    with serving_pages() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="session")

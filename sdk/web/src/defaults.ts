@@ -29,6 +29,9 @@ export const ACK_AFTER_MS = 500;
 /** A connection on which nothing came for this many heartbeat intervals is given up. */
 export const SILENT_INTERVALS = 2.5;
 
+/** A connection that is asked whether it lives, because media has stopped, must answer within this time. */
+export const CHECK_TIMEOUT_MS = 2_000;
+
 /** A transport that is `disconnected` for this long is restarted; shorter gaps heal by themselves. */
 export const ICE_RESTART_AFTER_MS = 2_500;
 

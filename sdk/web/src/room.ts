@@ -256,6 +256,8 @@ export class Room extends Emitter<RoomEvents> {
     signal.on('resumed', (response) => this.#resumed(response));
     signal.on('ended', (reason, error) => this.#finish(reason, error));
     media.on('slots', (slots) => this.#roster.applySlots(slots));
+    // What cut media may have cut the connection, which alone would notice much later; repair needs it.
+    media.on('interrupted', () => signal.check());
     media.on('lost', (message) => this.emit('mediaLost', message));
     media.on('restored', () => this.emit('mediaRestored'));
     return { signal, media };

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { CHECK_TIMEOUT_MS } from '../src/defaults';
 import { AuthError, ConnectionError, ServerError } from '../src/errors';
 import { ErrorCode, LeaveReason } from '../src/gen/mrtc/common/v1/common_pb';
 import { SignalClient } from '../src/signal/signal-client';
@@ -188,6 +189,23 @@ describe('a lost connection', () => {
     const request = client.request({ case: 'unpublish', value: {} }, 'done');
     await expect(request).rejects.toMatchObject({ code: 'CONNECTION_FAILED' });
     expect(server.framesOf('unpublish')).toHaveLength(6);
+  });
+
+  it('is noticed soon when asked whether it lives, and left alone when it does', async () => {
+    await join();
+    server.onFrame = (connection, frame) => {
+      if (frame.body.case === 'ping') connection.push({ case: 'pong', value: { clientTimeMs: frame.body.value.clientTimeMs } });
+      else answerSessions(connection, frame);
+    };
+    const lost: number[] = [];
+    client.on('reconnecting', () => lost.push(server.framesOf('ping').length));
+    client.check();
+    await new Promise((resolve) => setTimeout(resolve, CHECK_TIMEOUT_MS + 100));
+    expect(lost).toEqual([]);
+    server.onFrame = answerSessions;
+    client.check();
+    await until(() => server.framesOf('resume').length === 1);
+    expect(lost).toEqual([2]);
   });
 
   it('is given up after the grace time', async () => {

@@ -44,6 +44,7 @@ class SuiteOptions:
         captures: allow captures of packets, into `captures` of the data directory.
         env: added to every service's environment.
         services: kinds to start; nats-server always runs.
+        advertised_ips: of rtcmcu's media ports; empty: the machine's own address and loopback.
     """
 
     data_dir: Path
@@ -58,6 +59,7 @@ class SuiteOptions:
     captures: bool = False
     env: dict[str, str] = field(default_factory=dict)
     services: tuple[str, ...] = ("master", "rtcmcu", "rtcrecorder", "rtcvod", "signaling")
+    advertised_ips: tuple[str, ...] = ()
 
 
 class Suite:
@@ -156,7 +158,7 @@ class Suite:
                 {
                     "GRPC_PORT": "0",
                     "NODE_HOST": LOOPBACK,
-                    "ADVERTISED_IPS": ",".join(advertised_ips()),
+                    "ADVERTISED_IPS": ",".join(self.options.advertised_ips or advertised_ips()),
                     "UDP_PORT": "0",
                     "TCP_PORT": "0",
                     "WORKERS": str(self.options.mcu_workers),

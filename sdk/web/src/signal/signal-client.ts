@@ -6,6 +6,7 @@
 import {
   ACK_AFTER_MS,
   ACK_EVERY_PUSHES,
+  CHECK_TIMEOUT_MS,
   SILENT_INTERVALS,
   SOCKET_OPEN_TIMEOUT_MS,
 } from '../defaults';
@@ -123,6 +124,17 @@ export class SignalClient extends Emitter<SignalEvents> {
     this.#socket?.abandon(reason);
   }
 
+  /** Asks whether the server still hears us, and gives the connection up if it does not: media has stopped. */
+  check(): void {
+    const socket = this.#socket;
+    if (!socket || !this.isConnected || !this.#resumeToken) return;
+    const askedAt = performance.now();
+    this.#ping();
+    setTimeout(() => {
+      if (socket === this.#socket && socket.lastReceivedAt < askedAt) socket.abandon('no answer while media is interrupted');
+    }, CHECK_TIMEOUT_MS);
+  }
+
   async #request<C extends ServerCase>(body: ClientBody, reply: C, timeoutMs?: number): Promise<ServerValue<C>> {
     if (this.#hasClosed()) throw new ConnectionError('the room was left', 'CLOSED');
     const id = this.#requests.nextId();
@@ -221,8 +233,12 @@ export class SignalClient extends Emitter<SignalEvents> {
     const now = performance.now();
     if (now - socket.lastReceivedAt > SILENT_INTERVALS * this.#heartbeatMs) socket.abandon('nothing was heard');
     else if (now - socket.lastSentAt > (this.#heartbeatMs * 3) / 4 || now - socket.lastReceivedAt > this.#heartbeatMs) {
-      this.#send(0, { case: 'ping', value: { clientTimeMs: BigInt(Date.now()) } });
+      this.#ping();
     }
+  }
+
+  #ping(): void {
+    this.#send(0, { case: 'ping', value: { clientTimeMs: BigInt(Date.now()) } });
   }
 
   #lost(reason: string): void {

@@ -16,6 +16,8 @@ import type { TransportOptions } from './transport';
 export type MediaEvents = {
   /** The slots after a negotiation; they belong to the present transport. */
   slots: [slots: readonly SlotMapping[]];
+  /** Media may have stopped; it can heal by itself. */
+  interrupted: [];
   /** Media stopped; repair is under way. */
   lost: [message: string];
   /** Media flows again. */
@@ -226,6 +228,7 @@ export class MediaSession extends Emitter<MediaEvents> {
         break;
       case 'disconnected':
         this.#startTimer(ICE_RESTART_AFTER_MS, () => this.#restartIce(transport));
+        this.emit('interrupted');
         break;
       case 'failed':
         clearTimeout(this.#timer);
