@@ -200,17 +200,18 @@ impl Bandwidth {
         self.allocator.allocation()
     }
 
-    /// Shares the estimate among the demands.
-    pub(crate) fn allocate(&mut self, now: Instant, demands: &[Demand]) -> &Allocation {
+    /// Shares the estimate among the demands. `repair_cost`: what is sent again, as a share of what is sent.
+    pub(crate) fn allocate(&mut self, now: Instant, demands: &[Demand], repair_cost: f64) -> &Allocation {
         self.allocate_at = now + ALLOCATE_INTERVAL;
         self.follow(now);
         // Data never has more than media leaves, but for its least share: at most that is taken from media.
         let data_bps = self.data_bps.min(self.bwe.estimate_bps() / 8);
-        let allocation = self.allocator.allocate(now, self.bwe.estimate_bps() - data_bps, demands);
+        let left_bps = (self.bwe.estimate_bps() - data_bps) as f64 / (1.0 + repair_cost);
+        let allocation = self.allocator.allocate(now, left_bps as u64, demands);
         // The allocator goes up only with a margin, so an estimate that just covers the demand is not enough.
         let is_met = allocation.allocated_bps >= allocation.desired_bps;
         let margin = if is_met { 0 } else { allocation.desired_bps * UP_MARGIN_PERCENT / 100 };
-        self.bwe.set_desired_bps(allocation.desired_bps + margin);
+        self.bwe.set_desired_bps(((allocation.desired_bps + margin) as f64 * (1.0 + repair_cost)) as u64);
         self.pacer.set_floor(if self.has_feedback { 0 } else { allocation.allocated_bps });
         allocation
     }

@@ -50,6 +50,8 @@ counters! {
     tx_retransmissions,
     /// Retransmissions that went again, unasked, since the path loses much.
     tx_doubled_retransmissions,
+    /// Retransmissions that went again since feedback told that they were lost.
+    tx_unasked_retransmissions,
     /// Packets of sound sent a second time without being asked for, at heavy loss.
     tx_audio_copies,
     /// Packets of sound sent with earlier ones inside (RED).

@@ -107,7 +107,9 @@ impl Pacer {
     /// Ask once per flush; a packet may be sent while what it leaves is above zero, also if it overdraws.
     pub fn budget(&mut self, now: Instant) -> usize {
         self.fill(now);
-        self.tokens.max(0.0) as usize
+        // A probe is best made of media that waits: without padding, and the queue is rid of it.
+        let probe = self.probe.as_ref().map_or(0, |p| p.due_bytes(now).saturating_sub(p.sent_bytes));
+        (self.tokens.max(0.0) as usize).max(probe)
     }
 
     /// Charges what was sent, of whatever kind. Debt is bounded to one burst so that audio cannot starve video.

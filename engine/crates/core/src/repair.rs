@@ -12,8 +12,17 @@ const MIN_PACKETS: u32 = 50;
 const NEW_SHARE: f64 = 0.4;
 /// From this loss on each retransmission goes twice ...
 const TWICE_ABOVE: f64 = 0.12;
-/// ... and from this on one that is asked for again goes three times: the receiver's patience ends soon.
+/// ... and from this on three times: players wait for two or three rounds at most.
 const THRICE_ABOVE: f64 = 0.30;
+/// On long paths a second loss of a packet costs more time than players wait, so these begin earlier: at this round trip ...
+const LONG_RTT: Duration = Duration::from_millis(120);
+/// ... from this loss on.
+const TWICE_ABOVE_FAR: f64 = 0.03;
+/// Below this, repair has room in the margins of the allocator.
+const LITTLE_LOSS: f64 = 0.1;
+/// Share of the retransmissions that room is kept for. Copies are made only where there is room; all of them planned for would
+/// cost a layer at once, and what is not sent is not proven to fit.
+const PLANNED: f64 = 0.4;
 /// Between a retransmission and its copy: more than most bursts last, little against a round trip.
 const COPY_SPACING: Duration = Duration::from_millis(10);
 /// Credit for retransmissions that copies leave alone, in bytes: more than a packet.
@@ -55,12 +64,21 @@ impl LossMeter {
         self.share
     }
 
-    /// How often a retransmission goes. `tries`: requests of this packet so far, this one included. `spare`: bandwidth
-    /// that is not needed, as a share of what is sent.
-    pub fn copies(&self, tries: u8, spare: f64) -> u32 {
+    /// What is planned for repair beside the media, as a share of it. Grows smoothly, lest layers flap.
+    pub fn cost(&self) -> f64 {
+        if self.share < LITTLE_LOSS {
+            return 0.0;
+        }
+        let ramp = ((self.share - LITTLE_LOSS) / (THRICE_ABOVE - LITTLE_LOSS)).min(1.0);
+        PLANNED * self.share * (1.0 + 2.0 * ramp)
+    }
+
+    /// How often a retransmission goes. `spare`: bandwidth that is not needed, as a share of what is sent.
+    pub fn copies(&self, spare: f64, rtt: Duration) -> u32 {
+        let is_far = rtt >= LONG_RTT;
         let wanted = match self.share {
-            share if share >= THRICE_ABOVE && tries > 1 => 3,
-            share if share >= TWICE_ABOVE => 2,
+            share if share >= THRICE_ABOVE => 3,
+            share if share >= TWICE_ABOVE || (is_far && share >= TWICE_ABOVE_FAR) => 2,
             _ => 1,
         };
         // Each copy costs the share that is lost.
@@ -141,15 +159,21 @@ mod tests {
     }
 
     #[test]
-    fn copies_by_loss_tries_and_room() {
-        let copies = |loss: u32, tries, spare| meter_at(loss, 10).copies(tries, spare);
-        assert_eq!(copies(5, 1, 1.0), 1);
-        assert_eq!(copies(20, 1, 1.0), 2);
-        assert_eq!(copies(20, 3, 1.0), 2);
-        assert_eq!(copies(40, 1, 1.0), 2);
-        assert_eq!(copies(40, 2, 1.0), 3);
-        assert_eq!(copies(40, 2, 0.5), 2);
-        assert_eq!(copies(40, 2, 0.1), 1);
+    fn copies_by_loss_room_and_distance() {
+        let near = Duration::from_millis(50);
+        let copies = |loss: u32, spare| meter_at(loss, 10).copies(spare, near);
+        assert_eq!([copies(5, 1.0), copies(20, 1.0), copies(40, 1.0)], [1, 2, 3]);
+        assert_eq!([copies(40, 0.5), copies(40, 0.1)], [2, 1]);
+        let far = |loss| meter_at(loss, 10).copies(1.0, Duration::from_millis(200));
+        assert_eq!([far(1), far(10)], [1, 2]);
+    }
+
+    #[test]
+    fn repair_costs_what_is_sent_again() {
+        let cost = |loss| meter_at(loss, 20).cost();
+        assert_eq!(cost(5), 0.0);
+        assert!((0.14..0.18).contains(&cost(20)), "{}", cost(20));
+        assert!((0.44..0.52).contains(&cost(40)), "{}", cost(40));
     }
 
     #[test]

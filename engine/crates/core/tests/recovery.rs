@@ -104,7 +104,7 @@ fn a_client_without_rtx_gets_the_very_same_packet_again() {
     run(&mut net, SECOND, &mut [], &mut video);
     let ssrc = net.clients[bob].ssrcs()[0];
     net.clients[bob].enable_nacks(ssrc);
-    net.run(SECOND);
+    run(&mut net, SECOND, &mut [], &mut video);
     net.clients[bob].packets.clear();
     run(&mut net, 4 * SECOND, &mut [], &mut video);
     let newest = video[0].seq;

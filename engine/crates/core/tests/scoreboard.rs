@@ -52,6 +52,17 @@ fn random_loss_is_not_taken_for_a_full_path() {
 }
 
 #[test]
+fn the_picture_moves_at_heavy_loss_on_a_long_path() {
+    // One seed each; the board has the means.
+    let bounds =
+        [("RTT 100 ms and loss 20 %", 0.03), ("RTT 100 ms and loss 40 %", 0.1), ("RTT 200 ms and loss 10 %", 0.06)];
+    for (name, frozen) in bounds {
+        let score = run(name);
+        assert!(score.freezes.share < frozen, "{name}: {score:?}");
+    }
+}
+
+#[test]
 fn a_steady_path_is_used_and_not_overfilled() {
     for name in ["steady 200 kbit/s", "steady 1 Mbit/s", "steady 3 Mbit/s", "RTT 400 ms", "jitter 30 ms"] {
         let score = run(name);

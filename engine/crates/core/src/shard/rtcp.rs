@@ -52,7 +52,12 @@ impl Shard {
             Rtcp::Pli(pli) => self.take_keyframe_request(key, pli.media),
             Rtcp::Fir(fir) => fir.entries().for_each(|(ssrc, _)| self.take_keyframe_request(key, ssrc)),
             Rtcp::Remb(remb) => self.transports[key.index()].tx.bandwidth.on_remb(now, remb.bitrate_bps),
-            Rtcp::TransportCc(feedback) => self.transports[key.index()].tx.bandwidth.on_transport_cc(now, &feedback),
+            Rtcp::TransportCc(feedback) => {
+                let tx = &mut self.transports[key.index()].tx;
+                if let Some(slot) = tx.on_transport_cc(now, &feedback, &mut self.counters) {
+                    self.request_slot_keyframe(key, slot);
+                }
+            }
             Rtcp::Extended(report) => self.take_extended_report(key, &report),
             Rtcp::Bye(_) | Rtcp::Sdes(_) | Rtcp::Unknown { .. } => {}
         }
@@ -116,9 +121,15 @@ impl Shard {
 
     fn take_keyframe_request(&mut self, key: TransportKey, media: Ssrc) {
         let tx = &mut self.transports[key.index()].tx;
-        let Some(slot) = tx.slot_of(media) else { return };
-        let slot = &mut tx.slots[slot];
-        slot.figures.keyframe_requests += 1;
+        if let Some(slot) = tx.slot_of(media) {
+            tx.slots[slot].figures.keyframe_requests += 1;
+            self.request_slot_keyframe(key, slot);
+        }
+    }
+
+    /// Asks for a key frame of what a slot is sent.
+    fn request_slot_keyframe(&mut self, key: TransportKey, slot: usize) {
+        let slot = &self.transports[key.index()].tx.slots[slot];
         let Some(carried) = &slot.carried else { return };
         let track = carried.track;
         if let Some(layer) = slot.forwarder.wants_keyframe().or(slot.forwarder.current()) {

@@ -203,7 +203,8 @@ impl Shard {
                 layer_count,
             });
         }
-        let targets = transport.tx.bandwidth.allocate(now, &demands).targets.clone();
+        let repair_cost = transport.tx.repair_cost();
+        let targets = transport.tx.bandwidth.allocate(now, &demands, repair_cost).targets.clone();
         for (demand, target) in demands.iter().zip(targets) {
             self.apply_target(key, demand.key as usize, target);
         }

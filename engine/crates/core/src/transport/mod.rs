@@ -1,6 +1,7 @@
 //! One WebRTC leg of a participant: handshake, what the client sends, what it is sent.
 
 mod data;
+mod lost_again;
 mod protect;
 mod rates;
 pub(crate) mod reports;

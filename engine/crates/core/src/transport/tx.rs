@@ -1,13 +1,15 @@
 //! The sending half of a transport: its slots' packets, in budget and in runs, sealed into lent memory.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mrtc_rtp::header::FIXED_HEADER_LEN;
 use mrtc_rtp::id::{ExtSeq, SeqNo, Ssrc};
+use mrtc_rtp::rtcp::TransportCc;
 use mrtc_rtp::srtp::Outbound;
 use slab::Slab;
 
+use super::lost_again::{LostAgain, SlotPacket};
 use super::protect;
 use super::seal::{Body, Head, OSN_LEN, abs_send_time, seal};
 use crate::addr::Dest;
@@ -21,7 +23,7 @@ use crate::outbox::Outbox;
 use crate::repair::Copies;
 use crate::rtp_rewriter::{Patch, Rewritten};
 use crate::runs::{Segment, is_paddable, plan_run};
-use crate::send_history::SendRecord;
+use crate::send_history::{Refusal, SendRecord};
 use crate::slot::Slot;
 use crate::slot_exts::SlotExtValues;
 use crate::track::Track;
@@ -39,6 +41,8 @@ const MAX_RESEND_CREDIT: usize = 512 * 1024;
 const START_RESEND_CREDIT: usize = 64 * 1024;
 /// Packets of one flush that probe for bandwidth: a probe is spread over time anyway.
 const MAX_PROBE_PACKETS: usize = 16;
+/// No packet that is sent again is larger.
+const MAX_PACKET: usize = 1_500;
 /// Bytes of a packet of padding: RFC 3550 5.1 counts them in one octet.
 const PADDING_LEN: usize = 255;
 
@@ -99,6 +103,7 @@ pub(crate) struct TransportTx {
     rtcp: Vec<Vec<u8>>,
     resends: Vec<Outgoing>,
     copies: Copies<Outgoing>,
+    lost_again: LostAgain,
     queue: VecDeque<Outgoing>,
     queue_bytes: usize,
     resend_credit: usize,
@@ -130,6 +135,7 @@ impl TransportTx {
             rtcp: Vec::new(),
             resends: Vec::new(),
             copies: Copies::default(),
+            lost_again: LostAgain::default(),
             queue: VecDeque::new(),
             queue_bytes: 0,
             resend_credit: START_RESEND_CREDIT,
@@ -201,6 +207,12 @@ impl TransportTx {
         self.queue_bytes
     }
 
+    /// What repair of the pictures takes beside them, as a share of them.
+    pub(crate) fn repair_cost(&self) -> f64 {
+        let pictures = self.slots.iter().filter(|s| s.kind == Kind::Video && s.carried.is_some());
+        pictures.map(|s| s.loss.cost()).fold(0.0, f64::max)
+    }
+
     pub(crate) fn slot_of(&self, ssrc: Ssrc) -> Option<usize> {
         self.slots.iter().position(|s| s.is_of(ssrc))
     }
@@ -210,6 +222,7 @@ impl TransportTx {
         let slot = slot as u16;
         self.resends.retain(|o| o.slot != slot);
         self.copies.retain(|o| o.slot != slot);
+        self.lost_again.forget_slot(slot);
         let before = self.queue.len();
         self.queue.retain(|o| o.slot != slot);
         self.dropped.slot_change += (before - self.queue.len()) as u64;
@@ -224,36 +237,78 @@ impl TransportTx {
         lost: impl Iterator<Item = SeqNo>,
         counters: &mut Counters,
     ) {
-        let (rtt, spare) = (self.bandwidth.rtt(), self.bandwidth.spare_share());
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        let (Some(history), Some(carried)) = (&mut entry.history, &entry.carried) else { return };
+        let rtt = self.bandwidth.rtt();
         for seq in lost {
-            entry.figures.nacks += 1;
-            if self.resends.len() >= MAX_RESENDS {
+            self.slots[slot].figures.nacks += 1;
+            // Too old, asked for a moment ago, or over what may be owed.
+            if self.resend_one(now, slot, seq, rtt, counters).is_err() {
                 counters.drop_retransmission += 1;
-                continue;
-            }
-            match history.claim_resend(now, seq, rtt) {
-                Ok(record) if self.resend_credit >= usize::from(record.size) => {
-                    self.resend_credit -= usize::from(record.size);
-                    if record.resends == 1 {
-                        entry.protection.note_asked();
-                    }
-                    let has_rtx = carried.format.rtx_pt.is_some();
-                    let outgoing = Outgoing::again(Class::Resend, slot as u16, carried.track, has_rtx, &record);
-                    self.resends.push(outgoing);
-                    if record.resends == 1 {
-                        entry.loss.on_asked();
-                    }
-                    entry.loss.update(entry.figures.packets);
-                    let copies = entry.loss.copies(record.resends, spare);
-                    let doubled = self.copies.add(now, copies, record.size, &mut self.resend_credit, outgoing);
-                    counters.tx_doubled_retransmissions += doubled;
-                }
-                // Too old, asked for a moment ago, or over what may be owed.
-                _ => counters.drop_retransmission += 1,
             }
         }
+    }
+
+    /// Takes transport-wide feedback: for the estimate, and for the retransmissions that were lost too. A slot that
+    /// cannot be given what it lacks is returned: only a key frame helps.
+    pub(crate) fn on_transport_cc(
+        &mut self,
+        now: Instant,
+        feedback: &TransportCc<'_>,
+        counters: &mut Counters,
+    ) -> Option<usize> {
+        self.bandwidth.on_transport_cc(now, feedback);
+        if self.lost_again.is_empty() {
+            return None;
+        }
+        let mut lost = Vec::new();
+        self.lost_again.judge(feedback.statuses().map(|(seq, delta)| (seq, delta.is_some())), &mut lost);
+        let mut hopeless = None;
+        for packet in lost {
+            let slot = usize::from(packet.slot);
+            if packet.seq < self.slots[slot].decodable_from {
+                continue;
+            }
+            // No wait: that it was lost is known.
+            match self.resend_one(now, slot, packet.seq.seq_no(), Duration::ZERO, counters) {
+                Ok(()) => counters.tx_unasked_retransmissions += 1,
+                Err(Refusal::TooSoon) => {}
+                Err(_) => {
+                    counters.drop_retransmission += 1;
+                    hopeless = (self.slots[slot].kind == Kind::Video).then_some(slot).or(hopeless);
+                }
+            }
+        }
+        hopeless
+    }
+
+    /// Lets one packet wait for the next flush, and copies of it where the path loses much.
+    fn resend_one(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        seq: SeqNo,
+        patience: Duration,
+        counters: &mut Counters,
+    ) -> Result<(), Refusal> {
+        if self.resends.len() >= MAX_RESENDS || self.resend_credit < MAX_PACKET {
+            // As if it had been asked for a moment ago: it may be asked for again.
+            return Err(Refusal::TooSoon);
+        }
+        let entry = &mut self.slots[slot];
+        let (Some(history), Some(carried)) = (&mut entry.history, &entry.carried) else { return Err(Refusal::Unknown) };
+        let record = history.claim_resend(now, seq, patience)?;
+        self.resend_credit -= usize::from(record.size);
+        let has_rtx = carried.format.rtx_pt.is_some();
+        let outgoing = Outgoing::again(Class::Resend, slot as u16, carried.track, has_rtx, &record);
+        self.resends.push(outgoing);
+        if record.resends == 1 {
+            entry.protection.note_asked();
+            entry.loss.on_asked();
+        }
+        entry.loss.update(entry.figures.packets);
+        let copies = entry.loss.copies(self.bandwidth.spare_share(), self.bandwidth.rtt());
+        counters.tx_doubled_retransmissions +=
+            self.copies.add(now, copies, record.size, &mut self.resend_credit, outgoing);
+        Ok(())
     }
 
     /// Sends all that is due to the client.
@@ -520,13 +575,16 @@ impl TransportTx {
             if slot.note_sent(cx.now, record, payload_len) {
                 // Its receiver waits for it as for a retransmission.
                 let again = Outgoing::again(Class::Resend, out.slot, out.track, slot.rtx().is_some(), &record);
-                let copies = slot.loss.copies(1, self.bandwidth.spare_share());
+                let copies = slot.loss.copies(self.bandwidth.spare_share(), self.bandwidth.rtt());
                 cx.counters.tx_doubled_retransmissions +=
                     self.copies.add(cx.now, copies, size, &mut self.resend_credit, again);
             }
         } else if out.class == Class::Resend {
             slot.figures.retransmissions += 1;
             cx.counters.tx_retransmissions += 1;
+            if let Some(number) = transport_cc {
+                self.lost_again.on_sent(SeqNo(number), SlotPacket { slot: out.slot, seq: rewritten.seq });
+            }
         } else if out.class == Class::Copy {
             cx.counters.tx_audio_copies += 1;
         }

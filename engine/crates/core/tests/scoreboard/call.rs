@@ -116,7 +116,7 @@ impl Call {
         self.looked_at = packets.len();
     }
 
-    /// Share of the packets sent to the subscriber that are neither media nor were asked for again.
+    /// Share of the packets sent to the subscriber that are neither media, nor copies of it, nor sent again.
     pub fn padding(&mut self) -> f64 {
         let stats = self.stats();
         let sum = |name: &str| {
@@ -124,7 +124,8 @@ impl Call {
             slots.filter_map(|slot| slot[name].as_u64()).sum::<u64>() as f64
         };
         let sent = stats["tx_packets"].as_u64().unwrap_or_default().max(1) as f64;
-        ((sent - sum("packets") - sum("retransmissions")) / sent).max(0.0)
+        let copies = self.net.nodes[0].shard.counters().tx_audio_copies as f64;
+        ((sent - sum("packets") - sum("retransmissions") - copies) / sent).max(0.0)
     }
 
     /// The engine's figures of the subscriber; null once it is gone.

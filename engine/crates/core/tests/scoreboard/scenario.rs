@@ -143,11 +143,12 @@ fn delay() -> Vec<Scenario> {
         let down = LinkConfig { reorder: f64::from(percent) / 100.0, ..path(3_000_000) };
         Scenario::new(group, format!("{percent} % overtaken by 20 ms"), down)
     });
-    let up = LinkConfig { delay: MS * 100, ..wire() };
-    let lossy = LinkConfig { loss: 0.1, ..far(200) };
-    let mut all: Vec<Scenario> = delays.into_iter().chain(jitters).chain(reorders).collect();
-    all.push(Scenario::new(group, "RTT 200 ms and loss 10 %", lossy).up(up));
-    all
+    let lossy = [(100, 20), (100, 40), (200, 10)].map(|(ms, percent)| {
+        let up = LinkConfig { delay: MS * ms / 2, ..wire() };
+        let down = LinkConfig { loss: f64::from(percent) / 100.0, ..far(ms) };
+        Scenario::new(group, format!("RTT {ms} ms and loss {percent} %"), down).up(up)
+    });
+    delays.into_iter().chain(jitters).chain(reorders).chain(lossy).collect()
 }
 
 fn queues() -> Vec<Scenario> {

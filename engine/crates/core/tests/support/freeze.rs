@@ -112,7 +112,8 @@ impl Viewer {
         let may_ask = self.asked_at.is_none_or(|at| net.now - at >= KEYFRAME_RETRY);
         if is_silent
             && may_ask
-            && let Some(packet) = client.packets.last()
+            && let Some(packet) =
+                client.packets.iter().rev().find(|p| p.header.payload_type != super::media::OPUS_PT.into())
         {
             let ssrc = *packet.header.ssrc;
             client.request_keyframe(ssrc);
