@@ -46,6 +46,11 @@ class Site:
     pages_port: int
     callers: list[Caller]
 
+    def close(self) -> None:
+        """Closes the pages."""
+        for caller in self.callers:
+            caller.close()
+
     def pair(self, room: str, server: str) -> tuple[Caller, Caller]:
         """Two who see each other: the first in the namespace, with the server at this address; the second at home."""
         away = Caller(self.away, f"http://{server}:{self.pages_port}", self.suite)
@@ -97,7 +102,7 @@ def make_site(playwright: Playwright, tmp_path: Path) -> Iterator[SiteMaker]:
             assert CHROMIUM is not None
             port = suite.suite.http_ports["signaling-1"]
             site = Site(suite, place, launch(place.program(CHROMIUM)), launch(CHROMIUM), port, pages, [])
-            stack.callback(lambda: [caller.close() for caller in site.callers])
+            stack.callback(site.close)
             return site
 
         yield make
