@@ -27,7 +27,7 @@ for target in "${targets[@]}"; do
   if [ "$target" = sdp_offer ]; then seeds+=(../../tests/vectors/sdp); fi
   say "$target, $seconds s"
   log="artifacts/$target/last.log"
-  if "target/$triple/release/$target" "corpus/$target" "${seeds[@]}" -max_total_time="$seconds" -timeout=10 \
+  if "target/$triple/release/$target" "corpus/$target" "${seeds[@]}" -max_total_time="$seconds" -timeout=60 \
     -rss_limit_mb=2048 -max_len=4096 -print_final_stats=1 -artifact_prefix="artifacts/$target/" >"$log" 2>&1; then
     grep -E 'number_of_executed_units|average_exec_per_sec' "$log" | sed 's/^stat::/  /'
   else
