@@ -123,6 +123,8 @@ class Reply:
     class Slots(Reply):
         slots: list[tuple[str, str, str | None]]
         """(mid, kind, track or None)"""
+        version: int
+        """grows with each change of the slots"""
         unplaced: list[str]
         no_common_codec: list[str]
         missing: list[str]
@@ -176,8 +178,18 @@ class Event:
     @final
     class ActiveSpeakers(Event):
         room: str
+        worker: int
+        """others may have more speakers of the room"""
         speakers: list[tuple[str, int]]
         """(track, level 0..127), loudest first"""
+
+    @final
+    class SlotsChanged(Event):
+        transport: str
+        slots: list[tuple[str, str, str | None]]
+        """(mid, kind, track) of every slot, now that other people speak"""
+        version: int
+        """as in `Reply.Slots`"""
 
     @final
     class KeyframeRequested(Event):
@@ -221,7 +233,7 @@ class Engine:
     def publish_track(self, *, track: str, transport: str, mid: str) -> int: ...
     def unpublish_track(self, *, track: str) -> int: ...
     def set_track_muted(self, *, track: str, is_muted: bool) -> int: ...
-    def set_subscriptions(self, *, transport: str, subscriptions: list[Subscription]) -> int: ...
+    def set_subscriptions(self, *, transport: str, subscriptions: list[Subscription], audio_top_n: int = 0) -> int: ...
     def create_source(self, *, track: str, room: str, codec: str) -> int: ...
     def push_frames(self, *, track: str, frames: list[SourceFrame], late_us: int = 0) -> int: ...
     def create_sink(self, *, sink: str, track: str) -> int: ...

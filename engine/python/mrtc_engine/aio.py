@@ -223,10 +223,19 @@ class AsyncEngine:
         """A muted track is not forwarded."""
         await self._run(self._engine.set_track_muted(track=track, is_muted=is_muted))
 
-    async def set_subscriptions(self, *, transport: str, subscriptions: list[Subscription]) -> Reply.Slots:
-        """Sets the whole list of tracks that a transport receives."""
-        reply = await self._run(self._engine.set_subscriptions(transport=transport, subscriptions=subscriptions))
-        return cast(Reply.Slots, reply)
+    async def set_subscriptions(
+        self, *, transport: str, subscriptions: list[Subscription], audio_top_n: int = 0
+    ) -> Reply.Slots:
+        """Sets the whole list of tracks that a transport receives.
+
+        Args:
+            audio_top_n: of the tracks of sound only so many have a slot at a time, those who speak (`SlotsChanged`);
+                0: each has its own.
+        """
+        command = self._engine.set_subscriptions(
+            transport=transport, subscriptions=subscriptions, audio_top_n=audio_top_n
+        )
+        return cast(Reply.Slots, await self._run(command))
 
     async def create_source(self, *, track: str, room: str, codec: str) -> Reply.Track:
         """Makes a track that is fed by `push_frames`."""

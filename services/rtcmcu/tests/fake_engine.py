@@ -35,6 +35,7 @@ class FakeEngine:
         self.relays: set[str] = set()
         self.muted: dict[str, bool] = {}
         self.subscribed: dict[str, list[dict[str, Any]]] = {}
+        self.audio_top_n: dict[str, int] = {}
         self.calls: list[str] = []
         self.data_access: dict[str, tuple[str, bool]] = {}
         self.capture: dict[str, Any] = {}
@@ -93,8 +94,11 @@ class FakeEngine:
     async def set_track_muted(self, *, track: str, is_muted: bool) -> None:
         self.muted[track] = is_muted
 
-    async def set_subscriptions(self, *, transport: str, subscriptions: list[dict[str, Any]]) -> Any:
+    async def set_subscriptions(
+        self, *, transport: str, subscriptions: list[dict[str, Any]], audio_top_n: int = 0
+    ) -> Any:
         self.calls.append("set_subscriptions")
+        self.audio_top_n[transport] = audio_top_n
         if transport not in self.transports:
             raise EngineError("transport_not_found")
         self.subscribed[transport] = subscriptions
@@ -102,7 +106,8 @@ class FakeEngine:
         placed = there[: self.slot_count]
         slots = [(str(n), "video", placed[n] if n < len(placed) else None) for n in range(self.slot_count)]
         missing = [s["track"] for s in subscriptions if s["track"] not in self.tracks]
-        return SimpleNamespace(slots=slots, unplaced=there[self.slot_count :], no_common_codec=[], missing=missing)
+        unplaced = there[self.slot_count :]
+        return SimpleNamespace(slots=slots, version=0, unplaced=unplaced, no_common_codec=[], missing=missing)
 
     async def stats(self, *, transports: list[str] | None = None) -> Any:
         self.calls.append("stats")

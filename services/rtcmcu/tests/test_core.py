@@ -4,7 +4,7 @@ import pytest
 from mrtc.media.v1 import media_service_pb2 as pb
 from mrtc_common.errors import UnavailableError
 from mrtc_rtcmcu.core.load import LoadLimits, node_load
-from mrtc_rtcmcu.core.speaker_pacing import CHANGE_INTERVAL_S, LEVEL_INTERVAL_S, SpeakerPacing
+from mrtc_rtcmcu.core.speaker_pacing import CHANGE_INTERVAL_S, LEVEL_INTERVAL_S, REPEAT_INTERVAL_S, SpeakerPacing
 from mrtc_rtcmcu.core.watchers import QUEUE_SIZE, Watchers
 
 
@@ -40,6 +40,28 @@ def test_silence_is_told_once_and_then_forgotten() -> None:
     assert pacing.due(2.0) == []
     assert pacing.next_at(2.0) is None
     assert pacing._rooms == {}
+
+
+def test_a_speaker_is_told_again_and_again() -> None:
+    """Whoever hears nothing of a node for some seconds takes it for gone."""
+    pacing = SpeakerPacing()
+    pacing.update("r", (("a", 90),))
+    pacing.due(0.0)
+    assert pacing.due(REPEAT_INTERVAL_S - 0.01) == []
+    assert pacing.next_at(0.0) == REPEAT_INTERVAL_S
+    assert pacing.due(REPEAT_INTERVAL_S) == [("r", (("a", 90),))]
+
+
+def test_workers_of_one_room_are_told_as_one_list() -> None:
+    """One worker's silence does not end what another one hears, and the floor is kept over workers."""
+    pacing = SpeakerPacing()
+    pacing.update("r", (("a", 80),), worker=0)
+    pacing.update("r", (("b", 82), ("c", 70)), worker=1)
+    assert pacing.due(0.0) == [("r", (("a", 80), ("b", 82), ("c", 70)))]
+    pacing.update("r", (("b", 84), ("c", 90)), worker=1)
+    assert pacing.due(1.0) == [("r", (("b", 84), ("c", 90), ("a", 80)))]
+    pacing.update("r", (), worker=1)
+    assert pacing.due(2.0) == [("r", (("a", 80),))]
 
 
 def test_speakers_that_come_and_go_between_looks_are_not_told() -> None:

@@ -258,10 +258,31 @@ async def test_speakers_are_published_with_their_participants(node: Node, nats_l
     await nats_link.client.flush()
     await node.create("t1")
     await node.publish("t1", "a")
-    node.engine.emit("ActiveSpeakers", room=ROOM, speakers=[("a", 90)])
-    await wait_until(lambda: heard == [[("p-t1", 90)]])
-    node.engine.emit("ActiveSpeakers", room=ROOM, speakers=[])
-    await wait_until(lambda: heard == [[("p-t1", 90)], []])
+    node.engine.emit("ActiveSpeakers", room=ROOM, worker=0, speakers=[("a", 90)])
+    await wait_until(lambda: [("p-t1", 90)] in heard)
+    node.engine.emit("ActiveSpeakers", room=ROOM, worker=0, speakers=[])
+    await wait_until(lambda: heard[-1] == [])
+
+
+async def test_who_is_heard_comes_as_an_event(node: Node) -> None:
+    await node.create("t1")
+    request = pb.SetSubscriptionsRequest(transport_id="t1", audio_top_n=3)
+    await call(node.stub.SetSubscriptions, request)
+    assert node.engine.audio_top_n == {"t1": 3}
+
+    async def told() -> pb.SlotsChanged:
+        async for item in stream(node.stub.WatchTransports, pb.WatchTransportsRequest()):
+            if item.HasField("connected"):
+                slots = [("0", "audio", "a"), ("1", "audio", None)]
+                node.engine.emit("SlotsChanged", transport="t1", slots=slots, version=7)
+            if item.HasField("slots_changed"):
+                return item.slots_changed
+        raise AssertionError
+
+    node.engine.emit("TransportConnected", transport="t1")
+    changed = await told()
+    assert [(slot.mid, slot.track_id) for slot in changed.slots] == [("0", "a"), ("1", "")]
+    assert changed.slots_version == 7
 
 
 async def test_a_track_of_another_node_is_imported_once_and_let_go(start_node: StartNode) -> None:

@@ -138,6 +138,9 @@ pub enum Command {
         transport: TransportId,
         /// All of it; what is not listed ends.
         subscriptions: Vec<Subscription>,
+        /// Of the tracks of sound only so many have a slot at a time: those who speak (`SlotsChanged` tells of changes).
+        /// Zero: each has its own.
+        audio_top_n: usize,
     },
     /// Makes a track that is fed by `Source` frames of this process. Replies `Track`.
     CreateSource {

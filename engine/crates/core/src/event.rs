@@ -2,7 +2,7 @@
 
 use crate::command::{Codec, Kind};
 use crate::error::Error;
-use crate::id::{CommandId, RelayId, RoomId, SinkId, TrackId, TransportId};
+use crate::id::{CommandId, RelayId, RoomId, ShardIndex, SinkId, TrackId, TransportId};
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -45,12 +45,24 @@ pub enum Event {
         /// Rids that somebody receives, lowest first.
         rids: Vec<String>,
     },
-    /// Who speaks in a room, of the tracks whose origin is this shard (transports and sources, not relays).
+    /// Who speaks in a room, of the tracks whose origin is this shard (transports and sources, not relays). Repeated twice
+    /// a second while somebody does.
     ActiveSpeakers {
         /// Which room.
         room: RoomId,
-        /// Loudest first; level 0 to 127, 127 loudest.
+        /// This shard; others may have more speakers of the room.
+        shard: ShardIndex,
+        /// The dominant one first, then the loudest; level 0 to 127, 127 loudest.
         speakers: Vec<(TrackId, u8)>,
+    },
+    /// Other people speak, of a transport that hears the loudest only.
+    SlotsChanged {
+        /// Which.
+        transport: TransportId,
+        /// As in [`SlotsReply`].
+        slots: Vec<SlotContent>,
+        /// As in [`SlotsReply`].
+        version: u64,
     },
     /// A receiver of a source track needs a key frame.
     KeyframeRequested {
@@ -117,12 +129,17 @@ pub struct TrackInfo {
     pub rids: Vec<String>,
 }
 
+/// A slot: mid, kind, and the track it carries (its first name, also when an alternative is sent).
+pub type SlotContent = (String, Kind, Option<TrackId>);
+
 /// The slots after `SetSubscriptions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotsReply {
-    /// Every slot: mid, kind, and the track it carries (its first name, also when an alternative is sent).
-    pub slots: Vec<(String, Kind, Option<TrackId>)>,
-    /// Tracks that found no free slot.
+    /// Every slot.
+    pub slots: Vec<SlotContent>,
+    /// Grows with each change of what the transport's slots carry: events and replies may overtake each other.
+    pub version: u64,
+    /// Tracks that found no free slot; of sound of which the loudest are heard, as many as slots are lacking.
     pub unplaced: Vec<TrackId>,
     /// Tracks of which the client can decode neither the codec nor an alternative's.
     pub no_common_codec: Vec<TrackId>,

@@ -5,10 +5,11 @@
 
 use mrtc_rtp::id::ExtSeq;
 
-/// Loss from which a packet travels inside the next one, and inside the next two. One in fifty lost is heard.
-const RED_STEPS: [f32; MAX_LEVEL] = [0.02, 0.10];
+/// Loss from which a packet travels inside the next one, the next two and so on. One in fifty lost is heard, so each step
+/// is where the one before would leave more than about that.
+const RED_STEPS: [f32; 4] = [0.02, 0.08, 0.15, 0.28];
 /// The same for packets that are sent again by themselves: costs twice the headers, so later.
-const COPY_STEPS: [f32; MAX_LEVEL] = [0.15, 0.30];
+const COPY_STEPS: [f32; 2] = [0.15, 0.30];
 /// A step is left at this part of the loss at which it was taken.
 const LEAVE: f32 = 0.5;
 /// Weight of a second that is worse than what is known, and of one that is better: quick up, slow down.
@@ -16,9 +17,6 @@ const ATTACK: f32 = 0.5;
 const DECAY: f32 = 0.1;
 /// Fewer packets in a second say nothing (silence).
 const MIN_PACKETS: u32 = 20;
-/// Most earlier packets that travel along.
-pub(crate) const MAX_LEVEL: usize = 2;
-
 /// The state of one slot. The path's loss outlives the tracks that the slot carries.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Protection {
@@ -42,6 +40,8 @@ pub(crate) struct Seen {
     pub(crate) path_loss: Option<f32>,
     /// Share lost by the client's last report.
     pub(crate) reported: f32,
+    /// Highest level that the path has room for.
+    pub(crate) most: u8,
 }
 
 impl Seen {
@@ -68,6 +68,8 @@ impl Protection {
 
     /// Judges the time since the last call, about a second.
     pub(crate) fn review(&mut self, seen: &Seen, has_red: bool) {
+        // Again below: what the path carries changes while a second of silence tells nothing of loss.
+        self.level = self.level.min(seen.most);
         let sent = seen.packets.wrapping_sub(self.packets_at_review);
         if sent < MIN_PACKETS {
             return;
@@ -81,11 +83,12 @@ impl Protection {
         (self.packets_at_review, self.newest_at_review, self.asked) = (seen.packets, seen.newest.0, 0);
         let weight = if now > self.loss { ATTACK } else { DECAY };
         self.loss += weight * (now - self.loss);
-        let steps = if has_red { RED_STEPS } else { COPY_STEPS };
+        let steps: &[f32] = if has_red { &RED_STEPS } else { &COPY_STEPS };
         let is_taken = |(index, step): (usize, &f32)| {
             self.loss >= if usize::from(self.level) > index { step * LEAVE } else { *step }
         };
-        self.level = steps.iter().enumerate().take_while(|step| is_taken(*step)).count() as u8;
+        let level = steps.iter().enumerate().take_while(|step| is_taken(*step)).count() as u8;
+        self.level = level.min(seen.most);
     }
 }
 
@@ -96,7 +99,8 @@ mod tests {
     /// `sent` packets more, none missing before us.
     fn after(protection: &Protection, sent: u32, reported: f32) -> Seen {
         let newest = ExtSeq(protection.newest_at_review + u64::from(sent));
-        Seen { packets: protection.packets_at_review.wrapping_add(sent), newest, path_loss: None, reported }
+        let packets = protection.packets_at_review.wrapping_add(sent);
+        Seen { packets, newest, path_loss: None, reported, most: u8::MAX }
     }
 
     fn seconds(protection: &mut Protection, count: u32, loss: f32, has_red: bool) -> u8 {
@@ -117,7 +121,8 @@ mod tests {
     #[test]
     fn heavy_loss_is_answered_within_two_seconds() {
         let mut protection = Protection::default();
-        assert_eq!(seconds(&mut protection, 1, 0.4, true), 2);
+        assert_eq!(seconds(&mut protection, 1, 0.4, true), 3);
+        assert_eq!(seconds(&mut protection, 1, 0.4, true), 4);
         let mut without_red = Protection::default();
         assert_eq!(seconds(&mut without_red, 1, 0.4, false), 1);
         // Now one of the two must come.
@@ -144,11 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_path_is_left_to_the_pictures() {
+        let mut protection = Protection::default();
+        assert_eq!(seconds(&mut protection, 5, 0.4, true), 4);
+        protection.review(&Seen { most: 1, ..after(&protection, 50, 0.4) }, true);
+        assert_eq!(protection.level(), 1);
+    }
+
+    #[test]
     fn silence_changes_nothing() {
         let mut protection = Protection::default();
-        assert_eq!(seconds(&mut protection, 3, 0.3, true), 2);
+        assert_eq!(seconds(&mut protection, 3, 0.3, true), 3);
         (0..50).for_each(|n| protection.review(&after(&protection, n % 3, 0.0), true));
-        assert_eq!(protection.level(), 2);
+        assert_eq!(protection.level(), 3);
     }
 
     #[test]
@@ -157,7 +170,7 @@ mod tests {
         for second in 1..20 {
             // 40 of 50 came to us and went on; the client misses ten.
             let newest = ExtSeq(second * 50);
-            let seen = Seen { packets: second as u32 * 40, newest, path_loss: None, reported: 0.2 };
+            let seen = Seen { packets: second as u32 * 40, newest, path_loss: None, reported: 0.2, most: u8::MAX };
             protection.review(&seen, true);
         }
         assert_eq!(protection.level(), 0);
@@ -171,6 +184,6 @@ mod tests {
         assert_eq!(protection.level(), 0);
         let seen = after(&protection, 50, 0.0);
         protection.review(&Seen { path_loss: Some(0.4), ..seen }, true);
-        assert_eq!(protection.level(), 2);
+        assert_eq!(protection.level(), 3);
     }
 }

@@ -148,7 +148,9 @@ impl RtpRewriter {
     fn switch_timestamp(&self, now: Instant, clock_rate: u32, aligned: Option<u32>) -> u32 {
         let Some(sent_at) = self.sent_at else { return self.newest_timestamp };
         let elapsed_us = now.saturating_duration_since(sent_at).as_micros() as u64;
-        let elapsed = (elapsed_us * u64::from(clock_rate) / 1_000_000).max(1) as u32;
+        // A packet of sound lasts: the next one cannot begin before it is over. Only pictures have the 90 kHz clock.
+        let least = if clock_rate < 90_000 { clock_rate / 50 } else { 1 };
+        let elapsed = ((elapsed_us * u64::from(clock_rate) / 1_000_000) as u32).max(least);
         let is_sane = |timestamp: &u32| {
             let ahead = timestamp.wrapping_sub(self.newest_timestamp);
             ahead > 0 && ahead < elapsed.saturating_add(clock_rate * MAX_ALIGNED_LEAD_S)

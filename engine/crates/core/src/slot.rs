@@ -82,6 +82,8 @@ pub(crate) struct Slot {
     pub(crate) protection: Protection,
     /// First packet of the key frame sent last: a decoder needs nothing of what was before it.
     pub(crate) decodable_from: ExtSeq,
+    /// Its next packets are preceded by those just before them: somebody began to speak and is heard from now on.
+    pub(crate) takes_run_up: bool,
     /// The packet sent last was the last one of its picture.
     pub(crate) is_between_pictures: bool,
     codecs: Vec<LineCodec>,
@@ -112,6 +114,7 @@ impl Slot {
             loss: LossMeter::default(),
             protection: Protection::default(),
             decodable_from: first_seq,
+            takes_run_up: false,
             is_between_pictures: false,
             codecs: negotiated.codecs.clone(),
             exts: SlotExts::new(&negotiated.exts, is_two_byte_allowed),
@@ -162,6 +165,7 @@ impl Slot {
     pub(crate) fn detach(&mut self) -> Option<Carried> {
         self.forwarder.detach();
         self.history = None;
+        self.takes_run_up = false;
         self.carried.take()
     }
 
@@ -228,12 +232,13 @@ impl Slot {
     }
 
     /// Judges how much protection its sound needs; about once a second. `path_loss`: of the whole transport, if known.
-    pub(crate) fn review_protection(&mut self, path_loss: Option<f32>) {
+    /// `most`: highest level that the path has room for.
+    pub(crate) fn review_protection(&mut self, path_loss: Option<f32>, most: u8) {
         if self.kind == Kind::Audio {
             let has_red = self.carried.as_ref().is_some_and(|c| c.format.red_pt.is_some());
             let reported = f32::from(self.figures.fraction_lost) / 256.0;
             let newest = self.forwarder.rewriter().newest_seq();
-            let seen = Seen { packets: self.figures.packets, newest, path_loss, reported };
+            let seen = Seen { packets: self.figures.packets, newest, path_loss, reported, most };
             self.protection.review(&seen, has_red);
         }
     }

@@ -152,6 +152,7 @@ pub(crate) struct TrackDump {
     pub(crate) layers: Vec<LayerDump>,
     /// Receivers by kind.
     pub(crate) subscribers: usize,
+    pub(crate) listeners: usize,
     /// Local sinks.
     pub(crate) sinks: usize,
     /// Relays that it flows out by.

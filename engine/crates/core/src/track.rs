@@ -26,6 +26,10 @@ use crate::timers::Alarm;
 const VIDEO_RING: usize = 1024;
 /// 20 ms packets: five seconds.
 const AUDIO_RING: usize = 256;
+/// How far a run-up of sound reaches back: a little more than it takes to notice that somebody speaks.
+const RUN_UP: Duration = Duration::from_millis(120);
+/// At most so many packets of it.
+const RUN_UP_PACKETS: u64 = 6;
 /// A layer without packets for this long is not chosen for anybody. Longer than a frame at 2 frames/s (screen share).
 const LIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Layers that nobody wants are switched off after this; switching on is told at once.
@@ -141,6 +145,8 @@ pub(crate) struct Track {
     pub(crate) pending: Vec<Pending>,
     pub(crate) is_dirty: bool,
     pub(crate) subscribers: Vec<Subscriber>,
+    /// Transports that choose the loudest among this track and others.
+    pub(crate) listeners: Vec<TransportKey>,
     pub(crate) sinks: Vec<SinkKey>,
     pub(crate) exports: Vec<Export>,
     pub(crate) mirrors: Vec<MirrorOut>,
@@ -171,6 +177,7 @@ impl Track {
             pending: Vec::new(),
             is_dirty: false,
             subscribers: Vec::new(),
+            listeners: Vec::new(),
             sinks: Vec::new(),
             exports: Vec::new(),
             mirrors: Vec::new(),
@@ -192,11 +199,20 @@ impl Track {
     }
 
     pub(crate) fn has_receivers(&self) -> bool {
-        !(self.subscribers.is_empty() && self.sinks.is_empty() && self.exports.is_empty() && self.mirrors.is_empty())
+        let has_ends = !(self.subscribers.is_empty() && self.listeners.is_empty() && self.sinks.is_empty());
+        has_ends || !(self.exports.is_empty() && self.mirrors.is_empty())
     }
 
     pub(crate) fn packet(&self, layer: u8, seq: ExtSeq) -> Option<&Arc<Packet>> {
         self.layers.get(usize::from(layer))?.ring.get(seq)
+    }
+
+    /// Sound just before what is pending: a word is noticed only when it has begun.
+    pub(crate) fn run_up(&self, now: Instant) -> impl Iterator<Item = Pending> {
+        let first = self.pending.first().filter(|_| self.kind == Kind::Audio);
+        let numbers = first.map_or(0..0, |p| p.seq.0.saturating_sub(RUN_UP_PACKETS)..p.seq.0);
+        let before = numbers.map(|seq| Pending { layer: 0, seq: ExtSeq(seq) });
+        before.filter(move |p| self.packet(p.layer, p.seq).is_some_and(|packet| now < packet.arrived_at + RUN_UP))
     }
 
     /// Stores a packet for the next flush.

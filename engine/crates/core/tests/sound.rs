@@ -106,7 +106,7 @@ fn loss_from_the_speaker_is_mended_by_the_redundancy_that_it_sends() {
 
 #[test]
 fn loss_to_the_listener_is_mended_by_redundancy_of_our_own() {
-    for (loss, depth_ms, most) in [(0.2, 80, 0.02), (0.4, 80, 0.09)] {
+    for (loss, depth_ms, most) in [(0.2, 80, 0.007), (0.4, 120, 0.02)] {
         let (mut net, mut source, bob) = call(7, 0.0, loss, &with_red());
         speak(&mut net, &mut source, 25);
         assert!(counter(&net, "tx_red_packets") > 500);

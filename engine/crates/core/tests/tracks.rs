@@ -65,7 +65,7 @@ fn a_track_keeps_its_slot_and_too_many_find_none() {
     let carried: Vec<_> = reply.slots.iter().filter_map(|(_, _, track)| track.clone()).collect();
     assert_eq!(carried, ["alice-video".into()]);
     let twice = vec![wanted("alice-video", Kind::Video), wanted("alice-video", Kind::Video)];
-    let command = Command::SetSubscriptions { transport: "carol".into(), subscriptions: twice };
+    let command = Command::SetSubscriptions { transport: "carol".into(), subscriptions: twice, audio_top_n: 0 };
     assert!(matches!(net.command(0, command), Err(Error::BadRequest(_))));
 }
 
@@ -164,7 +164,9 @@ fn rooms_never_meet() {
     let Ok(mrtc_core::event::Reply::Answer { answer, lines }) = net.command(0, create) else { panic!() };
     client.accept(pending, &answer, lines);
     let subscriptions = vec![wanted("alice-video", Kind::Video)];
-    let reply = net.command(0, Command::SetSubscriptions { transport: "mallory".into(), subscriptions }).unwrap();
+    let reply = net
+        .command(0, Command::SetSubscriptions { transport: "mallory".into(), subscriptions, audio_top_n: 0 })
+        .unwrap();
     let mrtc_core::event::Reply::Slots(slots) = reply else { panic!() };
     assert_eq!(slots.missing, ["alice-video".into()]);
 }

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mrtc_core::event::{Event, SinkFrame};
-use mrtc_core::id::{RoomId, SinkId, TrackId};
+use mrtc_core::id::{RoomId, ShardIndex, SinkId, TrackId, TransportId};
 
 use crate::eventfd_linux::EventFd;
 
@@ -23,14 +23,16 @@ const MAX_FRAME_BYTES: usize = 128 * 1024 * 1024;
 /// State of which only the newest value matters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum StateKey {
-    Speakers(RoomId),
+    Speakers(RoomId, ShardIndex),
+    Slots(TransportId),
     Layers(TrackId),
     Keyframe(TrackId),
 }
 
 fn state_key(event: &Event) -> Option<StateKey> {
     match event {
-        Event::ActiveSpeakers { room, .. } => Some(StateKey::Speakers(room.clone())),
+        Event::ActiveSpeakers { room, shard, .. } => Some(StateKey::Speakers(room.clone(), *shard)),
+        Event::SlotsChanged { transport, .. } => Some(StateKey::Slots(transport.clone())),
         Event::LayersWanted { track, .. } => Some(StateKey::Layers(track.clone())),
         Event::KeyframeRequested { track } => Some(StateKey::Keyframe(track.clone())),
         _ => None,
@@ -196,7 +198,7 @@ mod tests {
     use crate::poll_linux::wait_readable;
 
     fn speakers(room: &str, level: u8) -> Event {
-        Event::ActiveSpeakers { room: room.into(), speakers: vec![("t".into(), level)] }
+        Event::ActiveSpeakers { room: room.into(), shard: ShardIndex(0), speakers: vec![("t".into(), level)] }
     }
 
     fn ended(n: usize) -> Event {

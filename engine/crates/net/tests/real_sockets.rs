@@ -90,9 +90,11 @@ impl Rig {
             is_paused: false,
             priority: 1,
         };
-        let Reply::Slots(slots) =
-            self.run(Command::SetSubscriptions { transport: transport.into(), subscriptions: vec![subscription] })
-        else {
+        let Reply::Slots(slots) = self.run(Command::SetSubscriptions {
+            transport: transport.into(),
+            subscriptions: vec![subscription],
+            audio_top_n: 0,
+        }) else {
             panic!()
         };
         assert!(slots.missing.is_empty() && slots.unplaced.is_empty(), "{slots:?}");

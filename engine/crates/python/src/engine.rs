@@ -161,10 +161,15 @@ impl Engine {
         self.submit(Command::SetTrackMuted { track: track.into(), is_muted })
     }
 
-    #[pyo3(signature = (*, transport, subscriptions))]
-    fn set_subscriptions(&self, transport: String, subscriptions: Vec<PyRef<'_, Subscription>>) -> PyResult<u64> {
+    #[pyo3(signature = (*, transport, subscriptions, audio_top_n = 0))]
+    fn set_subscriptions(
+        &self,
+        transport: String,
+        subscriptions: Vec<PyRef<'_, Subscription>>,
+        audio_top_n: usize,
+    ) -> PyResult<u64> {
         let subscriptions = subscriptions.iter().map(|s| s.0.clone()).collect();
-        self.submit(Command::SetSubscriptions { transport: transport.into(), subscriptions })
+        self.submit(Command::SetSubscriptions { transport: transport.into(), subscriptions, audio_top_n })
     }
 
     #[pyo3(signature = (*, track, room, codec))]

@@ -7,6 +7,9 @@ use pyo3::prelude::*;
 
 use crate::types::{Line, codec_name, kind_name};
 
+/// Mid, kind, track.
+type SlotContent = (String, String, Option<String>);
+
 #[pyclass(frozen, from_py_object, module = "mrtc_engine._engine")]
 #[derive(Clone)]
 pub enum Reply {
@@ -22,7 +25,8 @@ pub enum Reply {
         rids: Vec<String>,
     },
     Slots {
-        slots: Vec<(String, String, Option<String>)>,
+        slots: Vec<SlotContent>,
+        version: u64,
         unplaced: Vec<String>,
         no_common_codec: Vec<String>,
         missing: Vec<String>,
@@ -42,7 +46,8 @@ pub enum Event {
     TrackStarted { track: String, codec: String },
     TrackEnded { track: String },
     LayersWanted { track: String, rids: Vec<String> },
-    ActiveSpeakers { room: String, speakers: Vec<(String, u8)> },
+    ActiveSpeakers { room: String, worker: u16, speakers: Vec<(String, u8)> },
+    SlotsChanged { transport: String, slots: Vec<SlotContent>, version: u64 },
     KeyframeRequested { track: String },
     RelayUp { relay: String },
     RelayLost { relay: String },
@@ -55,7 +60,7 @@ impl fmt::Debug for Reply {
             Self::Done {} => f.write_str("Done"),
             Self::Answer { lines, .. } => write!(f, "Answer({} lines)", lines.len()),
             Self::Track { track, codec, rids, .. } => write!(f, "Track({track:?}, {codec}, rids {rids:?})"),
-            Self::Slots { slots, unplaced, no_common_codec, missing } => write!(
+            Self::Slots { slots, unplaced, no_common_codec, missing, .. } => write!(
                 f,
                 "Slots({slots:?}, unplaced {unplaced:?}, no common codec {no_common_codec:?}, missing {missing:?})"
             ),
@@ -92,11 +97,8 @@ impl From<event::Reply> for Reply {
                 rids: info.rids,
             },
             event::Reply::Slots(slots) => Self::Slots {
-                slots: slots
-                    .slots
-                    .into_iter()
-                    .map(|(mid, kind, track)| (mid, kind_name(kind).to_owned(), track.map(|t| t.to_string())))
-                    .collect(),
+                slots: slot_contents(slots.slots),
+                version: slots.version,
                 unplaced: strings(slots.unplaced),
                 no_common_codec: strings(slots.no_common_codec),
                 missing: strings(slots.missing),
@@ -126,8 +128,12 @@ impl From<event::Event> for Event {
             }
             event::Event::TrackEnded { track } => Self::TrackEnded { track: track.to_string() },
             event::Event::LayersWanted { track, rids } => Self::LayersWanted { track: track.to_string(), rids },
-            event::Event::ActiveSpeakers { room, speakers } => Self::ActiveSpeakers {
+            event::Event::SlotsChanged { transport, slots, version } => {
+                Self::SlotsChanged { transport: transport.to_string(), slots: slot_contents(slots), version }
+            }
+            event::Event::ActiveSpeakers { room, shard, speakers } => Self::ActiveSpeakers {
                 room: room.to_string(),
+                worker: shard.0,
                 speakers: speakers.into_iter().map(|(track, level)| (track.to_string(), level)).collect(),
             },
             event::Event::KeyframeRequested { track } => Self::KeyframeRequested { track: track.to_string() },
@@ -144,6 +150,12 @@ fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::DtlsFailed => "dtls_failed",
         CloseReason::PeerClosed => "peer_closed",
     }
+}
+
+fn slot_contents(slots: Vec<event::SlotContent>) -> Vec<SlotContent> {
+    let content =
+        |(mid, kind, track): event::SlotContent| (mid, kind_name(kind).to_owned(), track.map(|t| t.to_string()));
+    slots.into_iter().map(content).collect()
 }
 
 fn strings(ids: Vec<impl ToString>) -> Vec<String> {

@@ -5,8 +5,8 @@ use std::ops::Range;
 use crate::error::ParseError;
 use crate::id::Pt;
 
-/// Earlier packets that are taken out of one packet, the newest ones. Senders use one or two.
-pub const MAX_EARLIER: usize = 3;
+/// Earlier packets that are taken out of one packet, the newest ones. Browsers send one or two, we up to four.
+pub const MAX_EARLIER: usize = 4;
 /// Blocks of one packet that are read at all.
 const MAX_BLOCKS: usize = 32;
 /// Bytes of the header of an earlier block: mark and type, 14 bits of time, 10 bits of length.
@@ -136,7 +136,7 @@ mod tests {
         let blocks: Vec<(u32, &[u8])> = (1..=6).rev().map(|n| (n * 960, &[7u8][..])).collect();
         write(OPUS, blocks.into_iter(), &[1], &mut payload);
         let backs: Vec<u8> = Red::parse(&payload, OPUS).unwrap().earlier().iter().map(|e| e.back).collect();
-        assert_eq!(backs, [3, 2, 1]);
+        assert_eq!(backs, [4, 3, 2, 1]);
     }
 
     #[test]

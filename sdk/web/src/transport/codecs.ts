@@ -6,8 +6,11 @@ import type { Kind } from '../words';
 /** What the browser says of a codec. */
 export type CodecCapability = Pick<RTCRtpCodec, 'mimeType' | 'sdpFmtpLine' | 'clockRate' | 'channels'>;
 
+/** Redundant Opus (RFC 2198). The server chooses when it is sent; it could not take it out of encrypted frames. */
+const AUDIO_SEND = ['opus', 'red'];
 /** Audio codecs that are offered for receiving, best first; a phone gateway may send the old ones. */
-const AUDIO_RECEIVE = ['opus', 'g722', 'pcmu', 'pcma'];
+const AUDIO_RECEIVE = [...AUDIO_SEND, 'g722', 'pcmu', 'pcma'];
+const withoutRed = (names: readonly string[]): string[] => names.filter((name) => name !== 'red');
 
 /** The lower-case SDP name of a codec. */
 export const codecName = (codec: Pick<RTCRtpCodec, 'mimeType'>): string =>
@@ -42,14 +45,16 @@ export function selectCodecs<C extends CodecCapability>(capabilities: readonly C
  * What `setCodecPreferences` takes for a publish m-line. The browser checks the list against what it can *receive*
  * (Chromium, and W3C webrtc-pc until the fix of issue 2888), so it is taken from there, limited to what it can send.
  */
-export function sendPreferences(kind: Kind, names: readonly string[]): RTCRtpCodec[] {
+export function sendPreferences(kind: Kind, names: readonly string[], isEncrypted: boolean): RTCRtpCodec[] {
   const sendable = new Set((RTCRtpSender.getCapabilities(kind)?.codecs ?? []).map(codecName));
   const receivable = RTCRtpReceiver.getCapabilities(kind)?.codecs ?? [];
-  return selectCodecs(receivable, kind === 'audio' ? ['opus'] : names.filter((name) => sendable.has(name)));
+  const wanted = kind === 'video' ? names : isEncrypted ? withoutRed(AUDIO_SEND) : AUDIO_SEND;
+  return selectCodecs(receivable, wanted.filter((name) => sendable.has(name)));
 }
 
 /** What `setCodecPreferences` takes for a slot. */
-export function receivePreferences(kind: Kind, names: readonly Codec[]): RTCRtpCodec[] {
+export function receivePreferences(kind: Kind, names: readonly Codec[], isEncrypted: boolean): RTCRtpCodec[] {
   const receivable = RTCRtpReceiver.getCapabilities(kind)?.codecs ?? [];
-  return selectCodecs(receivable, kind === 'audio' ? AUDIO_RECEIVE : names);
+  const wanted = kind === 'video' ? names : isEncrypted ? withoutRed(AUDIO_RECEIVE) : AUDIO_RECEIVE;
+  return selectCodecs(receivable, wanted);
 }

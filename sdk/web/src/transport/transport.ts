@@ -201,7 +201,7 @@ export class Transport extends Emitter<TransportEvents> {
       ...(isSimulcast ? { sendEncodings: initialEncodings() } : {}),
     });
     this.#options.e2ee?.attach(transceiver.sender, kind);
-    const preferences = sendPreferences(kind, codecs);
+    const preferences = sendPreferences(kind, codecs, this.#options.e2ee !== undefined);
     // A browser without the codec (Firefox and H.264) offers what it has; the server then sees what comes.
     if (preferences.length > 0) transceiver.setCodecPreferences(preferences);
     const actual = preferences[0] ? codecName(preferences[0]) : '';
@@ -213,7 +213,8 @@ export class Transport extends Emitter<TransportEvents> {
   #addSlot(kind: Kind): void {
     const transceiver = this.#pc.addTransceiver(kind, { direction: 'recvonly' });
     this.#options.e2ee?.attach(transceiver.receiver, kind);
-    const preferences = receivePreferences(kind, this.#options.receiveVideoCodecs);
+    const isEncrypted = this.#options.e2ee !== undefined;
+    const preferences = receivePreferences(kind, this.#options.receiveVideoCodecs, isEncrypted);
     if (preferences.length > 0) transceiver.setCodecPreferences(preferences);
     this.#slots.push(transceiver);
   }

@@ -172,7 +172,7 @@ class Mcu:
         async for event in self.engine.events:
             try:
                 if type(event).__name__.endswith("ActiveSpeakers"):
-                    self.speakers.update(event.room, tuple(event.speakers))
+                    self.speakers.update(event.room, tuple(event.speakers), event.worker)
                 self.media.handle_event(event)
             except Exception:
                 _log.exception("an engine event failed", kind=type(event).__name__)

@@ -235,6 +235,8 @@ class Media:
                     self._closed(state, event.reason)
             case "TrackStarted":
                 self._track_started(event.track, event.codec)
+            case "SlotsChanged":
+                self.subscriptions.slots_changed(event.transport, event.slots, event.version)
             case "LayersWanted":
                 self._layers_wanted(event.track, tuple(event.rids))
 

@@ -40,7 +40,7 @@ class Engine(RelayEngine, Protocol):
         """Mutes or unmutes."""
         ...
 
-    async def set_subscriptions(self, *, transport: str, subscriptions: list[Any]) -> Any:
+    async def set_subscriptions(self, *, transport: str, subscriptions: list[Any], audio_top_n: int = 0) -> Any:
         """Returns slots, unplaced, no_common_codec, missing."""
         ...
 

@@ -10,9 +10,10 @@ from mrtc_common import subjects
 from mrtc_common.clock import Clock
 from mrtc_common.errors import UnavailableError
 from mrtc_common.nats import NatsLink
+from mrtc_common.speakers import Levels
 from mrtc_common.tasks import end_tasks
 
-from .core.speaker_pacing import Levels, SpeakerPacing
+from .core.speaker_pacing import SpeakerPacing
 from .core.transports import Transports
 
 
@@ -37,9 +38,9 @@ class SpeakerNotices:
         if self._task is not None:
             await end_tasks(self._task)
 
-    def update(self, room_key: str, speakers: Levels) -> None:
-        """Takes what the engine heard."""
-        self._pacing.update(room_key, speakers)
+    def update(self, room_key: str, speakers: Levels, worker: int) -> None:
+        """Takes what a worker of the engine heard."""
+        self._pacing.update(room_key, speakers, worker)
         self._updated.set()
 
     async def _run(self) -> None:

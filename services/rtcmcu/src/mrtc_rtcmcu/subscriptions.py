@@ -54,9 +54,12 @@ class Subscriptions:
         self._stale: set[str] = set()
 
     async def set(
-        self, transport_id: str, wanted: Sequence[pb.Subscription], limit: int
+        self, transport_id: str, wanted: Sequence[pb.Subscription], limit: int, audio_top_n: int = 0
     ) -> pb.SetSubscriptionsResponse:
-        """Sets the whole list. Raises TransportNotFoundError, BadRequestError, LimitExceededError."""
+        """Sets the whole list, and of how many tracks of sound the loudest are heard at a time; 0: of all.
+
+        Raises TransportNotFoundError, BadRequestError, LimitExceededError.
+        """
         state = self._transports.get(transport_id)
         if len(wanted) > limit:
             raise LimitExceededError(f"at most {limit} subscriptions per transport")
@@ -66,6 +69,7 @@ class Subscriptions:
                 raise BadRequestError("track ids must be ids")
         async with state.lock:
             state.wanted = {item.track_id: item for item in wanted}
+            state.audio_top_n = audio_top_n
             await self._import_missing(state)
             return await self._apply(state)
 
@@ -73,6 +77,19 @@ class Subscriptions:
         """A track came, ended or came back: whoever wants it is looked at again soon, once for many changes."""
         for state in self._transports.wanting(track_id):
             self._look_again(state.transport_id)
+
+    def slots_changed(self, transport_id: str, slots: Sequence[tuple[str, str, str | None]], version: int) -> None:
+        """Other people are heard: the engine gave the slots of sound to them."""
+        state = self._transports.find(transport_id)
+        if state is None:
+            return
+        changed = pb.SlotsChanged(slots=_slots(slots), slots_version=version)
+        known = state.subscriptions
+        if known is not None and known.slots_version < version:
+            del known.slots[:]
+            known.slots.extend(changed.slots)
+            known.slots_version = version
+        self._watchers.publish(pb.WatchTransportsResponse(transport_id=transport_id, slots_changed=changed))
 
     def release_all(self, state: TransportState) -> None:
         """The transport has ended."""
@@ -158,6 +175,7 @@ class Subscriptions:
             reply = await self._engine.set_subscriptions(
                 transport=state.transport_id,
                 subscriptions=[self._make_subscription(**_to_engine(item)) for item in state.wanted.values()],
+                audio_top_n=state.audio_top_n,
             )
         if self._transports.find(state.transport_id) is not state:
             raise TransportNotFoundError(f"no such transport: {state.transport_id}")
@@ -183,10 +201,15 @@ def _to_engine(item: pb.Subscription) -> dict[str, Any]:
 
 
 def _from_engine(reply: Any) -> pb.SetSubscriptionsResponse:
-    kinds = {"audio": common_pb2.TRACK_KIND_AUDIO, "video": common_pb2.TRACK_KIND_VIDEO}
     return pb.SetSubscriptionsResponse(
-        slots=[pb.Slot(mid=mid, kind=kinds[kind], track_id=track or "") for mid, kind, track in reply.slots],
+        slots=_slots(reply.slots),
+        slots_version=reply.version,
         unplaced_track_ids=reply.unplaced,
         no_common_codec_track_ids=reply.no_common_codec,
         missing_track_ids=reply.missing,
     )
+
+
+def _slots(slots: Sequence[tuple[str, str, str | None]]) -> list[pb.Slot]:
+    kinds = {"audio": common_pb2.TRACK_KIND_AUDIO, "video": common_pb2.TRACK_KIND_VIDEO}
+    return [pb.Slot(mid=mid, kind=kinds[kind], track_id=track or "") for mid, kind, track in slots]

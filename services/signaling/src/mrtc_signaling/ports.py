@@ -27,6 +27,7 @@ class AppLimits:
     max_participants_per_room: int = 1000
     max_publications_per_participant: int = 8
     max_egress_bps_per_participant: int = 0
+    audio_top_n: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ class MediaNode(Protocol):
         ...
 
     async def set_subscriptions(
-        self, transport_id: str, subscriptions: Sequence[media_service_pb2.Subscription]
+        self, transport_id: str, subscriptions: Sequence[media_service_pb2.Subscription], audio_top_n: int = 0
     ) -> media_service_pb2.SetSubscriptionsResponse:
         """See MediaService."""
         ...

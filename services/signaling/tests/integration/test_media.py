@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from mrtc.common.v1 import common_pb2 as common
 from mrtc.event.v1 import state_pb2
@@ -95,6 +96,32 @@ async def test_lost_transport_alone(world: World) -> None:
     assert reply.negotiate.answer.startswith("v=0")
     await wait_until(lambda: node.set_subscriptions_calls > calls)
     assert node.transport_of(bob.joined.participant.id).slots == {"0": track.id}
+
+
+async def test_the_room_says_how_many_are_heard_and_the_node_who_they_are(world: World) -> None:
+    """The node is told the number; its events reach the client as slots, an older one does not."""
+    headers = {"authorization": f"Bearer {await world.token('', room='', api=True)}"}
+    async with httpx.AsyncClient(base_url=world.url(), headers=headers) as client:
+        made = await client.post("/v1/apps/demo/rooms", json={"name": "r1", "audio_top_n": 2})
+        assert made.json()["audio_top_n"] == 2
+    alice = await world.joined("alice", offer=offer(["video send"]), publications=[camera()])
+    bob = await world.joined("bob", offer=offer(["video recv", "audio recv"]))
+    node = world.nodes[0]
+    transport = node.transport_of(bob.joined.participant.id)
+    track = alice.joined.publications[0].tracks[0].id
+    await wait_until(lambda: transport.audio_top_n == 2)
+
+    def slots(audio: str, version: int) -> media.SlotsChanged:
+        mapped = [media.Slot(mid="0", track_id=track), media.Slot(mid="1", track_id=audio)]
+        return media.SlotsChanged(slots=mapped, slots_version=version)
+
+    for audio, version in (("a", 2), ("b", 1), ("c", 3)):
+        node.emit(transport.id, slots_changed=slots(audio, version))
+    heard: list[str] = []
+    while "c" not in heard:
+        changed = (await bob.wait_push("slots_changed")).slots_changed
+        heard.append(changed.slots[1].track_id)
+    assert "b" not in heard
 
 
 async def test_ice_restart_and_more_slots(world: World) -> None:

@@ -106,14 +106,29 @@ def heard(node: str, *levels: tuple[str, int]) -> state_pb2.NodeSpeakers:
 def test_speakers_of_all_nodes_loudest_first() -> None:
     """One list, each once; a node that went silent for good is forgotten."""
     merger = SpeakerMerger()
-    assert merger.update(heard("n1", ("a", 40), ("b", 200)), 0.0)
+    assert merger.update(heard("n1", ("b", 200), ("a", 40)), 0.0)
     assert merger.current == (("b", 127), ("a", 40))
     assert not merger.update(heard("n1", ("b", 127), ("a", 40)), 1.0)
     assert merger.update(heard("n2", ("a", 60)), 1.0)
     assert merger.current == (("b", 127), ("a", 60))
+    # Levels that hardly move are not told to everybody.
+    assert not merger.update(heard("n2", ("a", 63)), 1.0)
     assert merger.refresh(3.99) is False
     assert merger.refresh(4.0)
     assert merger.current == ()
     assert merger.update(heard("n2", ("a", 60)), 5.0)
     assert merger.update(heard("n2"), 5.1)
     assert merger.current == ()
+
+
+def test_the_floor_is_kept_over_nodes() -> None:
+    """Who is dominant at his node stays so in the room until another node's is clearly louder."""
+    merger = SpeakerMerger()
+    merger.update(heard("n1", ("a", 80), ("b", 90)), 0.0)
+    assert [who for who, _ in merger.current] == ["a", "b"]
+    merger.update(heard("n2", ("c", 82)), 0.1)
+    assert [who for who, _ in merger.current] == ["a", "b", "c"]
+    merger.update(heard("n2", ("c", 84)), 0.2)
+    assert [who for who, _ in merger.current] == ["c", "b", "a"]
+    merger.update(heard("n1", ("a", 86), ("b", 90)), 0.3)
+    assert [who for who, _ in merger.current] == ["c", "b", "a"]

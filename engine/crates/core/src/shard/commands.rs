@@ -49,7 +49,9 @@ impl Shard {
                 Ok(Reply::Done)
             }
             Command::SetTrackMuted { track, is_muted } => self.set_track_muted(&track, is_muted),
-            Command::SetSubscriptions { transport, subscriptions } => self.set_subscriptions(&transport, subscriptions),
+            Command::SetSubscriptions { transport, subscriptions, audio_top_n } => {
+                self.set_subscriptions(&transport, subscriptions, audio_top_n)
+            }
             Command::CreateSource { track, room, codec } => self.create_source(track, room, codec),
             Command::PushFrames { track, late_us, frames } => self.push_frames(&track, late_us, frames),
             Command::CreateSink { sink, track } => self.create_sink(sink, &track),
@@ -178,7 +180,8 @@ impl Shard {
         let Some(transport) = self.transports.get_mut(key.index()) else { return };
         let farewell = transport.tx.take_control();
         let published: Vec<_> = transport.rx.streams.published.iter().map(|(_, track)| *track).collect();
-        for slot in 0..transport.tx.slots.len() {
+        self.end_listening(key);
+        for slot in 0..self.transports[key.index()].tx.slots.len() {
             self.detach_slot(key, slot);
         }
         for track in published {

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use mrtc_rtp::codec::PayloadInfo;
 use mrtc_rtp::demux::{DatagramKind, classify, stun_username};
+use mrtc_rtp::ext::AudioLevel;
 
 use super::{Shard, TimerKey};
 use crate::addr::Proto;
+use crate::command::Kind;
 use crate::config::Limits;
 use crate::counters::Counters;
 use crate::event::Event;
@@ -195,18 +197,27 @@ impl Shard {
         self.take_packet(carrier.track, &arriving);
     }
 
+    /// Follows how loud a track is.
+    pub(super) fn note_level(&mut self, key: TrackKey, level: Option<AudioLevel>, is_silence: bool) {
+        let now = self.now;
+        let Some(track) = self.tracks.get(key.index()) else { return };
+        if track.kind != Kind::Audio || track.is_muted {
+            return;
+        }
+        let Some(room) = self.rooms.get_mut(&track.room) else { return };
+        match level {
+            Some(audio) => room.speakers.on_level(key, audio.level, audio.is_voice, now),
+            None => room.speakers.on_sound(key, is_silence, now),
+        }
+        let at = room.speakers.next_timeout().unwrap_or(now).max(now + super::MIN_SLEEP);
+        self.timers.set(&mut self.rooms_alarm, TimerKey::Rooms, at);
+    }
+
     /// A packet comes into a track whose origin is here.
     pub(super) fn take_packet(&mut self, key: TrackKey, arriving: &Arriving<'_>) {
         let now = self.now;
+        self.note_level(key, arriving.audio_level, arriving.info.is_silence);
         let Some(track) = self.tracks.get_mut(key.index()) else { return };
-        if let Some(audio) = arriving.audio_level
-            && !track.is_muted
-            && let Some(room) = self.rooms.get_mut(&track.room)
-        {
-            room.speakers.on_level(key, audio.level, audio.is_voice, now);
-            let at = room.speakers.next_timeout().unwrap_or(now).max(now + super::MIN_SLEEP);
-            self.timers.set(&mut self.rooms_alarm, TimerKey::Rooms, at);
-        }
         let taken = track.take(now, arriving);
         count_taken(taken, &mut self.counters);
         if taken == Taken::Pending {

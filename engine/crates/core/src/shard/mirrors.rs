@@ -99,6 +99,7 @@ impl Shard {
             self.counters.drop_shard_message += 1;
             return;
         };
+        self.note_level(key, packet.audio_level, packet.info.is_silence);
         let track = &mut self.tracks[key.index()];
         if packet.info.is_keyframe && packet.info.is_frame_start {
             track.keyframes.on_keyframe(usize::from(packet.layer));

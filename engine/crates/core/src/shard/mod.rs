@@ -11,6 +11,7 @@ mod ingress;
 mod mirrors;
 mod relays;
 mod rtcp;
+pub(crate) mod stage;
 mod stats;
 mod subscriptions;
 mod timeouts;
@@ -63,8 +64,19 @@ enum TimerKey {
 /// What a shard keeps of a room: only who speaks. Everything else is the caller's.
 #[derive(Debug, Default)]
 struct Room {
+    /// Tracks of any origin: who is loud is the same for all.
     speakers: ActiveSpeakers<TrackKey>,
     audio_tracks: usize,
+    /// Transports that hear the loudest only.
+    listeners: Vec<TransportKey>,
+    /// The application was told of speakers and not yet of silence.
+    is_speech_told: bool,
+}
+
+impl Room {
+    fn is_unused(&self) -> bool {
+        self.audio_tracks == 0 && self.listeners.is_empty()
+    }
 }
 
 /// The state of one worker.

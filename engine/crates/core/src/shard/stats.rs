@@ -141,6 +141,7 @@ impl Shard {
             wanted_mask: track.told_mask,
             layers: layers.collect(),
             subscribers: track.subscribers.len(),
+            listeners: track.listeners.len(),
             sinks: track.sinks.len(),
             exports: track.exports.len(),
             mirrors: track.mirrors.len(),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::Shard;
 use crate::allocator::{Demand, Target};
-use crate::command::Subscription;
+use crate::command::{Kind, Subscription};
 use crate::error::Error;
 use crate::event::{Reply, SlotsReply};
 use crate::id::{RoomId, TrackId, TransportId};
@@ -26,8 +26,14 @@ enum Placement {
 }
 
 impl Shard {
-    /// Sets the whole list of tracks that a transport receives. A track that stays keeps its slot.
-    pub(super) fn set_subscriptions(&mut self, id: &TransportId, wanted: Vec<Subscription>) -> Result<Reply, Error> {
+    /// Sets the whole list of tracks that a transport receives. A track that stays keeps its slot. Of sound only the
+    /// loudest `audio_top_n` have slots, if that is not zero.
+    pub(super) fn set_subscriptions(
+        &mut self,
+        id: &TransportId,
+        mut wanted: Vec<Subscription>,
+        audio_top_n: usize,
+    ) -> Result<Reply, Error> {
         let key = self.find_transport(id)?;
         let limit = self.config.limits.max_subscriptions;
         if wanted.len() > limit {
@@ -37,8 +43,13 @@ impl Shard {
         if let Some(twice) = wanted.iter().find(|s| !names.insert(s.track.clone())) {
             return Err(Error::BadRequest(format!("track {} is listed twice", twice.track)));
         }
-        let fresh = self.keep_slots(key, wanted);
         let mut reply = SlotsReply::default();
+        let before = self.transports[key.index()].tx.carried();
+        let is_staged = |s: &mut Subscription| audio_top_n > 0 && s.kind == Kind::Audio;
+        // What is paused has no place: who is heard takes one from others.
+        let staged = wanted.extract_if(.., is_staged).filter(|s| !s.is_paused).collect();
+        self.set_listening(key, audio_top_n, staged, &mut reply);
+        let fresh = self.keep_slots(key, wanted);
         for subscription in fresh {
             let track = subscription.track.clone();
             match self.place(key, &subscription) {
@@ -48,9 +59,12 @@ impl Shard {
                 Placement::Missing => reply.missing.push(track),
             }
         }
-        let slots = &self.transports[key.index()].tx.slots;
-        let carried = |s: &crate::slot::Slot| s.carried.as_ref().map(|c| c.wanted.track.clone());
-        reply.slots = slots.iter().map(|s| (s.mid.to_string(), s.kind, carried(s))).collect();
+        self.seat(key);
+        reply.unplaced.extend(self.unseated(key));
+        let transport = &mut self.transports[key.index()];
+        reply.slots = transport.tx.carried();
+        transport.slots_version += u64::from(reply.slots != before);
+        reply.version = transport.slots_version;
         self.allocate(key);
         self.request_carried_keyframes(key);
         self.arm_transport(key);
@@ -62,6 +76,9 @@ impl Shard {
         let mut fresh = wanted;
         for slot in 0..self.transports[key.index()].tx.slots.len() {
             let Some(carried) = &self.transports[key.index()].tx.slots[slot].carried else { continue };
+            if self.listens(key, carried.track) {
+                continue;
+            }
             let sent = self.tracks[carried.track.index()].id.clone();
             let is_same = |s: &Subscription| {
                 s.track == carried.wanted.track
@@ -101,6 +118,23 @@ impl Shard {
         (entry.room == *room).then_some(entry.info.codec)
     }
 
+    /// The track that can be sent for a subscription to sound, on some slot. The error: true if there is one, but in no
+    /// codec of the client's.
+    pub(super) fn find_source(&self, key: TransportKey, subscription: &Subscription) -> Result<TrackId, bool> {
+        let transport = &self.transports[key.index()];
+        let slots = || transport.tx.slots.iter().filter(|s| s.kind == subscription.kind);
+        let has_slots = slots().next().is_some();
+        let mut exists = false;
+        for id in candidates(subscription) {
+            let Some(codec) = self.codec_of(id, &transport.room) else { continue };
+            exists = true;
+            if !has_slots || slots().any(|s| s.format_of(codec).is_some()) {
+                return Ok(id.clone());
+            }
+        }
+        Err(exists)
+    }
+
     fn place(&mut self, key: TransportKey, subscription: &Subscription) -> Placement {
         let transport = &self.transports[key.index()];
         let slots = || transport.tx.slots.iter().enumerate().filter(|(_, s)| s.kind == subscription.kind);
@@ -129,7 +163,7 @@ impl Shard {
         }
     }
 
-    fn attach_slot(
+    pub(super) fn attach_slot(
         &mut self,
         key: TransportKey,
         slot: usize,

@@ -2,9 +2,13 @@
 
 use std::time::Instant;
 
+use slab::Slab;
+
 use super::{Shard, TimerKey};
 use crate::event::{CloseReason, Event};
+use crate::id::TrackId;
 use crate::keys::{TrackKey, TransportKey};
+use crate::track::{Origin, Track};
 
 impl Shard {
     /// Does what is due. Harmless when nothing is.
@@ -63,17 +67,33 @@ impl Shard {
         }
         let now = self.now;
         let mut next: Option<Instant> = None;
+        let mut reordered = Vec::new();
         for (id, room) in &mut self.rooms {
-            if let Some(speakers) = room.speakers.poll(now) {
-                let named = speakers
-                    .iter()
-                    .filter_map(|(key, level)| self.tracks.get(key.index()).map(|track| (track.id.clone(), *level)));
-                self.events.push_back(Event::ActiveSpeakers { room: id.clone(), speakers: named.collect() });
+            if let Some(ranked) = room.speakers.poll(now) {
+                let speakers = own_speakers(&self.tracks, ranked);
+                if room.is_speech_told || !speakers.is_empty() {
+                    room.is_speech_told = !speakers.is_empty();
+                    let shard = self.config.index;
+                    self.events.push_back(Event::ActiveSpeakers { room: id.clone(), shard, speakers });
+                }
+            }
+            if room.speakers.take_order_change() {
+                reordered.push(id.clone());
             }
             next = [next, room.speakers.next_timeout()].into_iter().flatten().min();
+        }
+        for room in reordered {
+            self.seat_room(&room);
         }
         if let Some(at) = next {
             self.timers.set(&mut self.rooms_alarm, TimerKey::Rooms, at.max(now + super::MIN_SLEEP));
         }
     }
+}
+
+/// Of the speakers those whose sound comes into the process here: the others are told where theirs does.
+fn own_speakers(tracks: &Slab<Track>, ranked: &[(TrackKey, u8)]) -> Vec<(TrackId, u8)> {
+    let is_own = |track: &&Track| matches!(track.origin, Origin::Transport { .. } | Origin::Source);
+    let named = |(key, level): &(TrackKey, u8)| Some((tracks.get(key.index()).filter(is_own)?.id.clone(), *level));
+    ranked.iter().filter_map(named).collect()
 }

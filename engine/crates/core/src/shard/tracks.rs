@@ -6,7 +6,7 @@ use crate::directory::TrackEntry;
 use crate::error::Error;
 use crate::event::{Event, Reply, TrackInfo};
 use crate::id::{RoomId, TrackId};
-use crate::keys::TrackKey;
+use crate::keys::{TrackKey, TransportKey};
 use crate::shard_message::ShardMessage;
 use crate::track::{Origin, Track};
 
@@ -24,13 +24,13 @@ impl Shard {
         if !self.config.directory.insert(entry) {
             return Err(Error::AlreadyExists(format!("track {}", info.track)));
         }
-        if info.kind == Kind::Audio && !matches!(origin, Origin::Relay { .. }) {
-            self.rooms.entry(room.clone()).or_default().audio_tracks += 1;
-        }
         Ok(self.insert_track(&info, room, origin))
     }
 
     pub(super) fn insert_track(&mut self, info: &TrackInfo, room: RoomId, origin: Origin) -> TrackKey {
+        if info.kind == Kind::Audio {
+            self.rooms.entry(room.clone()).or_default().audio_tracks += 1;
+        }
         let track = Track::new(info, room, origin, self.config.limits.max_pending);
         let key = TrackKey::from(self.tracks.insert(track));
         self.track_ids.insert(info.track.clone(), key);
@@ -60,6 +60,11 @@ impl Shard {
         track.is_ending = true;
         let (subscribers, sinks) = (std::mem::take(&mut track.subscribers), std::mem::take(&mut track.sinks));
         let (exports, mirrors) = (std::mem::take(&mut track.exports), std::mem::take(&mut track.mirrors));
+        let listeners = std::mem::take(&mut track.listeners);
+        let was_heard_by: Vec<TransportKey> = match listeners.is_empty() {
+            true => Vec::new(),
+            false => subscribers.iter().map(|s| s.transport).collect(),
+        };
         for subscriber in subscribers {
             self.detach_slot(subscriber.transport, usize::from(subscriber.slot));
         }
@@ -75,7 +80,21 @@ impl Shard {
         let Some(track) = self.tracks.try_remove(key.index()) else { return };
         self.track_ids.remove(&track.id);
         self.dirty_tracks.retain(|k| *k != key);
+        self.leave_room(key, &track);
         self.forget_origin(key, &track);
+        for listener in listeners {
+            self.replace_heard(listener, key, was_heard_by.contains(&listener));
+        }
+    }
+
+    /// A track has gone that a transport listened to: its place goes to somebody else.
+    fn replace_heard(&mut self, listener: TransportKey, track: TrackKey, was_heard: bool) {
+        let Some(transport) = self.transports.get_mut(listener.index()) else { return };
+        let Some(listening) = &mut transport.listening else { return };
+        listening.forget(track);
+        if self.seat(listener) || was_heard {
+            self.tell_slots(listener);
+        }
     }
 
     fn forget_origin(&mut self, key: TrackKey, track: &Track) {
@@ -99,17 +118,16 @@ impl Shard {
             }
         }
         self.config.directory.remove(&track.id);
-        self.leave_room(key, track);
     }
 
     fn leave_room(&mut self, key: TrackKey, track: &Track) {
-        if track.kind != Kind::Audio || matches!(track.origin, Origin::Relay { .. }) {
+        if track.kind != Kind::Audio {
             return;
         }
         let Some(room) = self.rooms.get_mut(&track.room) else { return };
         room.speakers.remove(key);
         room.audio_tracks -= 1;
-        if room.audio_tracks == 0 {
+        if room.is_unused() {
             self.rooms.remove(&track.room);
         }
     }

@@ -23,6 +23,7 @@ use crate::event::{CloseReason, Line};
 use crate::handshake::{Handshake, HandshakeOutput};
 use crate::id::{RoomId, TransportId};
 use crate::sdp::{LineUse, Negotiated};
+use crate::shard::stage::Listening;
 use crate::slot::Slot;
 use crate::ssrcs::Ssrcs;
 use crate::timers::Alarm;
@@ -54,6 +55,10 @@ pub(crate) struct Transport {
     pub(crate) negotiated: Negotiated,
     pub(crate) rx: TransportRx,
     pub(crate) tx: TransportTx,
+    /// As in `SlotsReply`.
+    pub(crate) slots_version: u64,
+    /// Set if it hears the loudest only.
+    pub(crate) listening: Option<Box<Listening>>,
     /// Set once data channels are negotiated or allowed.
     pub(crate) data: Option<Box<TransportData>>,
     /// Addresses that lead here; oldest first.
@@ -108,6 +113,8 @@ impl Transport {
             negotiated: init.negotiated,
             rx: TransportRx::new(now),
             tx: TransportTx::new(now, clock.epoch(), init.max_egress_bps),
+            slots_version: 0,
+            listening: None,
             data: None,
             addrs: Vec::new(),
             remote_clock: RemoteClock::default(),

@@ -25,13 +25,14 @@ impl Transport {
     pub(crate) fn send_reports(&mut self, now: Instant, clock: &Clock, tracks: &Slab<Track>) {
         let mut compound = Vec::new();
         let path_loss = self.tx.bandwidth.take_loss();
+        let most = self.tx.most_protection();
         for index in 0..self.tx.slots.len() {
             let slot = &mut self.tx.slots[index];
             if slot.figures.packets == slot.figures.packets_at_report {
                 continue;
             }
             slot.figures.packets_at_report = slot.figures.packets;
-            slot.review_protection(path_loss);
+            slot.review_protection(path_loss, most);
             let Some(info) = sender_info(slot, now, clock, tracks) else { continue };
             write_sender_report(&mut compound, &info, &[]);
             write_sdes_cname(&mut compound, info.ssrc, CNAME);

@@ -18,6 +18,7 @@ use crate::bwe::PacketClass;
 use crate::capture::TransportTap;
 use crate::command::Kind;
 use crate::counters::Counters;
+use crate::event::SlotContent;
 use crate::keys::TrackKey;
 use crate::outbox::Outbox;
 use crate::repair::Copies;
@@ -213,6 +214,24 @@ impl TransportTx {
         pictures.map(|s| s.loss.cost()).fold(0.0, f64::max)
     }
 
+    /// What the slots carry.
+    pub(crate) fn carried(&self) -> Vec<SlotContent> {
+        let track = |s: &Slot| s.carried.as_ref().map(|c| c.wanted.track.clone());
+        self.slots.iter().map(|s| (s.mid.to_string(), s.kind, track(s))).collect()
+    }
+
+    /// How many earlier packets of sound the path has room for beside the pictures, which it has half of: with each the
+    /// sound takes about once more what it takes anyway. Without pictures as many as may be.
+    pub(crate) fn most_protection(&self) -> u8 {
+        const SOUND_BPS: u64 = 40_000;
+        let is_carried = |kind: Kind| self.slots.iter().filter(move |s| s.kind == kind && s.carried.is_some()).count();
+        if is_carried(Kind::Video) == 0 {
+            return u8::MAX;
+        }
+        let sounds = is_carried(Kind::Audio).max(1) as u64;
+        (self.bandwidth.estimate_bps() / 2 / SOUND_BPS / sounds).clamp(1, u64::from(u8::MAX)) as u8
+    }
+
     pub(crate) fn slot_of(&self, ssrc: Ssrc) -> Option<usize> {
         self.slots.iter().position(|s| s.is_of(ssrc))
     }
@@ -357,7 +376,8 @@ impl TransportTx {
             let key = carried.track;
             let Some(track) = cx.tracks.get(key.index()) else { continue };
             slot.forwarder.set_live(track.live_mask(cx.now));
-            for pending in &track.pending {
+            let earlier = std::mem::take(&mut slot.takes_run_up).then(|| track.run_up(cx.now));
+            for pending in earlier.into_iter().flatten().chain(track.pending.iter().copied()) {
                 let Some(packet) = track.packet(pending.layer, pending.seq) else { continue };
                 if packet.is_restart
                     && let Some(history) = &mut slot.history

@@ -204,12 +204,19 @@ pub struct OpusSource {
     pub seq: u64,
     /// Packets that travel inside the next ones.
     pub redundancy: usize,
+    /// It says nothing: as Opus with DTX, a packet of silence each 400 ms.
+    pub is_silent: bool,
+    /// 20 ms frames that were not sent.
+    pub skipped: u64,
     pub next_at: Option<Instant>,
 }
 
+/// Frames that one packet of silence stands for.
+pub const DTX_FRAMES: u64 = 20;
+
 impl OpusSource {
     pub fn new(client: usize, line: usize) -> Self {
-        Self { client, line, level: -20, seq: 500, redundancy: 0, next_at: None }
+        Self { client, line, level: -20, seq: 500, redundancy: 0, is_silent: false, skipped: 0, next_at: None }
     }
 
     pub fn step(&mut self, net: &mut Net) {
@@ -217,15 +224,17 @@ impl OpusSource {
         if net.now < next_at {
             return;
         }
-        self.next_at = Some(next_at + Duration::from_millis(20));
+        let frames = if self.is_silent { DTX_FRAMES } else { 1 };
+        self.next_at = Some(next_at + Duration::from_millis(20) * frames as u32);
         let (pt, payload) = match self.redundancy {
+            _ if self.is_silent => (OPUS_PT, vec![0xf8]),
             0 => (OPUS_PT, opus_payload(self.seq)),
             n => (63, self.red_payload(n as u64)),
         };
         let packet = Outgoing {
             pt,
             seq: self.seq,
-            timestamp: (self.seq * 960) as u32,
+            timestamp: ((self.seq + self.skipped) * 960) as u32,
             marker: false,
             audio_level: Some(self.level),
             payload,
@@ -233,6 +242,7 @@ impl OpusSource {
         let now = net.now;
         net.clients[self.client].write(now, self.line, None, &packet);
         self.seq += 1;
+        self.skipped += frames - 1;
     }
 
     fn red_payload(&self, count: u64) -> Vec<u8> {

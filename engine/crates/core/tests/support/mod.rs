@@ -164,8 +164,13 @@ impl Net {
     }
 
     pub fn subscribe_to(&mut self, client: usize, subscriptions: Vec<Subscription>) -> SlotsReply {
+        self.listen(client, subscriptions, 0)
+    }
+
+    /// The same; of sound only the loudest `audio_top_n` are heard, if that is not zero.
+    pub fn listen(&mut self, client: usize, subscriptions: Vec<Subscription>, audio_top_n: usize) -> SlotsReply {
         let (node, name) = (self.clients[client].node, self.clients[client].name.clone());
-        let command = Command::SetSubscriptions { transport: name.as_str().into(), subscriptions };
+        let command = Command::SetSubscriptions { transport: name.as_str().into(), subscriptions, audio_top_n };
         match self.command(node, command).expect("subscribed") {
             Reply::Slots(slots) => slots,
             other => panic!("{other:?}"),

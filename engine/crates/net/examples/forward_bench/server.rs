@@ -73,7 +73,11 @@ impl Server {
                 self.call(Command::PublishTrack { track, transport, mid })?;
             }
             "play" => {
-                self.call(Command::SetSubscriptions { transport, subscriptions: vec![subscription(track)] })?;
+                self.call(Command::SetSubscriptions {
+                    transport,
+                    subscriptions: vec![subscription(track)],
+                    audio_top_n: 0,
+                })?;
             }
             _ => {}
         }

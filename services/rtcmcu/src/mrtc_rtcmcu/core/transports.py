@@ -44,6 +44,7 @@ class TransportState:
     is_connected: bool = False
     tracks: dict[str, TrackState] = field(default_factory=dict)
     wanted: dict[str, pb.Subscription] = field(default_factory=dict)
+    audio_top_n: int = 0
     imported: set[str] = field(default_factory=set)
     subscriptions: pb.SetSubscriptionsResponse | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

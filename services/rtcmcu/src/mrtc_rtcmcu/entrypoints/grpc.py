@@ -68,7 +68,9 @@ class MediaServicer(media_service_pb2_grpc.MediaServiceServicer):
         """Sets the whole list."""
         with self._measured("set_subscriptions", request.transport_id):
             subscriptions = self._media.subscriptions
-            return await subscriptions.set(request.transport_id, request.subscriptions, self._max_subscriptions)
+            return await subscriptions.set(
+                request.transport_id, request.subscriptions, self._max_subscriptions, request.audio_top_n
+            )
 
     async def WatchTransports(
         self, request: pb.WatchTransportsRequest, context: Any

@@ -83,10 +83,12 @@ class GrpcMediaNode:
         await call(self._stub.MuteTrack, request)
 
     async def set_subscriptions(
-        self, transport_id: str, subscriptions: Sequence[media_service_pb2.Subscription]
+        self, transport_id: str, subscriptions: Sequence[media_service_pb2.Subscription], audio_top_n: int = 0
     ) -> media_service_pb2.SetSubscriptionsResponse:
         """See the port."""
-        request = media_service_pb2.SetSubscriptionsRequest(transport_id=transport_id, subscriptions=subscriptions)
+        request = media_service_pb2.SetSubscriptionsRequest(
+            transport_id=transport_id, subscriptions=subscriptions, audio_top_n=audio_top_n
+        )
         return cast(media_service_pb2.SetSubscriptionsResponse, await call(self._stub.SetSubscriptions, request))
 
     async def stats(self, transport_ids: Sequence[str]) -> list[dict[str, Any]]:

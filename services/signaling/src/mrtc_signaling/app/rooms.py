@@ -56,7 +56,14 @@ class Rooms:
     # Rooms
 
     async def create(
-        self, access: Access, room: str, *, metadata: str, max_participants: int, empty_timeout_ms: int
+        self,
+        access: Access,
+        room: str,
+        *,
+        metadata: str,
+        max_participants: int,
+        empty_timeout_ms: int,
+        audio_top_n: int = 0,
     ) -> state_pb2.RoomRecord:
         """Creates a room. Raises AlreadyExistsError if there is one with other properties."""
         limits.check_bytes("metadata", metadata, limits.MAX_METADATA_BYTES)
@@ -65,10 +72,12 @@ class Rooms:
             max_participants=max_participants,
             empty_timeout_ms=empty_timeout_ms,
             is_explicit=True,
+            audio_top_n=audio_top_n,
         )
         app = access.app
         record = await create_room(self._ctx, app.id, room, app.limits.max_rooms, record=wanted)
-        if (record.metadata, record.max_participants) != (metadata, max_participants):
+        known = (record.metadata, record.max_participants, record.audio_top_n)
+        if known != (metadata, max_participants, audio_top_n):
             raise AlreadyExistsError("the room exists already with other properties")
         return record
 

@@ -112,6 +112,7 @@ class Session:
             self.push,
             self._on_transport_gone,
             wanted,
+            limits.audio_top_n,
         )
         self.publisher = Publisher(
             ctx,
@@ -270,6 +271,8 @@ class Session:
                 wanted = client_pb2.LayersWanted(track_id=event.layers_wanted.track_id, rids=event.layers_wanted.rids)
                 self._layers[wanted.track_id] = client_pb2.ServerFrame(layers_wanted=wanted)
                 self.push(self._layers[wanted.track_id])
+            case "slots_changed":
+                self.subscriber.slots_changed(event.slots_changed)
             case "subscriptions":
                 # The node's own doing (a relay came back or was lost): asked anew, the node answers with what is.
                 self.subscriber.mark_dirty(force=True)

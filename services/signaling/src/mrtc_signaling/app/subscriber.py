@@ -42,6 +42,7 @@ class Subscriber:
         push: sends a push to the client, if it is connected.
         on_transport_gone: the node does not know the transport (any more).
         wanted: decides the list; WHEP players have their own.
+        audio_top_n: how many others are heard at a time, unless the room says; 0: all.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class Subscriber:
         push: Callable[[client_pb2.ServerFrame], None],
         on_transport_gone: Callable[[], None],
         wanted: Wanted = wanted_subscriptions,
+        audio_top_n: int = 0,
     ) -> None:
         self.policy = policy
         self.slots = SlotTable()
         self._ctx, self._view, self._room_key, self._participant_id = ctx, view, room_key, participant_id
         self._leg, self._push, self._on_transport_gone, self._wanted = leg, push, on_transport_gone, wanted
+        self._audio_top_n = audio_top_n
         self._applied: list[media_service_pb2.Subscription] | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_dirty = False
@@ -163,9 +166,9 @@ class Subscriber:
         node = await self._leg.node()
         self._leg.has_subscriptions = True
         with self._ctx.metrics.subscription_seconds.time():
-            response = await node.set_subscriptions(self._leg.transport_id, wanted)
+            response = await node.set_subscriptions(self._leg.transport_id, wanted, self._top_n())
         self._applied = wanted
-        self._take_slots(response.slots)
+        self._take_slots(response.slots, response.slots_version)
         if needed := self.slots.need(wanted, response.unplaced_track_ids):
             self._push(client_pb2.ServerFrame(slots_needed=needed))
         await self._handle_codecs(response.no_common_codec_track_ids)
@@ -175,8 +178,16 @@ class Subscriber:
         else:
             self._retries = 0
 
-    def _take_slots(self, slots: Iterable[media_service_pb2.Slot]) -> None:
-        if self.slots.update(slots):
+    def _top_n(self) -> int:
+        room = self._view.room
+        return (room.audio_top_n if room else 0) or self._audio_top_n
+
+    def slots_changed(self, changed: media_service_pb2.SlotsChanged) -> None:
+        """The node gave the slots of sound to those who speak now."""
+        self._take_slots(changed.slots, changed.slots_version)
+
+    def _take_slots(self, slots: Iterable[media_service_pb2.Slot], version: int = 0) -> None:
+        if self.slots.update(slots, self._leg.transport_id, version):
             self._push(client_pb2.ServerFrame(slots_changed=client_pb2.SlotsChanged(slots=self.slots.mappings())))
 
     def _retry_later(self) -> None:

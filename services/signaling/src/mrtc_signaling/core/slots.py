@@ -18,11 +18,16 @@ class SlotTable:
     """The slots of one transport."""
 
     current: SlotMap = ()
+    # Transport and version of the map.
+    _version: tuple[str, int] = ("", 0)
     # The last need told to the client, so that it is not told again while it is the same.
     _told_need: tuple[int, int] = field(default=(0, 0))
 
-    def update(self, slots: Iterable[media_service_pb2.Slot]) -> bool:
-        """Takes the node's map; True if it is another than before."""
+    def update(self, slots: Iterable[media_service_pb2.Slot], transport_id: str = "", version: int = 0) -> bool:
+        """Takes the node's map; True if it is another than before. An older one of the same transport is none."""
+        if self._version[0] == transport_id and version < self._version[1]:
+            return False
+        self._version = (transport_id, version)
         fresh = tuple((slot.mid, slot.track_id) for slot in slots)
         changed, self.current = fresh != self.current, fresh
         return changed

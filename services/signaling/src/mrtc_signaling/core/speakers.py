@@ -1,18 +1,22 @@
-"""Merges what the nodes of a room hear into one list, loudest first."""
+"""Merges what the nodes of a room hear into one list: the dominant speaker first, then the loudest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from mrtc.event.v1 import state_pb2
+from mrtc_common.speakers import Levels, merged
 
-# Nodes repeat their list at least twice a second while somebody speaks; three seconds without one is a lost node.
+# Nodes repeat their list each second while somebody speaks; three seconds without one is a lost node.
 STALE_AFTER_S = 3.0
 # Clients show a handful of frames around tiles, not a crowd.
 MAX_SPEAKERS = 16
 
-Speakers = tuple[tuple[str, int], ...]
-"""(participant id, level 0 to 127), loudest first."""
+# A level that moved by less is not told: it would be twice a second to everybody.
+LEVEL_STEP = 6
+
+Speakers = Levels
+"""(participant id, level 0 to 127), the dominant one first, then the loudest."""
 
 
 @dataclass(slots=True)
@@ -20,7 +24,7 @@ class SpeakerMerger:
     """The speakers of one room over all its nodes."""
 
     current: Speakers = ()
-    _by_node: dict[str, tuple[float, tuple[tuple[str, int], ...]]] = field(default_factory=dict)
+    _by_node: dict[str, tuple[float, Levels]] = field(default_factory=dict)
 
     def update(self, heard: state_pb2.NodeSpeakers, now: float) -> bool:
         """Takes one node's list; True if the room's list changed."""
@@ -33,10 +37,11 @@ class SpeakerMerger:
     def refresh(self, now: float) -> bool:
         """Forgets nodes that are silent too long; True if the room's list changed."""
         self._by_node = {n: v for n, v in self._by_node.items() if now - v[0] < STALE_AFTER_S}
-        levels: dict[str, int] = {}
-        for _, tracks in self._by_node.values():
-            for participant_id, level in tracks:
-                levels[participant_id] = max(level, levels.get(participant_id, 0))
-        merged = tuple(sorted(levels.items(), key=lambda item: (-item[1], item[0])))[:MAX_SPEAKERS]
-        changed, self.current = merged != self.current, merged
-        return changed
+        newest = merged((levels for _, levels in self._by_node.values()), self.current)[:MAX_SPEAKERS]
+        is_same = len(newest) == len(self.current) and all(
+            before[0] == now[0] and abs(before[1] - now[1]) < LEVEL_STEP
+            for before, now in zip(self.current, newest, strict=True)
+        )
+        if not is_same:
+            self.current = newest
+        return not is_same

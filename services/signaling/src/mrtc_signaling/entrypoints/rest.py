@@ -69,6 +69,7 @@ def _add_rooms(router: APIRouter, rooms: Rooms, for_app: Any, for_room: Any) -> 
             metadata=body.metadata,
             max_participants=body.max_participants,
             empty_timeout_ms=body.empty_timeout_s * 1000,
+            audio_top_n=body.audio_top_n,
         )
         return m.Room.of(record)
 

@@ -39,6 +39,9 @@ class CreateRoom(Body):
     metadata: str = Field("", max_length=4096, description="Opaque data of the app.")
     max_participants: int = Field(0, ge=0, le=1_000_000, description="0: the app's limit.")
     empty_timeout_s: int = Field(0, ge=0, le=86_400, description="An empty room is closed after this; 0: the default.")
+    audio_top_n: int = Field(
+        0, ge=0, le=256, description="Everybody hears at most so many others at a time, those who speak; 0: the app's."
+    )
 
 
 class Room(BaseModel):
@@ -49,6 +52,7 @@ class Room(BaseModel):
     metadata: str
     max_participants: int
     empty_timeout_s: float
+    audio_top_n: int
 
     @classmethod
     def of(cls, record: state_pb2.RoomRecord) -> Room:
@@ -59,6 +63,7 @@ class Room(BaseModel):
             metadata=record.metadata,
             max_participants=record.max_participants,
             empty_timeout_s=record.empty_timeout_ms / 1000,
+            audio_top_n=record.audio_top_n,
         )
 
 

@@ -50,6 +50,7 @@ class Transport:
     generation: int = 0
     slots: dict[str, str] = field(default_factory=dict)
     subscriptions: list[pb.Subscription] = field(default_factory=list)
+    audio_top_n: int = 0
     tracks: dict[str, common_pb2.Track] = field(default_factory=dict)
     muted: dict[str, bool] = field(default_factory=dict)
 
@@ -168,6 +169,7 @@ class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
         self.set_subscriptions_calls += 1
         transport = self._find(request.transport_id)
         transport.subscriptions = list(request.subscriptions)
+        transport.audio_top_n = request.audio_top_n
         response = pb.SetSubscriptionsResponse()
         wanted = {s.track_id for s in request.subscriptions}
         for mid, track_id in transport.slots.items():
