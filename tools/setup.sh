@@ -49,6 +49,9 @@ fi
 tools/gen_proto.sh
 tools/build_engine.sh
 tools/build_web.sh
+if [ "$purpose" = test ]; then
+  (cd engine && cargo build --quiet --release --locked -p mrtc-netem --bin impair)
+fi
 if [ "$purpose" = test ] && [ ! -d tests/interop/werift/node_modules ]; then
   say "installing the third-party WHEP player"
   npm --prefix tests/interop/werift ci --silent

@@ -12,8 +12,8 @@ import pytest
 from mrtc_embedded.suite import advertised_ips
 from playwright.sync_api import Browser, Playwright
 
+from tests.e2e.browser import CHROMIUM, FLAGS, serving_pages
 from tests.e2e.caller import Caller
-from tests.e2e.conftest import CHROMIUM, FLAGS, serving_pages
 from tests.e2e.test_turn import SPY
 from tests.support.networks import Namespace, namespace, needs_namespaces
 from tests.support.suite import RunningSuite, running_suite

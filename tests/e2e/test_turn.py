@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Playwright
 
+from tests.e2e.browser import CHROMIUM, FLAGS
 from tests.e2e.caller import Caller
-from tests.e2e.conftest import CHROMIUM, FLAGS
 from tests.support.suite import RunningSuite, running_suite
 from tests.support.turn import TurnServer, running_turn_server
 

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from tests.support.suite import ROOT
 
-ENGINE = ROOT / "engine"
+PROXY = ROOT / "engine" / "target" / "release" / "impair"
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,8 @@ class Impair:
     """
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [ENGINE / "target" / "release" / "impair"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        assert PROXY.exists(), "the impairment proxy is not built: run `make setup`"
+        self._process = subprocess.Popen([PROXY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._legs: dict[tuple[str, str], str] = {}
         self._conditions: dict[tuple[str, str], Conditions] = {}
 
@@ -102,8 +101,6 @@ class Impair:
 
 @contextmanager
 def impair_proxy() -> Iterator[Impair]:
-    """Builds the proxy if it is not built yet, and runs it for the block."""
-    command = ["cargo", "build", "--quiet", "--release", "--locked", "-p", "mrtc-netem", "--bin", "impair"]
-    subprocess.run(command, cwd=ENGINE, check=True)
+    """Runs the proxy for the block; `make setup` builds it."""
     with Impair() as running:
         yield running

@@ -53,6 +53,11 @@ const find = (identity, source, kind = source === 'microphone' ? 'audio' : 'vide
     .find((one) => one.identity === identity)
     ?.tracks.find((track) => track.source === source && track.kind === kind);
 
+call.remoteTrack = find;
+
+/** The element that shows somebody. */
+call.videoOf = (identity, source = 'camera') => videos.get(find(identity, source).id);
+
 /** Joins; returns nothing, or the error as data. `e2ee.keys`: keys by identity, as a provider would give them. */
 call.join = async (url, token, { withoutScriptTransform, ...options } = {}) => {
   if (withoutScriptTransform) delete globalThis.RTCRtpScriptTransform;
@@ -99,10 +104,10 @@ call.setKey = (key, options) => call.room.e2ee.setKey(key, options);
 call.ratchet = () => call.room.e2ee.ratchet();
 
 /** Publishes the pattern and, if a frequency is given, a tone, as one publication. */
-call.publish = async (number, frequencyHz = 0, { source, ...options } = {}) => {
+call.publish = async (number, frequencyHz = 0, { source, simulcast, ...options } = {}) => {
   const pattern = patternTrack(number, options);
   patterns.set(number, pattern);
-  const tracks = [new mrtc.LocalTrack(pattern.track, source ? { source } : {})];
+  const tracks = [new mrtc.LocalTrack(pattern.track, { ...(source && { source }), ...(simulcast && { simulcast }) })];
   if (frequencyHz) tracks.push(new mrtc.LocalTrack(toneTrack(frequencyHz)));
   const publication = await call.room.localParticipant.publish(tracks, { tag: 'test' });
   return publication.id;

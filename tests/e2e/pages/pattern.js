@@ -5,10 +5,14 @@
 
 const CELLS = 16;
 
-/** A canvas track that draws the pattern; `stop()` ends the drawing. */
-export function patternTrack(number, { width = 640, height = 360, fps = 15 } = {}) {
+/**
+ * A canvas track that draws the pattern; `stop()` ends the drawing. With `texture` the lower half moves so that it costs
+ * an encoder as much as a camera's picture does.
+ */
+export function patternTrack(number, { width = 640, height = 360, fps = 15, texture = false } = {}) {
   const canvas = Object.assign(document.createElement('canvas'), { width, height });
   const context = canvas.getContext('2d');
+  const grain = texture && grainOf(width, height);
   let counter = 0;
   const draw = () => {
     context.fillStyle = '#808080';
@@ -18,6 +22,10 @@ export function patternTrack(number, { width = 640, height = 360, fps = 15 } = {
       context.fillStyle = (value >> (7 - (cell % 8))) & 1 ? '#ebebeb' : '#101010';
       context.fillRect((cell * width) / CELLS, 0, width / CELLS + 1, height / 2);
     }
+    if (grain) {
+      const from = [(counter * 3) % width, (counter * 2) % (height / 2)];
+      context.drawImage(grain, ...from, width, height / 2, 0, height / 2, width, height / 2);
+    }
     context.fillStyle = '#ebebeb';
     context.fillRect((counter * 4) % width, height / 2, width / 16, height / 2);
     counter = (counter + 1) % 256;
@@ -26,6 +34,21 @@ export function patternTrack(number, { width = 640, height = 360, fps = 15 } = {
   const timer = setInterval(draw, 1000 / fps);
   const [track] = canvas.captureStream(fps).getVideoTracks();
   return { track, stop: () => clearInterval(timer) };
+}
+
+/** Blotches of several sizes, twice as large as the lower half, so that it can be moved about. */
+function grainOf(width, height) {
+  const canvas = new OffscreenCanvas(width * 2, height);
+  const context = canvas.getContext('2d');
+  let seed = 1;
+  const random = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
+  for (const size of [64, 16, 6]) {
+    for (let i = 0; i < (canvas.width * canvas.height) / (size * size * 2); i++) {
+      context.fillStyle = `rgba(${random() * 255},${random() * 255},${random() * 255},0.7)`;
+      context.fillRect(random() * canvas.width, random() * canvas.height, size, size);
+    }
+  }
+  return canvas;
 }
 
 /** What a video element shows now: `{number, counter, width, height}`; number is null if it is not the pattern. */
