@@ -15,9 +15,19 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: 
 
 if [ "$purpose" = test ]; then
   missing=()
-  for pair in chromium:chromium ffmpeg:ffmpeg espeak-ng:espeak-ng turnserver:coturn; do
+  for pair in chromium:chromium ffmpeg:ffmpeg espeak-ng:espeak-ng turnserver:coturn openssl:openssl; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
   done
+  # GStreamer is a foreign WebRTC stack in tests/interop; its plugins have no programs to look for.
+  has_gstreamer() {
+    local element
+    # Not `--exists`: that compares versions, and nicesrc has that of its own library.
+    for element in webrtcbin nicesrc webmmux; do gst-inspect-1.0 "$element" >/dev/null 2>&1 || return 1; done
+    /usr/bin/python3 -c "import gi; gi.require_version('GstWebRTC', '1.0'); from gi.repository import GstWebRTC" 2>/dev/null
+  }
+  if ! has_gstreamer; then
+    missing+=(gstreamer1.0-tools gstreamer1.0-nice gstreamer1.0-plugins-{good,bad} python3-gi gir1.2-gst-plugins-{base,bad}-1.0)
+  fi
   if [ ${#missing[@]} -gt 0 ]; then
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
       say "installing Debian packages for the tests: ${missing[*]}"
