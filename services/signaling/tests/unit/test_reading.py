@@ -20,7 +20,17 @@ from mrtc_signaling.testing import offer
 SDP_TEXT = st.lists(
     st.one_of(
         st.sampled_from(
-            ["v=0", "m=audio 9 X 0", "m=video 0 X 0", "a=sendonly", "a=mid:x", "a=rid:q send", "a=ice-ufrag:abcd", "m="]
+            [
+                "v=0",
+                "m=audio 9 X 0",
+                "m=video 0 X 0",
+                "a=sendonly",
+                "a=bundle-only",
+                "a=mid:x",
+                "a=rid:q send",
+                "a=ice-ufrag:abcd",
+                "m=",
+            ]
         ),
         st.text(max_size=40),
     ),
@@ -57,6 +67,12 @@ def test_any_text_is_lines_or_a_clear_error(text: str) -> None:
     """Nothing else ever comes out of the readers."""
     for read in (sdp.media_lines, sdp.parse_fragment, sdp.ice_credentials, sdp.restart_fragment):
         assert len(refusal(read, text)) < 300
+
+
+def test_a_bundled_line_without_a_port_is_in_use() -> None:
+    """Port 0 rejects a line, but not with bundle-only: so GStreamer offers its second line (RFC 9143 section 6)."""
+    text = "m=video 9 X 0\r\na=mid:v\r\nm=audio 0 X 0\r\na=bundle-only\r\na=mid:a\r\nm=audio 0 X 0\r\na=mid:b\r\n"
+    assert [(line.mid, line.sends) for line in sdp.media_lines(text)] == [("v", True), ("a", True), ("b", False)]
 
 
 def test_fragments() -> None:

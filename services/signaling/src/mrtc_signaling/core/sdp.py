@@ -71,6 +71,8 @@ def _media_attribute(media: MediaLine, name: str, value: str) -> None:
         rid, _, rest = value.partition(" ")
         if rest.startswith("send") and len(media.rids) < 8:
             media.rids.append(rid)
+    elif name == "bundle-only":
+        media.is_rejected = False  # port 0 means no more than that it has none of its own (RFC 9143 section 6)
 
 
 @dataclass(frozen=True, slots=True)
