@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Shape = Literal["fan-out", "meeting", "joins", "storm", "simulcast", "loss", "idle", "flood"]
 
@@ -20,6 +20,7 @@ class Profile:
         publishers: of them.
         extra: participants that come at once (`storm`), trials (`joins`), percent of the datagrams that each
             subscriber loses (`loss`), datagrams a second that strangers send to the port of media (`flood`).
+        workers: of the engine. With more than one, rtcmcu has every core.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Profile:
     shape: Shape = "fan-out"
     publishers: int = 1
     extra: int = 0
+    workers: int = 1
 
     @property
     def is_sfuload(self) -> bool:
@@ -54,6 +56,45 @@ PROFILES = (
     Profile("loss-1x50", 50, shape="loss", extra=5),
     Profile("idle-200", 200, shape="idle"),
     Profile("flood-1x20", 20, shape="flood", extra=50_000),
+    Profile("workers-1x200", 200, workers=2),
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What is asked of the engine.
+
+    Attributes:
+        profile: under which load.
+        field: of its line.
+        limit: at most so much.
+        index: which one of a field of several figures.
+    """
+
+    profile: str
+    field: str
+    limit: float
+    index: int | None = None
+
+    def measured(self, line: dict[str, Any]) -> float | None:
+        """The figure, if the line has it."""
+        value = line.get(self.field)
+        return value if value is None or self.index is None else value[self.index]
+
+
+_NODE_DELAY = "node_delay_ms_p50_p95_p99"
+BARS = (
+    Bar("video-1x200", "cpu_us_per_packet", 2.4),
+    Bar("meeting-16x16", "cpu_us_per_packet", 2.0),
+    Bar("audio-1x400", "cpu_us_per_packet", 4.0),
+    Bar("video-1x200", _NODE_DELAY, 5.0, index=1),
+    Bar("meeting-16x16", _NODE_DELAY, 5.0, index=1),
+    Bar("audio-1x400", _NODE_DELAY, 5.0, index=1),
+    Bar("video-1x200", "kib_per_subscriber", 80),
+    Bar("idle-200", "kib_per_idle_participant", 64),
+    Bar("idle-200", "cpu_ms_per_join", 1.5),
+    Bar("join-storm", "storm_s", 3.0),
+    Bar("join-storm", "storm_loss_of_others", 0.0),
 )
 
 

@@ -22,13 +22,13 @@ from tests.bench.load import LoadError, SfuLoad  # noqa: E402
 from tests.bench.peers import PeerLoad  # noqa: E402
 from tests.bench.profiles import PROFILES, Profile  # noqa: E402
 from tests.bench.services import Mark, Measured, figures_of, measured, other_cores  # noqa: E402
-from tests.bench.table import table  # noqa: E402
+from tests.bench.table import bars, table  # noqa: E402
 
 
 async def bench_services(profile: Profile, load: SfuLoad, args: argparse.Namespace) -> dict[str, Any]:
     """One profile against fresh services. Raises LoadError."""
     with tempfile.TemporaryDirectory(prefix="mrtc-bench-") as data:
-        async with measured(Path(data), is_realtime=args.realtime) as suite:
+        async with measured(Path(data), is_realtime=args.realtime, workers=profile.workers) as suite:
             try:
                 if profile.is_sfuload:
                     return await run_sfuload(suite, profile, load, args.seconds)
@@ -42,7 +42,8 @@ async def run_sfuload(suite: Measured, profile: Profile, load: SfuLoad, seconds:
     """`sfuload` takes its own figures; what the node says of delays is of the whole run."""
     door, before = await suite.door(profile), await suite.mark()
     figures = await load.run(door.url, door.room, door.token, suite.pid, profile, seconds)
-    return figures | node_delay(await suite.mark(), before)
+    after = await suite.mark()
+    return figures | node_delay(after, before) | spread(after, before)
 
 
 async def run_peers(suite: Measured, profile: Profile, args: argparse.Namespace) -> dict[str, Any]:
@@ -64,6 +65,12 @@ def node_delay(now: Mark, before: Mark) -> dict[str, Any]:
     return {"node_delay_ms_p50_p95_p99": [round(ms, 2) for ms in delays]} if delays else {}
 
 
+def spread(now: Mark, before: Mark) -> dict[str, Any]:
+    """Of several workers: how many packets each sent."""
+    sent = [now.packets[worker] - before.packets.get(worker, 0) for worker in sorted(now.packets)]
+    return {"worker_packets": [round(packets) for packets in sent]} if len(sent) > 1 else {}
+
+
 def is_whole(profile: Profile, figures: dict[str, Any]) -> bool:
     """True if everybody received and nothing failed."""
     has_all = profile.shape == "idle" or figures["receiving"] == profile.receivers
@@ -75,7 +82,7 @@ def main() -> int:
     """Returns 1 if a subscriber received nothing or a load generator had errors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--profile", action="append", choices=[p.name for p in PROFILES], help="only this one")
-    parser.add_argument("--seconds", type=int, default=20, help="length of the measured window")
+    parser.add_argument("--seconds", type=int, default=15, help="length of the measured window")
     parser.add_argument("--engine-only", action="store_true", help="measure the engine without services, own load tool")
     parser.add_argument(
         "--realtime", action="store_true", help="real-time priority: for machines that are busy otherwise"
@@ -87,7 +94,7 @@ def main() -> int:
     try:
         load = None if args.engine_only else SfuLoad.build(ROOT, other_cores(), is_realtime=args.realtime)
         if load is None:
-            wanted = [p for p in wanted if p.shape not in ("meeting", "joins") and p.kind == "video"]
+            wanted = [p for p in wanted if p.shape not in ("meeting", "joins") and p.kind == "video" and p.workers == 1]
         for profile in wanted:
             if load is None:
                 binary = peers.build(ROOT)
@@ -102,7 +109,7 @@ def main() -> int:
     except (LoadError, subprocess.CalledProcessError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    print(table(lines))
+    print("\n\n".join(filter(None, (table(lines), bars(lines)))))
     return 0 if all_whole else 1
 
 

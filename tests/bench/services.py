@@ -29,12 +29,21 @@ _DELAY = "mrtc_rtcmcu_engine_tx_delay_seconds_bucket"
 
 @dataclass(frozen=True)
 class Mark:
-    """rtcmcu at one moment: CPU seconds of the process and of its workers, memory, delays by upper bound in seconds."""
+    """rtcmcu at one moment.
+
+    Attributes:
+        cpu_s: CPU time of the process, in seconds.
+        worker_s: of its workers.
+        rss_bytes: resident memory.
+        delays: packets sent so far by upper bound of their delay, in seconds.
+        packets: of media that each worker has sent.
+    """
 
     cpu_s: float
     worker_s: float
     rss_bytes: int
     delays: dict[float, float]
+    packets: dict[str, float]
 
     def delay_ms_since(self, before: Mark, *shares: float) -> list[float]:
         """Upper bounds of the delay of these shares of the packets sent since `before`."""
@@ -54,14 +63,15 @@ def _quantile(counts: dict[float, float], wanted: float) -> float:
 
 
 class Measured:
-    """A running suite whose rtcmcu has a core of its own."""
+    """A running suite; if it `is_alone`, its rtcmcu has a core of its own."""
 
-    def __init__(self, suite: Suite, *, is_realtime: bool) -> None:
+    def __init__(self, suite: Suite, *, is_realtime: bool, is_alone: bool) -> None:
         self._suite = suite
         self.pid = suite.processes[MCU].pid
-        pin(self.pid, {MCU_CORE})
+        if is_alone:
+            pin(self.pid, {MCU_CORE})
         for name, process in suite.processes.items():
-            if name != MCU:
+            if name != MCU and is_alone:
                 pin(process.pid, other_cores())
             if is_realtime:
                 prioritise(process.pid)
@@ -80,13 +90,15 @@ class Measured:
             text = (await http.get(f"http://127.0.0.1:{self._suite.http_ports[MCU]}/metrics")).text
         process = psutil.Process(self.pid)
         cpu = process.cpu_times()
-        busy_us, delays = 0.0, defaultdict[float, float](float)
+        busy_us, delays, packets = 0.0, defaultdict[float, float](float), dict[str, float]()
         for name, labels, value in _samples(text):
             if name == "mrtc_rtcmcu_engine_busy_us_total":
                 busy_us += value
             elif name == _DELAY:
                 delays[float(labels["le"])] += value
-        return Mark(cpu.user + cpu.system, busy_us / 1e6, process.memory_info().rss, dict(delays))
+            elif name == "mrtc_rtcmcu_engine_tx_rtp_packets_total":
+                packets[labels["worker"]] = value
+        return Mark(cpu.user + cpu.system, busy_us / 1e6, process.memory_info().rss, dict(delays), packets)
 
     def log_tail(self) -> str:
         """What rtcmcu logged last."""
@@ -94,10 +106,10 @@ class Measured:
 
 
 @asynccontextmanager
-async def measured(data: Path, *, is_realtime: bool) -> AsyncIterator[Measured]:
-    """A fresh suite of one rtcmcu with one worker."""
-    async with running(SuiteOptions(data_dir=data, mcus=1, mcu_workers=1, services=SERVICES)) as suite:
-        yield Measured(suite, is_realtime=is_realtime)
+async def measured(data: Path, *, is_realtime: bool, workers: int) -> AsyncIterator[Measured]:
+    """A fresh suite of one rtcmcu with so many workers."""
+    async with running(SuiteOptions(data_dir=data, mcus=1, mcu_workers=workers, services=SERVICES)) as suite:
+        yield Measured(suite, is_realtime=is_realtime, is_alone=workers == 1)
 
 
 def _samples(text: str) -> list[tuple[str, dict[str, str], float]]:

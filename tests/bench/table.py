@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.bench.profiles import ANCHORS, Anchor
+from tests.bench.profiles import ANCHORS, BARS, Anchor
 
+_BARS_HEAD = ("profile", "figure", "at most", "measured", "met")
 _HEAD = ("profile", "server", "us/packet", "times ours", "KiB/subscriber")
 
 
@@ -18,6 +19,17 @@ def table(lines: list[dict[str, Any]]) -> str:
         if anchors and cost:
             rows.append((line["profile"], "**ours**", f"{cost:.2f}", "1", f"{line.get('kib_per_subscriber', 0):.0f}"))
             rows += [_row(anchor, cost) for anchor in anchors]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) if len(rows) > 2 else ""
+
+
+def bars(lines: list[dict[str, Any]]) -> str:
+    """Markdown: what is asked of the engine, and what was measured."""
+    rows = [_BARS_HEAD, tuple("---" for _ in _BARS_HEAD)]
+    for bar in BARS:
+        values = [bar.measured(line) for line in lines if line["profile"] == bar.profile]
+        for value in (v for v in values if v is not None):
+            field = bar.field if bar.index is None else f"{bar.field} [{bar.index}]"
+            rows.append((bar.profile, field, f"{bar.limit:g}", f"{value:g}", "yes" if value <= bar.limit else "**no**"))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) if len(rows) > 2 else ""
 
 
