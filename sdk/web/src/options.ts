@@ -122,6 +122,12 @@ export interface LocalTrackOptions {
   source?: Source;
   /** Encodings of a video track. Default: three for a camera, one (`false`) for everything else. */
   simulcast?: boolean | SimulcastLayer[];
+  /**
+   * Layers inside one encoding instead of simulcast, as WebRTC-SVC names them: `L3T3_KEY` with the room's `videoCodec` `vp9`
+   * or `av1` sends three sizes for little more than the largest one costs, and each receiver gets what it shows. Needs an
+   * encoder that has the mode; without one the track is sent without layers. Simulcast is then off, unless asked for.
+   */
+  scalabilityMode?: string;
   /** Upper limit of a track without simulcast, in bits per second. */
   maxBitrateBps?: number;
   /** Starts muted. Default false. */

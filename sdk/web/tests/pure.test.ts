@@ -150,6 +150,15 @@ describe('encodings', () => {
     expect(encodings[2]).toMatchObject({ scaleResolutionDownBy: 1, maxBitrate: 900_000 });
   });
 
+  it('hold the layers inside one encoding, instead of simulcast', () => {
+    const encodings: (RTCRtpEncodingParameters & { scalabilityMode?: string })[] = [{}];
+    const svc = planEncodings('video', 'camera', undefined, undefined, 'L3T3_KEY');
+    expect(svc.layers).toEqual([]);
+    applyPlan(encodings, svc, undefined, false, 0);
+    expect(encodings[0]).toMatchObject({ active: true, scalabilityMode: 'L3T3_KEY' });
+    expect(planEncodings('video', 'camera', true, undefined, 'L3T3_KEY').scalabilityMode).toBeUndefined();
+  });
+
   it('need less for smaller pictures, within bounds', () => {
     expect(scaledBitrate(1_000_000, 1280 * 720)).toBe(1_000_000);
     expect(scaledBitrate(1_000_000, 640 * 360)).toBe(353_553);

@@ -104,10 +104,11 @@ call.setKey = (key, options) => call.room.e2ee.setKey(key, options);
 call.ratchet = () => call.room.e2ee.ratchet();
 
 /** Publishes the pattern and, if a frequency is given, a tone, as one publication. */
-call.publish = async (number, frequencyHz = 0, { source, simulcast, ...options } = {}) => {
+call.publish = async (number, frequencyHz = 0, { source, simulcast, scalabilityMode, ...options } = {}) => {
   const pattern = patternTrack(number, options);
   patterns.set(number, pattern);
-  const tracks = [new mrtc.LocalTrack(pattern.track, { ...(source && { source }), ...(simulcast && { simulcast }) })];
+  const chosen = { ...(source && { source }), ...(simulcast && { simulcast }), ...(scalabilityMode && { scalabilityMode }) };
+  const tracks = [new mrtc.LocalTrack(pattern.track, chosen)];
   if (frequencyHz) tracks.push(new mrtc.LocalTrack(toneTrack(frequencyHz)));
   const publication = await call.room.localParticipant.publish(tracks, { tag: 'test' });
   return publication.id;

@@ -52,7 +52,7 @@ export class LocalTrack extends Emitter<LocalTrackEvents> {
   readonly alternatives: Alternative[] = [];
   /** Encodings that somebody receives; undefined: not told yet, all are sent. Internal. */
   wantedRids: ReadonlySet<string> | undefined;
-  readonly #plan: EncodingPlan;
+  #plan: EncodingPlan;
   readonly #control: CaptureControl;
   readonly #hint: string;
   #media: MediaStreamTrack;
@@ -66,7 +66,7 @@ export class LocalTrack extends Emitter<LocalTrackEvents> {
     super();
     this.kind = media.kind === 'audio' ? 'audio' : 'video';
     this.source = options.source ?? (this.kind === 'audio' ? 'microphone' : 'camera');
-    this.#plan = planEncodings(this.kind, this.source, options.simulcast, options.maxBitrateBps);
+    this.#plan = planEncodings(this.kind, this.source, options.simulcast, options.maxBitrateBps, options.scalabilityMode);
     this.#control = control;
     this.#hint = options.contentHint ?? (this.source === 'screen_share' ? 'detail' : '');
     this.#isMuted = options.isMuted ?? false;
@@ -173,6 +173,10 @@ export class LocalTrack extends Emitter<LocalTrackEvents> {
       await sender.setParameters(parameters);
     } catch (error) {
       logger.warn(`encodings of a ${this.source} track could not be set`, error);
+      if (this.#plan.scalabilityMode === undefined) return;
+      // The encoder of this codec lacks the mode: without it the rest holds.
+      this.#plan = { layers: this.#plan.layers, maxBitrateBps: this.#plan.maxBitrateBps };
+      await this.#applyEncodings(sender, wantedRids);
     }
   }
 

@@ -20,19 +20,28 @@ export interface EncodingPlan {
   layers: readonly SimulcastLayer[];
   /** Upper limit of the one encoding. */
   maxBitrateBps: number;
+  /** Layers inside the one encoding; unset: the browser's choice. */
+  scalabilityMode?: string;
 }
 
-/** The plan for a track: `simulcast` as in LocalTrackOptions. */
+/** An encoding with what TypeScript's DOM types lack (WebRTC-SVC). */
+interface ScalableEncoding extends RTCRtpEncodingParameters {
+  scalabilityMode?: string;
+}
+
+/** The plan for a track: the last three as in LocalTrackOptions. */
 export function planEncodings(
   kind: Kind,
   source: Source,
   simulcast: boolean | readonly SimulcastLayer[] | undefined,
   maxBitrateBps: number | undefined,
+  scalabilityMode?: string,
 ): EncodingPlan {
   if (kind === 'audio') return { layers: [], maxBitrateBps: maxBitrateBps ?? AUDIO_MAX_BITRATE_BPS };
-  const wanted = simulcast ?? source === 'camera';
+  const wanted = simulcast ?? (source === 'camera' && scalabilityMode === undefined);
   const layers = wanted === true ? CAMERA_LAYERS : wanted === false ? [] : wanted;
-  return { layers, maxBitrateBps: maxBitrateBps ?? SCREEN_MAX_BITRATE_BPS };
+  const plan = { layers, maxBitrateBps: maxBitrateBps ?? SCREEN_MAX_BITRATE_BPS };
+  return scalabilityMode === undefined || layers.length > 0 ? plan : { ...plan, scalabilityMode };
 }
 
 /**
@@ -61,7 +70,7 @@ export function initialEncodings(): RTCRtpEncodingParameters[] {
  * m-line a plan of one encoding uses the highest rid.
  */
 export function applyPlan(
-  encodings: RTCRtpEncodingParameters[],
+  encodings: ScalableEncoding[],
   plan: EncodingPlan,
   wantedRids: ReadonlySet<string> | undefined,
   isMuted: boolean,
@@ -81,6 +90,7 @@ export function applyPlan(
     } else if (isOnly) {
       if (encoding.scaleResolutionDownBy !== undefined) encoding.scaleResolutionDownBy = 1;
       encoding.maxBitrate = plan.maxBitrateBps;
+      if (plan.scalabilityMode !== undefined) encoding.scalabilityMode = plan.scalabilityMode;
     }
   }
 }
