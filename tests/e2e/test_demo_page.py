@@ -51,7 +51,7 @@ def plays(page: Page, label: str) -> None:
 
 
 def test_two_people_talk(new_person: Callable[[str, str], Page], room: str) -> None:
-    """Pictures, members, chat, mute, statistics and leaving, by the page's own controls."""
+    """Pictures, members, chat, reactions, mute, statistics and leaving, by the page's own controls."""
     ann, ben = new_person(room, "Ann"), new_person(room, "Ben")
     plays(ann, "Ben")
     plays(ben, "Ann")
@@ -62,6 +62,13 @@ def test_two_people_talk(new_person: Callable[[str, str], Page], room: str) -> N
     ann.get_by_label("Message").fill("<b>hello</b> Ben")
     ann.get_by_label("Message").press("Enter")
     expect(ben.get_by_role("log")).to_contain_text("<b>hello</b> Ben")
+
+    # The sign floats for a moment only, and is sent on a channel that may lose: clicked until it is seen.
+    def is_seen() -> bool:
+        ann.get_by_role("button", name="React with 👏").click()
+        return ben.get_by_role("article", name="Ann", exact=True).locator(".reaction", has_text="👏").count() > 0
+
+    wait_until(is_seen, "Ben sees Ann's reaction", 20)
 
     ann.get_by_role("button", name="Mute", exact=True).click()
     expect(ann.get_by_role("button", name="Unmute")).to_be_visible()

@@ -14,6 +14,8 @@ use aws_lc_rs::hmac;
 use mrtc_core::addr::{CandidateAddr, Proto};
 use mrtc_core::command::Command;
 use mrtc_core::config::{Limits, ShardConfig};
+use mrtc_core::data::link::{Kind, LinkEvent, SctpLink};
+use mrtc_core::data::{Delivery, dcep, frame, relay_frame};
 use mrtc_core::directory::TrackDirectory;
 use mrtc_core::event::{Event, Reply};
 use mrtc_core::handshake::{Certificate, Handshake, IceCredentials, LocalParams, RemoteParams, Setup};
@@ -64,6 +66,68 @@ pub fn handshake(data: &[u8]) {
     let Ok(mut handshake) = Handshake::new(certificate(), remote, now) else { return };
     assert!(!handshake.handle_datagram(now, Proto::Udp, ADDR, ADDR, data));
     while handshake.poll().is_some() {}
+}
+
+/// A message of a data channel, the opening of one, and one of another node. What is read can be written and read again.
+pub fn data(data: &[u8]) {
+    if let Ok(open) = dcep::Open::parse(data) {
+        assert_eq!(dcep::Open::parse(&open.to_bytes()), Ok(open));
+    }
+    if let Ok((head, payload)) = frame::Head::parse(data) {
+        assert_eq!(frame::Head::parse(&head.frame(payload)), Ok((head, payload)));
+    }
+    if let Ok((handle, message)) = relay_frame::decode(data) {
+        assert_eq!(relay_frame::decode(&relay_frame::encode(handle, &message, false)), Ok((handle, message)));
+    }
+}
+
+/// Chunks in the name of a client whose SCTP association is up. Each datagram is a length and its chunks.
+pub fn sctp(mut data: &[u8]) {
+    let mut now = Instant::now();
+    let (mut client, mut server) = (SctpLink::new(true, 65_536), SctpLink::new(false, 65_536));
+    let mut head = [0; 12];
+    for round in 0..6 {
+        while let Some(datagram) = client.poll_transmit(now) {
+            head.copy_from_slice(&datagram[..12]);
+            server.handle_input(now, &datagram);
+        }
+        while server.poll_event().is_some() {}
+        while let Some(datagram) = server.poll_transmit(now) {
+            client.handle_input(now, &datagram);
+        }
+        while client.poll_event().is_some() {}
+        if round == 3 {
+            assert!(client.open(2, Delivery::RELIABLE) && server.open(3, Delivery::LOSSY));
+            assert!(client.write(2, Kind::Binary, b"hello") && server.write(3, Kind::Binary, b"hello"));
+        }
+    }
+    assert!(server.is_connected());
+    while let [len, step, rest @ ..] = data {
+        let len = usize::from(*len).min(rest.len());
+        let mut datagram = [&head, &rest[..len]].concat();
+        datagram[8..12].fill(0);
+        let checksum = crc32c(&datagram).to_le_bytes();
+        datagram[8..12].copy_from_slice(&checksum);
+        server.handle_input(now, &datagram);
+        now += Duration::from_millis(u64::from(*step) * 8);
+        if server.next_timeout().is_some_and(|at| at <= now) {
+            server.handle_timeout(now);
+        }
+        while let Some(event) = server.poll_event() {
+            if let LinkEvent::Readable(stream) = event {
+                while server.read(stream).is_some() {}
+            }
+        }
+        while server.poll_transmit(now).is_some() {}
+        data = &rest[len..];
+    }
+}
+
+/// Of SCTP (RFC 9260 appendix A).
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & 0u32.wrapping_sub(crc & 1)))
+    })
 }
 
 /// Datagrams of a client that has passed ICE, and of strangers: DTLS records, checks, RTP, RTCP, relay. Each is a length, a

@@ -290,6 +290,18 @@ class AsyncEngine:
         reply = await self._run(self._engine.export_track(relay=relay, track=track, handle=handle))
         return cast(Reply.Track, reply)
 
+    async def export_data(self, *, relay: str, room: str, handle: int) -> None:
+        """Lets a room's data messages flow out; `handle` is chosen by the receiving node."""
+        await self._run(self._engine.export_data(relay=relay, room=room, handle=handle))
+
+    async def import_data(self, *, relay: str, room: str, handle: int) -> None:
+        """Takes a room's data messages of another node."""
+        await self._run(self._engine.import_data(relay=relay, room=room, handle=handle))
+
+    async def stop_data(self, *, relay: str, room: str) -> None:
+        """Stops either."""
+        await self._run(self._engine.stop_data(relay=relay, room=room))
+
     async def unexport_track(self, *, relay: str, track: str) -> None:
         """Stops it."""
         await self._run(self._engine.unexport_track(relay=relay, track=track))

@@ -78,6 +78,18 @@ export const E2EE_PASSPHRASE_ITERATIONS = 600_000;
 /** Own frames are encrypted with a new key so long after it was set; the others have set it by then. */
 export const E2EE_ROTATION_DELAY_MS = 1_000;
 
+/** Longest data message that is delivered reliably. */
+export const DATA_MAX_RELIABLE_BYTES = 64_000;
+
+/** Longest data message that may be lost: a dozen datagrams, of which none may be missing. */
+export const DATA_MAX_LOSSY_BYTES = 15_000;
+
+/** Longest topic of data messages. */
+export const DATA_MAX_TOPIC_BYTES = 64;
+
+/** Bytes of a data channel that wait in the browser before `publishData` waits too. */
+export const DATA_MAX_BUFFERED_BYTES = 1024 * 1024;
+
 /** Capture settings. */
 export const CAPTURE_DEFAULTS: CaptureDefaults = {
   camera: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } },
@@ -100,6 +112,7 @@ export const ROOM_DEFAULTS: ResolvedRoomOptions = {
   maxConnectAttempts: 3,
   iceServers: [],
   iceTransportPolicy: 'all',
+  dataChannels: true,
   capture: CAPTURE_DEFAULTS,
   clientInfo: 'mrtc-web/0.1.0',
 };

@@ -44,6 +44,24 @@ export interface ReceivedMessage {
   isPrivate: boolean;
 }
 
+/** A data message, see `dataReceived`. */
+export interface ReceivedData {
+  /** What it is about. */
+  topic: string;
+  /** Who sent it, if still (or already) in the room. */
+  participant: Participant | undefined;
+  /** Identity of the sender; the server vouches for it. */
+  identity: string;
+  /** The bytes. */
+  payload: Uint8Array<ArrayBuffer>;
+  /** The same as text, if it was sent as text. */
+  text: string | undefined;
+  /** As the sender chose. */
+  isReliable: boolean;
+  /** Reliable messages of this topic before this one were given up, since this client took them too slowly. */
+  hasGap: boolean;
+}
+
 /** A recording of the room. */
 export interface Recording {
   /** Which. */
@@ -101,6 +119,11 @@ export type RoomEvents = {
 
   /** A text message of somebody else, in the room's order, exactly once, also over reconnects. */
   messageReceived: [message: ReceivedMessage];
+  /**
+   * A message of `publishData`. Only those sent while this client's media connection is up: nothing is stored, nothing is
+   * repeated after a loss of the media server.
+   */
+  dataReceived: [data: ReceivedData];
   /** A recording started or ended. Those under way at the join are in `room.recordings`. */
   recordingChanged: [recording: Recording];
 

@@ -22,11 +22,12 @@ export {
   StateError,
 } from './errors';
 export type { ClientErrorCode, EncryptionErrorCode, MrtcErrorCode, ServerErrorCode } from './errors';
-export type { ConnectionState, ReceivedMessage, Recording, RoomEvents, Speaker } from './events';
+export type { ConnectionState, ReceivedData, ReceivedMessage, Recording, RoomEvents, Speaker } from './events';
 export type {
   CaptureDefaults,
   Codec,
   ConnectOptions,
+  DataOptions,
   E2eeKey,
   E2eeOptions,
   LocalTrackOptions,

@@ -76,6 +76,8 @@ export interface RoomOptions {
   stopCameraOnMute?: boolean;
   /** Interval of the `statsUpdated` event in milliseconds. Default 0: never; 1000 suits an overlay. */
   statsIntervalMs?: number;
+  /** Default true: `publishData` and `dataReceived` work. False saves the server and this client an association. */
+  dataChannels?: boolean;
   /** How often a join is tried when the server says that it may be repeated. Default 3. */
   maxConnectAttempts?: number;
   /**
@@ -108,6 +110,19 @@ export interface ConnectOptions {
   tracks?: LocalTrack[];
   /** Tag of that publication. */
   tag?: string;
+}
+
+/** How a data message is sent. */
+export interface DataOptions {
+  /** What it is about, 1 to 64 visible ASCII characters. Default `data`. */
+  topic?: string;
+  /**
+   * Default true: arrives, in the order of sending; at most 64,000 bytes. False: sent once, may overtake and be lost, but
+   * never waits for another; at most 15,000 bytes. For pointers, cursors, game states.
+   */
+  reliable?: boolean;
+  /** Identities; default: everybody else. */
+  to?: string[];
 }
 
 /** Settings of one publication. */

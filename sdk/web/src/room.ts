@@ -4,13 +4,13 @@ import { create } from '@bufbuild/protobuf';
 import { MAX_MESSAGE_BYTES, ROOM_DEFAULTS } from './defaults';
 import { E2ee } from './e2ee/e2ee';
 import { Emitter } from './emitter';
-import { EncryptionError, MrtcError, NegotiationError, StateError, errorFromServer } from './errors';
+import { ConnectionError, EncryptionError, MrtcError, NegotiationError, StateError, errorFromServer } from './errors';
 import type { ConnectionState, RoomEvents, Speaker } from './events';
 import { ParticipantSchema } from './gen/mrtc/common/v1/common_pb';
 import type { JoinResponse, MessageReceived, RecordingChanged, ResumeResponse } from './gen/mrtc/signaling/v1/client_pb';
 import { LocalParticipant } from './local-participant';
 import { logger } from './logger';
-import type { ConnectOptions, ResolvedRoomOptions, RoomOptions } from './options';
+import type { ConnectOptions, DataOptions, ResolvedRoomOptions, RoomOptions } from './options';
 import type { Participant, RemoteParticipant } from './participant';
 import { Roster } from './roster';
 import type { Place } from './roster';
@@ -20,6 +20,7 @@ import { SignalClient } from './signal/signal-client';
 import { summarize } from './stats';
 import type { RoomStats, StatsReport } from './stats';
 import { AdaptiveStreams } from './tracks/adaptive-stream';
+import type { DataMessage } from './transport/data-channels';
 import { MediaSession } from './transport/media-session';
 import { WishCollector } from './wishes';
 import type { Reason } from './words';
@@ -187,6 +188,28 @@ export class Room extends Emitter<RoomEvents> {
     return Number(messageSeq);
   }
 
+  /**
+   * Sends a message on a data channel to everybody else whose media connection is up, or to certain identities. Resolves
+   * when it is on its way; nobody says whether it arrived. Much quicker than `sendMessage` and stored nowhere.
+   *
+   * @throws MrtcError BAD_ARGUMENT, TOO_LARGE; StateError without the option `dataChannels`; ConnectionError
+   */
+  async publishData(payload: string | Uint8Array, options: DataOptions = {}): Promise<void> {
+    const send = { topic: options.topic ?? 'data', isReliable: options.reliable ?? true, to: options.to ?? [] };
+    for (;;) {
+      const { transport } = this.#live().media;
+      if (!transport.data) throw new StateError('data channels are switched off (option `dataChannels`)');
+      try {
+        await transport.data.publish(payload, send);
+        return;
+      } catch (error) {
+        // Channels do not outlive their transport: the new one opens its own.
+        const isReplaced = this.#session !== undefined && this.#session.media.transport !== transport;
+        if (!(error instanceof ConnectionError) || !isReplaced) throw error;
+      }
+    }
+  }
+
   /** Plays the sound that the browser held back; call it in a click handler. */
   async startAudio(): Promise<void> {
     const tracks = [...this.remoteParticipants.values()].flatMap((participant) => participant.tracks);
@@ -243,12 +266,13 @@ export class Room extends Emitter<RoomEvents> {
     this.e2ee?.checkSupport();
     const signal = new SignalClient({ urls, format: this.#options.protocol });
     const { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, maxSlots, iceServers, iceTransportPolicy } = this.#options;
+    const onData = this.#options.dataChannels ? (message: DataMessage) => this.#dataReceived(message) : undefined;
     const media = new MediaSession(
       {
         negotiate: (value) => signal.request({ case: 'negotiate', value }, 'negotiate'),
         moveTracks: (transport) => this.localParticipant.moveTo(transport),
       },
-      { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, iceServers, iceTransportPolicy, e2ee: this.e2ee },
+      { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, iceServers, iceTransportPolicy, onData, e2ee: this.e2ee },
       maxSlots,
     );
     signal.on('push', (body) => this.#pushed(body));
@@ -374,6 +398,14 @@ export class Room extends Emitter<RoomEvents> {
       sentAt: new Date(Number(message.sentAtMs)),
       isPrivate,
     });
+  }
+
+  #dataReceived({ isText, ...data }: DataMessage): void {
+    const { identity } = this.localParticipant;
+    const isOwn = data.identity === identity;
+    const other = [...this.remoteParticipants.values()].find((participant) => participant.identity === data.identity);
+    const text = isText ? new TextDecoder().decode(data.payload) : undefined;
+    this.emit('dataReceived', { ...data, text, participant: isOwn ? this.localParticipant : other });
   }
 
   #recordingChanged({ recordingId, isActive }: Pick<RecordingChanged, 'recordingId' | 'isActive'>): void {

@@ -39,6 +39,8 @@ class FakeEngine:
         self.calls: list[str] = []
         self.data_access: dict[str, tuple[str, bool]] = {}
         self.capture: dict[str, Any] = {}
+        self.data_out: dict[tuple[str, str], int] = {}
+        self.data_in: dict[tuple[str, str], int] = {}
         self._events: asyncio.Queue[Any] = asyncio.Queue()
 
     @property
@@ -69,6 +71,16 @@ class FakeEngine:
     async def set_data_access(self, *, transport: str, identity: str, can_publish: bool) -> None:
         self.calls.append("set_data_access")
         self.data_access[transport] = (identity, can_publish)
+
+    async def export_data(self, *, relay: str, room: str, handle: int) -> None:
+        self.data_out[relay, room] = handle
+
+    async def import_data(self, *, relay: str, room: str, handle: int) -> None:
+        self.data_in[relay, room] = handle
+
+    async def stop_data(self, *, relay: str, room: str) -> None:
+        self.data_in.pop((relay, room), None)
+        self.data_out.pop((relay, room), None)
 
     async def negotiate(self, *, transport: str, offer: str) -> Any:
         self.calls.append("negotiate")

@@ -300,6 +300,34 @@ async def test_a_track_of_another_node_is_imported_once_and_let_go(start_node: S
     await wait_until(lambda: "a" not in edge.engine.tracks and not origin.engine.world.exports)
 
 
+async def test_data_channels_are_opened_only_for_offers_that_have_them(node: Node) -> None:
+    """Identity and grant reach the engine with the offer, or with the later one that adds the line."""
+    who = {"identity": "alice", "can_publish_data": True}
+    await node.create("t1", "m=application", **who)
+    await node.create("t2", **who)
+    await node.create("t3", "m=application")
+    assert node.engine.data_access == {"t1": ("alice", True)}
+    request = pb.NegotiateTransportRequest(transport_id="t2", offer="later: m=application")
+    await call(node.stub.NegotiateTransport, request)
+    assert node.engine.data_access.keys() == {"t1", "t2"}
+
+
+async def test_data_comes_from_the_nodes_that_transports_name_while_they_last(start_node: StartNode) -> None:
+    """One relay, one import of a room however many transports name the node; it ends with the last of them."""
+    near, far = await start_node(), await start_node()
+    who = {"identity": "alice", "can_publish_data": True}
+    for transport_id in ("t1", "t2"):
+        await near.create(transport_id, "m=application", **who)
+        request = pb.SetDataPeersRequest(transport_id=transport_id, node_ids=[near.id, far.id])
+        await call(near.stub.SetDataPeers, request)
+    assert [room for _, room in near.engine.data_in] == [ROOM]
+    assert near.engine.data_in == far.engine.data_out
+    await near.close("t1")
+    assert far.engine.data_out
+    await near.close("t2")
+    await wait_until(lambda: not near.engine.data_in and not far.engine.data_out)
+
+
 async def test_a_track_that_is_not_there_yet_is_missing_and_found_later(start_node: StartNode) -> None:
     origin, edge = await start_node(), await start_node()
     await edge.create("v1")

@@ -3,7 +3,7 @@
 import * as mrtc from '/mrtc.mjs';
 import { listen, patternTrack, readPattern, toneTrack } from './pattern.js';
 
-const call = { room: undefined, events: [], messages: [] };
+const call = { room: undefined, events: [], messages: [], data: [] };
 window.call = call;
 mrtc.setLogLevel('info');
 
@@ -30,6 +30,10 @@ function follow(room) {
   room.on('activeSpeakersChanged', (speakers) => note('speakers', speakers.map((s) => s.participant.identity).join()));
   room.on('recordingChanged', ({ isActive }) => note('recording', isActive));
   room.on('messageReceived', ({ seq, identity, text, isPrivate }) => call.messages.push({ seq, identity, text, isPrivate }));
+  room.on('dataReceived', ({ topic, participant, identity, payload, text, isReliable, hasGap }) => {
+    const known = participant?.identity === identity;
+    call.data.push({ topic, identity, known, text: text ?? null, length: payload.length, isReliable, hasGap });
+  });
   room.on('trackSubscribed', (track, _, participant) => {
     note('trackSubscribed', participant.identity, track.source);
     const element = track.attach();
@@ -75,6 +79,19 @@ call.join = async (url, token, { withoutScriptTransform, ...options } = {}) => {
     return { name: error.name, code: error.code, message: error.message };
   }
 };
+
+/** Sends on a data channel; returns nothing, or the error as data. */
+call.publishData = async (payload, options) => {
+  try {
+    await call.room.publishData(payload, options);
+    return null;
+  } catch (error) {
+    return { name: error.name, code: error.code, message: error.message };
+  }
+};
+
+/** The same with so many bytes. */
+call.publishBytes = (length, options) => call.publishData(new Uint8Array(length).fill(7), options);
 
 /** Joins and leaves again; gives the milliseconds from the call to the first remote frame that was shown. */
 call.timeToFirstFrame = async (url, token, timeoutMs = 10_000) => {

@@ -198,6 +198,31 @@ pub enum Command {
         /// Names the track in relay packets; chosen by the receiving node.
         handle: u32,
     },
+    /// Lets a room's data messages flow out. Replies `Done`.
+    ExportData {
+        /// Over which relay.
+        relay: RelayId,
+        /// Which room.
+        room: RoomId,
+        /// Names the room in relay packets; chosen by the receiving node.
+        handle: u32,
+    },
+    /// Takes a room's data messages of another node. Replies `Done`.
+    ImportData {
+        /// Over which relay.
+        relay: RelayId,
+        /// Which room.
+        room: RoomId,
+        /// As in `ExportData`.
+        handle: u32,
+    },
+    /// Stops both. Replies `Done`.
+    StopData {
+        /// Over which relay.
+        relay: RelayId,
+        /// Which room.
+        room: RoomId,
+    },
     /// Stops it. Replies `Done`.
     UnexportTrack {
         /// Over which relay.

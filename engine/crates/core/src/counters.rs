@@ -140,4 +140,6 @@ counters! {
     drop_data_malformed,
     /// Dropped: channels, or messages that would need one, over the limit of channels.
     drop_data_channels,
+    /// Dropped: data messages for another node that its relay did not take, or that came of it and make no sense.
+    drop_data_relay,
 }

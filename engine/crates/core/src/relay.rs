@@ -10,6 +10,7 @@ use mrtc_rtp::relay::{Message, Opener, Sealer, SeqList};
 
 use crate::clock::RemoteClock;
 use crate::command::{Codec, RelayKey};
+use crate::data::relay_port::RelayPort;
 use crate::id::RelayId;
 use crate::keys::TrackKey;
 use crate::nack_register::NackRegister;
@@ -81,6 +82,8 @@ pub(crate) struct RelayLink {
     pub(crate) resends: Vec<RelayResend>,
     /// Exports with packets in this flush: handle, track, layers.
     pub(crate) due: Vec<(u32, TrackKey, u8)>,
+    /// Data of rooms; unset while none is carried.
+    pub(crate) data: Option<Box<RelayPort>>,
     pub(crate) clock: RemoteClock,
     pub(crate) alarm: Alarm,
     pub(crate) is_dirty: bool,
@@ -110,6 +113,7 @@ impl RelayLink {
             control: Vec::new(),
             resends: Vec::new(),
             due: Vec::new(),
+            data: None,
             clock: RemoteClock::default(),
             alarm: Alarm::default(),
             is_dirty: false,
@@ -135,6 +139,9 @@ impl RelayLink {
         self.tx_key = tx.clone();
         self.opener = Opener::new(&rx.key, &rx.salt);
         self.sealer = Sealer::new(tag, &tx.key, &tx.salt);
+        if let Some(data) = &mut self.data {
+            data.restart();
+        }
         self.is_up = false;
         self.heard_at = now;
         self.ping_at = now;
@@ -203,10 +210,12 @@ impl RelayLink {
     }
 
     pub(crate) fn next_timeout(&self, now: Instant) -> Instant {
+        let data = self.data.as_ref().and_then(|d| d.next_timeout());
+        let ping_at = data.map_or(self.ping_at, |at| at.min(self.ping_at));
         let mut missing = self.imports.values().flat_map(|i| &i.layers);
         match missing.any(|l| l.register.has_missing()) {
-            true => self.ping_at.min(self.nack_at.max(now)),
-            false => self.ping_at,
+            true => ping_at.min(self.nack_at.max(now)),
+            false => ping_at,
         }
     }
 }

@@ -96,9 +96,12 @@ fn a_message_for_some_reaches_only_them() {
 fn reliable_arrives_whole_and_in_order_at_20_percent_loss() {
     let mut net = Net::new(3);
     net.add_process(1);
-    let spec = || ClientSpec::subscriber().with_loss(0.2);
-    let alice = join(&mut net, 0, "alice", vec![reliable("file")], spec());
-    let bob = join(&mut net, 0, "bob", vec![reliable("x")], spec());
+    let alice = join(&mut net, 0, "alice", vec![reliable("file")], ClientSpec::subscriber());
+    let bob = join(&mut net, 0, "bob", vec![reliable("x")], ClientSpec::subscriber());
+    // Not on alice's way up: there str0m repeats, which waits up to a minute.
+    let link = LinkConfig { delay: SECOND / 50, loss: 0.2, ..LinkConfig::default() };
+    net.uplinks[bob].set_config(link);
+    net.downlinks[bob].set_config(link);
     let sent: Vec<Vec<u8>> = (0..40u8).map(|n| vec![n; 200 + 97 * usize::from(n)]).collect();
     for message in &sent {
         while !net.clients[alice].say("file", message) {
@@ -304,4 +307,69 @@ fn bulk_data_leaves_media_its_bandwidth() {
     let during = net.clients[bob].packets.len() - before;
     assert!(during as f64 > 0.95 * before as f64, "{during} packets in 5 s, {before} in the 5 s before");
     assert!(told(&net, bob, "file").len() > 5);
+}
+
+/// Two processes with two shards each, and a relay each way that carries the room's data.
+fn two_nodes(seed: u64, link: LinkConfig) -> (Net, usize, usize) {
+    let mut net = Net::new(seed);
+    let (a, b) = (net.add_process(2), net.add_process(2));
+    net.relay_link.set_config(link);
+    for (from, to, relay) in [(a, b, "a-b"), (b, a, "b-a")] {
+        net.open_relay(from, to, relay);
+        let (relay, room, handle) = (relay.into(), ROOM.into(), 7);
+        net.command(to, Command::ImportData { relay, room, handle }).unwrap();
+        let (relay, room) = (if from == a { "a-b" } else { "b-a" }.into(), ROOM.into());
+        net.command(from, Command::ExportData { relay, room, handle }).unwrap();
+    }
+    net.run(SECOND);
+    (net, a, b)
+}
+
+#[test]
+fn data_crosses_between_nodes_once_and_does_not_come_back() {
+    let (mut net, a, b) = two_nodes(20, LinkConfig { delay: SECOND / 100, ..LinkConfig::default() });
+    let (channels, spec) = dull(&["chat"]);
+    // None of them sits on the shard of a relay.
+    let alice = join(&mut net, a + 1, "alice", channels.clone(), spec.clone());
+    let carol = join(&mut net, a, "carol", channels.clone(), spec.clone());
+    let bob = join(&mut net, b + 1, "bob", channels, spec);
+    net.clients[alice].say("chat", b"hello");
+    net.clients[bob].say("chat", b"hi");
+    net.run(SECOND);
+    assert_eq!(told(&net, bob, "chat"), [("alice".into(), false, b"hello".to_vec())]);
+    assert_eq!(told(&net, alice, "chat"), [("bob".into(), false, b"hi".to_vec())]);
+    assert_eq!(told(&net, carol, "chat").len(), 2);
+    // The room no longer spans the nodes.
+    net.command(a, Command::StopData { relay: "a-b".into(), room: ROOM.into() }).unwrap();
+    net.clients[alice].say("chat", b"anybody?");
+    net.run(SECOND);
+    assert_eq!(told(&net, bob, "chat").len(), 1);
+}
+
+#[test]
+fn what_is_reliable_survives_a_lossy_relay_and_a_new_key_tells_of_a_gap() {
+    let (mut net, a, b) = two_nodes(21, LinkConfig::default());
+    let (channels, spec) = dull(&["file"]);
+    let alice = join(&mut net, a, "alice", channels.clone(), spec.clone());
+    let bob = join(&mut net, b, "bob", channels, spec);
+    net.relay_link.set_config(LinkConfig { delay: SECOND / 50, loss: 0.1, ..LinkConfig::default() });
+    for n in 0..30u8 {
+        net.clients[alice].say("file", &[n; 5_000]);
+        net.run(SECOND / 10);
+    }
+    net.run_until(60 * SECOND, |net| told(net, bob, "file").len() == 30);
+    assert!(told(&net, bob, "file").iter().enumerate().all(|(n, m)| m.2[0] == n as u8 && !m.1));
+    net.relay_link.set_config(LinkConfig::default());
+    // Both nodes agree on new keys, as after a loss of the relay: the association begins anew.
+    use mrtc_core::command::RelayKey;
+    let key = |n: u8| RelayKey { key: [n; 16], salt: [n; 12] };
+    let (addr_a, addr_b) = (net.nodes[a].addr, net.nodes[b].addr);
+    let open = |remote, tx, rx| Command::OpenRelay { relay: "a-b".into(), remote, tx, rx };
+    net.command(a, open(addr_b, key(3), key(4))).unwrap();
+    net.command(b, open(addr_a, key(4), key(3))).unwrap();
+    net.run(3 * SECOND);
+    net.clients[alice].say("file", b"again");
+    net.run(2 * SECOND);
+    let last = told(&net, bob, "file").pop().unwrap();
+    assert_eq!((last.1, last.2), (true, b"again".to_vec()));
 }

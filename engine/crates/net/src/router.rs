@@ -124,6 +124,9 @@ impl Router {
             Command::OpenRelay { relay, .. }
             | Command::CloseRelay { relay }
             | Command::ExportTrack { relay, .. }
+            | Command::ExportData { relay, .. }
+            | Command::ImportData { relay, .. }
+            | Command::StopData { relay, .. }
             | Command::UnexportTrack { relay, .. }
             | Command::ImportTrack { relay, .. } => self.relay_worker(relay),
             Command::Stats { transports } if !transports.is_empty() => return Ok(self.split_stats(transports)),

@@ -229,6 +229,21 @@ impl Engine {
         self.submit(Command::ExportTrack { relay: relay.into(), track: track.into(), handle })
     }
 
+    #[pyo3(signature = (*, relay, room, handle))]
+    fn export_data(&self, relay: String, room: String, handle: u32) -> PyResult<u64> {
+        self.submit(Command::ExportData { relay: relay.into(), room: room.into(), handle })
+    }
+
+    #[pyo3(signature = (*, relay, room, handle))]
+    fn import_data(&self, relay: String, room: String, handle: u32) -> PyResult<u64> {
+        self.submit(Command::ImportData { relay: relay.into(), room: room.into(), handle })
+    }
+
+    #[pyo3(signature = (*, relay, room))]
+    fn stop_data(&self, relay: String, room: String) -> PyResult<u64> {
+        self.submit(Command::StopData { relay: relay.into(), room: room.into() })
+    }
+
     #[pyo3(signature = (*, relay, track))]
     fn unexport_track(&self, relay: String, track: String) -> PyResult<u64> {
         self.submit(Command::UnexportTrack { relay: relay.into(), track: track.into() })

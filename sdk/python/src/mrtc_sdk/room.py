@@ -13,6 +13,7 @@ from aiortc import MediaStreamTrack, RTCIceServer
 from mrtc.common.v1 import common_pb2
 from mrtc.signaling.v1 import client_pb2 as pb
 
+from mrtc_sdk.data import DataReceived
 from mrtc_sdk.errors import MrtcError, RequestFailed
 from mrtc_sdk.signal import SignalClient
 from mrtc_sdk.transport import Kind, Transport
@@ -30,6 +31,7 @@ class RoomOptions:
         video_slots: the same for video.
         video_codecs: lower-case names to offer, best first; empty: all (vp8, h264).
         manual_subscribe: receive nothing unless asked for.
+        data_channels: `publish_data` and the event `data` work.
         name: shown to people.
         metadata: opaque data.
         ice_servers: STUN and TURN servers. aiortc gathers once, before the join: those that the server names serve
@@ -41,6 +43,7 @@ class RoomOptions:
     video_slots: int = 4
     video_codecs: tuple[str, ...] = ()
     manual_subscribe: bool = False
+    data_channels: bool = False
     name: str = ""
     metadata: str = ""
     ice_servers: tuple[RTCIceServer, ...] = ()
@@ -75,7 +78,7 @@ class Room:
 
     State (`participants`, `publications`, `tracks`) is always what the server last said. `events` yields
     `(name, value)` as things happen: participant_joined, participant_updated, participant_left, publication_updated,
-    publication_removed, track_subscribed, track_unsubscribed, message, speakers, recording, media_lost,
+    publication_removed, track_subscribed, track_unsubscribed, message, data, speakers, recording, media_lost,
     media_restored, resumed, subscription_failed, codec_requested, layers_wanted, disconnected.
     """
 
@@ -211,6 +214,20 @@ class Room:
         reply = await self._active_signal.request(pb.ClientFrame(send_message=request))
         return reply.send_message.message_seq
 
+    async def publish_data(
+        self, payload: bytes | str, *, topic: str = "data", reliable: bool = True, to: tuple[str, ...] = ()
+    ) -> None:
+        """Sends on a data channel to everybody else, or to these identities; opens the channel at its first use.
+
+        Raises:
+            ValueError: topic, payload or addressees are out of bounds.
+            MrtcError: no data channels, or the channel is closed.
+        """
+        data = self._active_transport.data
+        if data is None:
+            raise MrtcError("data channels are switched off (RoomOptions.data_channels)")
+        await data.publish(payload, topic, is_reliable=reliable, to=to)
+
     async def next_event(self) -> tuple[str, Any]:
         """The next event, as `(name, value)`."""
         return await self._events.get()
@@ -266,6 +283,7 @@ class Room:
             self.options.video_codecs,
             self._ice_servers,
             is_relay_only=self.options.is_relay_only,
+            on_data=self._on_data if self.options.data_channels else None,
         )
 
         def state_changed() -> None:
@@ -347,6 +365,9 @@ class Room:
         self._emit("resumed", None)
         if not reply.has_transport:
             self._lose_media("the media node is gone")
+
+    def _on_data(self, message: DataReceived) -> None:
+        self._emit("data", message)
 
     def _on_closed(self, reason: str) -> None:
         self._emit("disconnected", reason)

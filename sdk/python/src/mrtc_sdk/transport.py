@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from aiortc import (
@@ -17,6 +17,8 @@ from aiortc import (
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcrtpsender import RTCRtpSender
 
+from mrtc_sdk.data import DataChannels, DataReceived
+
 Kind = Literal["audio", "video"]
 
 
@@ -26,6 +28,7 @@ class Transport:
     Args:
         audio_slots: receive m-lines of kind audio.
         video_slots: receive m-lines of kind video.
+        on_data: takes what comes on data channels; None: they are not offered.
         codecs: lower-case names of the video codecs to offer, best first; empty: all that aiortc has.
         ice_servers: STUN and TURN servers.
         is_relay_only: use TURN only.
@@ -39,6 +42,7 @@ class Transport:
         ice_servers: Sequence[RTCIceServer] = (),
         *,
         is_relay_only: bool = False,
+        on_data: Callable[[DataReceived], None] | None = None,
     ) -> None:
         configuration = RTCConfiguration(
             iceServers=list(ice_servers),
@@ -51,6 +55,7 @@ class Transport:
         for kind in ("audio", "video"):
             self._outbound[kind].append(self._add(kind, "sendonly"))
         self.add_slots(audio_slots, video_slots)
+        self.data = DataChannels(self.pc, on_data) if on_data is not None else None
 
     def _add(self, kind: Kind, direction: str) -> RTCRtpTransceiver:
         transceiver = self.pc.addTransceiver(kind, direction=direction)

@@ -40,6 +40,11 @@ export class Grid {
     this.#box.classList.toggle('with-stats', value);
   }
 
+  /** Lets a sign float over somebody's picture. */
+  react(participant: Participant, sign: string): void {
+    this.#tileOf(participant, false).react(sign);
+  }
+
   #subscribed(track: RemoteTrack, participant: RemoteParticipant): void {
     if (track.kind === 'audio') {
       const sound = track.attach();

@@ -6,6 +6,7 @@ import { startChat } from './chat';
 import { button, element, onClick } from './dom';
 import { Grid, showMembers } from './grid';
 import { startFileButton, startRecordButton } from './media-jobs';
+import { startReactions } from './reactions';
 import { RoomApi, demoToken } from './rest';
 import { note, tellError } from './toasts';
 
@@ -87,6 +88,7 @@ async function join(): Promise<void> {
   history.replaceState(null, '', `?${new URLSearchParams({ room: joining.name }).toString()}`);
   grid.start();
   startChat(joining);
+  startReactions(joining, grid);
   startRecordButton(joining, api);
   startFileButton(joining, api);
   bindCall(joining, grid);

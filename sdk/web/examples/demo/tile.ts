@@ -46,6 +46,14 @@ export class Tile {
     this.element.classList.toggle('away', value);
   }
 
+  /** A sign floats over the picture for a moment. */
+  react(sign: string): void {
+    const shown = make('span', 'reaction', sign);
+    shown.style.left = `${20 + Math.random() * 60}%`;
+    shown.addEventListener('animationend', () => shown.remove());
+    this.element.append(shown);
+  }
+
   /** Figures of the tracks in this tile. */
   showFigures(tracks: readonly TrackStats[], rttMs: number): void {
     this.#figures.textContent = tracks.map((track) => figureLine(track)).join('\n');

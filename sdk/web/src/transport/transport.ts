@@ -11,6 +11,8 @@ import { logger } from '../logger';
 import type { Codec } from '../options';
 import type { Kind, Source } from '../words';
 import { codecName, receivePreferences, sendPreferences } from './codecs';
+import { DataChannels } from './data-channels';
+import type { DataMessage } from './data-channels';
 import { initialEncodings } from './encodings';
 
 /** What a transport tells. */
@@ -33,6 +35,8 @@ export interface TransportOptions {
   iceServers: RTCIceServer[];
   /** `relay`: only by TURN. */
   iceTransportPolicy: RTCIceTransportPolicy;
+  /** Takes what comes on data channels; undefined: none are negotiated. */
+  onData: ((message: DataMessage) => void) | undefined;
   /** End-to-end encryption; undefined: none. */
   e2ee: Pick<E2ee, 'connectionOptions' | 'attach' | 'learnCodecs'> | undefined;
 }
@@ -67,6 +71,8 @@ export interface LineNeed {
 
 /** One peer connection. Offers always; the server answers. */
 export class Transport extends Emitter<TransportEvents> {
+  /** Data channels, if they are negotiated. */
+  readonly data: DataChannels | undefined;
   readonly #pc: RTCPeerConnection;
   readonly #options: TransportOptions;
   readonly #lines: PublishLine[] = [];
@@ -82,6 +88,7 @@ export class Transport extends Emitter<TransportEvents> {
     };
     this.#addStandardLines();
     this.addSlots(options.audioSlots, options.videoSlots);
+    this.data = options.onData && new DataChannels(this.#pc, options.onData);
   }
 
   /** As the browser says. */

@@ -62,11 +62,48 @@ export class FakeTransceiver {
   }
 }
 
+/** A data channel that keeps what is sent. */
+export class FakeDataChannel extends EventTarget {
+  readyState: RTCDataChannelState = 'connecting';
+  binaryType = 'blob';
+  bufferedAmount = 0;
+  bufferedAmountLowThreshold = 0;
+  readonly protocol: string;
+  readonly maxRetransmits: number | null;
+  readonly maxPacketLifeTime = null;
+  readonly sent: Uint8Array[] = [];
+
+  constructor(
+    readonly label: string,
+    init: RTCDataChannelInit = {},
+  ) {
+    super();
+    this.protocol = init.protocol ?? '';
+    this.maxRetransmits = init.maxRetransmits ?? null;
+  }
+
+  send(message: Uint8Array): void {
+    this.sent.push(message);
+  }
+
+  /** Changes the state and tells. */
+  become(state: 'open' | 'closed'): void {
+    this.readyState = state;
+    this.dispatchEvent(new Event(state === 'open' ? 'open' : 'close'));
+  }
+
+  /** A message of the server. */
+  say(data: ArrayBuffer | string): void {
+    this.dispatchEvent(new MessageEvent('message', { data }));
+  }
+}
+
 /** An RTCPeerConnection. */
-export class FakePeerConnection {
+export class FakePeerConnection extends EventTarget {
   /** All that were made, the newest last. */
   static readonly all: FakePeerConnection[] = [];
   readonly transceivers: FakeTransceiver[] = [];
+  readonly channels: FakeDataChannel[] = [];
   readonly answers: string[] = [];
   connectionState: RTCPeerConnectionState = 'new';
   signalingState = 'stable';
@@ -80,6 +117,7 @@ export class FakePeerConnection {
   }
 
   constructor(public configuration: RTCConfiguration) {
+    super();
     FakePeerConnection.all.push(this);
   }
 
@@ -87,6 +125,17 @@ export class FakePeerConnection {
     const made = new FakeTransceiver(kind, init.direction ?? 'sendrecv', init.sendEncodings ?? [{}]);
     this.transceivers.push(made);
     return made;
+  }
+
+  createDataChannel(label: string, init?: RTCDataChannelInit): FakeDataChannel {
+    const made = new FakeDataChannel(label, init);
+    this.channels.push(made);
+    return made;
+  }
+
+  /** The server opens a channel. */
+  offerChannel(channel: FakeDataChannel): void {
+    this.dispatchEvent(Object.assign(new Event('datachannel'), { channel }));
   }
 
   createOffer(options: RTCOfferOptions = {}): Promise<{ type: string; sdp: string }> {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,8 @@ class RelayManager:
         self.server = RelayServer(engine, self._clock)
         self._clients: dict[str, RelayClient] = {}
         self._origins: dict[str, str] = {}
+        # Nodes from which a room's data messages are wanted.
+        self._data: dict[str, set[str]] = {}
         self._task: asyncio.Task[None] | None = None
         self._gone_nodes: set[str] = set()
         directory.on_gone(self._node_gone)
@@ -139,6 +141,35 @@ class RelayManager:
         if client is not None and track_id in client.imports:
             async with client.lock:
                 await client.stop([track_id])
+
+    async def set_data(self, room_key: str, node_ids: Iterable[str]) -> None:
+        """Has a room's data messages come from exactly these nodes; the caretaker retries those that do not answer."""
+        wanted = set(node_ids) - {self._node_id}
+        self._data[room_key] = wanted
+        if not wanted:
+            del self._data[room_key]
+        await self._settle_data()
+
+    async def _settle_data(self) -> None:
+        """Brings the relays in step with what is wanted; what fails is tried again by the caretaker."""
+        for node_id in {node for nodes in self._data.values() for node in nodes} - self._clients.keys():
+            with contextlib.suppress(MrtcError):
+                await self._client(node_id)
+        for client in list(self._clients.values()):
+            rooms = {room for room, nodes in self._data.items() if client.node_id in nodes}
+            for room in rooms | client.data.keys():
+                client.want_data(room, room in rooms)
+        await asyncio.gather(*(self._tell_data(client) for client in list(self._clients.values())))
+
+    async def _tell_data(self, client: RelayClient) -> None:
+        if client.is_data_told:
+            return
+        async with client.lock:
+            try:
+                if not client.is_data_told:
+                    await client.tell_data()
+            except MrtcError as error:
+                _log.debug("data does not flow yet", to=client.node_id, error=error.message)
 
     def handle_event(self, event: Any) -> None:
         """Takes `RelayUp`, `RelayLost` and `TrackEnded` of the engine; ignores all others."""
@@ -252,6 +283,8 @@ class RelayManager:
                 await self._drop_client(self._clients[node_id], tell=False)
         with engine_errors():
             await self.server.sweep()
+        if self._data or any(not client.is_data_told for client in self._clients.values()):
+            await self._settle_data()
         # One mute node must not hold up the care of the others.
         await asyncio.gather(*(self._care(client) for client in list(self._clients.values())))
 
@@ -265,7 +298,7 @@ class RelayManager:
                 await self._let_go(client, now)
             except MrtcError as error:
                 _log.debug("a relay is not mended yet", to=client.node_id, error=error.message)
-        if client.imports:
+        if client.imports or client.data:
             client.idle_since = None
         elif client.idle_since is None:
             client.idle_since = now
@@ -308,7 +341,7 @@ class RelayManager:
 
     async def _drop_client(self, client: RelayClient, *, tell: bool = True) -> None:
         async with client.lock:
-            if tell and client.imports:
+            if tell and (client.imports or client.data):
                 return
             ended = list(client.imports)
             self._clients.pop(client.node_id, None)

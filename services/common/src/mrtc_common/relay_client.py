@@ -55,12 +55,16 @@ class RelayClient:
         self.relay_id = new_id("rl")
         self.lock = asyncio.Lock()
         self.imports: dict[str, Import] = {}
+        # Rooms whose data messages are wanted and their handles; and whether the other side knows all of it.
+        self.data: dict[str, int] = {}
+        self.is_data_told = True
         self.is_open = False
         self.is_lost = False
         self.retry_at = 0.0
         self.retry_count = 0
         self.idle_since: float | None = None
         self._next_handle = 1
+        self._flowing: set[str] = set()
 
     def get_or_add(self, track_id: str, room_key: str) -> Import:
         """The import of a track; a new one does not flow yet."""
@@ -97,6 +101,39 @@ class RelayClient:
         await self._open()
         if self.imports:
             await self.start(list(self.imports.values()))
+        if self.data:
+            await self.tell_data()
+
+    def want_data(self, room_key: str, is_wanted: bool) -> None:
+        """Changes which rooms' data is to come; `tell_data` carries it out."""
+        if is_wanted == (room_key in self.data):
+            return
+        if is_wanted:
+            self.data[room_key] = self._next_handle
+            self._next_handle += 1
+        else:
+            del self.data[room_key]
+        self.is_data_told = False
+
+    async def tell_data(self) -> None:
+        """Carries out what `want_data` changed. Raises UnavailableError. The caller holds `lock`."""
+        if not self.is_open:
+            await self._open()
+        wanted = dict(self.data)
+        with engine_errors():
+            for room_key in self._flowing - wanted.keys():
+                await self._engine.stop_data(relay=self.relay_id, room=room_key)
+            for room_key, handle in wanted.items():
+                await self._engine.import_data(relay=self.relay_id, room=room_key, handle=handle)
+        self._flowing = set(wanted)
+        rooms = [pb.RelayRoom(room_key=room_key, handle=handle) for room_key, handle in wanted.items()]
+        request = pb.SetDataRequest(relay_id=self.relay_id, rooms=rooms)
+        try:
+            await self._rpc(self._stub.SetData, request)
+        except NotFoundError:
+            await self._open()
+            await self._rpc(self._stub.SetData, request)
+        self.is_data_told = wanted == self.data
 
     async def stop(self, track_ids: list[str]) -> None:
         """Ends imports. The caller holds `lock`."""
@@ -114,6 +151,8 @@ class RelayClient:
         """Ends the relay and all imports. The caller holds `lock`."""
         was_open, self.is_open = self.is_open, False
         self.imports.clear()
+        self._flowing.clear()
+        self.is_data_told = not self.data
         if not was_open:
             return
         with engine_errors():

@@ -20,6 +20,7 @@ _log = get_logger(__name__)
 
 MAX_RELAYS = 1024
 MAX_TRACKS_PER_REQUEST = 2048
+MAX_DATA_ROOMS = 10_000
 _LOST_TIMEOUT_S = 60.0
 
 
@@ -28,6 +29,7 @@ class _Inbound:
     relay_id: str
     node_id: str
     handles: dict[str, int] = field(default_factory=dict)
+    data: dict[str, int] = field(default_factory=dict)
     lost_at: float | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -103,6 +105,24 @@ class RelayServer(relay_service_pb2_grpc.RelayServiceServicer):
                     relay.handles.pop(track_id, None)
                     await self._unexport(relay.relay_id, track_id)
         return pb.StopTracksResponse()
+
+    async def SetData(self, request: pb.SetDataRequest, context: Any) -> pb.SetDataResponse:
+        """Lets the data messages of these rooms flow and stops those of all others."""
+        if len(request.rooms) > MAX_DATA_ROOMS:
+            raise LimitExceededError(f"at most {MAX_DATA_ROOMS} rooms with data on a relay")
+        relay = self._relay(request.relay_id)
+        wanted = {room.room_key: room.handle for room in request.rooms}
+        if not all(wanted) or not all(wanted.values()):
+            raise BadRequestError("every room needs a key and a handle that is not 0")
+        async with relay.lock:
+            with engine_errors():
+                for room in relay.data.keys() - wanted.keys():
+                    await self._engine.stop_data(relay=relay.relay_id, room=room)
+                for room, handle in wanted.items():
+                    if relay.data.get(room) != handle:
+                        await self._engine.export_data(relay=relay.relay_id, room=room, handle=handle)
+            relay.data = wanted
+        return pb.SetDataResponse()
 
     async def CloseRelay(self, request: pb.CloseRelayRequest, context: Any) -> pb.CloseRelayResponse:
         """Ends a relay; no error if it does not exist."""

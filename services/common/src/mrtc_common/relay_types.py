@@ -44,6 +44,18 @@ class RelayEngine(Protocol):
         """Returns kind, codec, rids."""
         ...
 
+    async def export_data(self, *, relay: str, room: str, handle: int) -> Any:
+        """Lets a room's data messages flow out."""
+        ...
+
+    async def import_data(self, *, relay: str, room: str, handle: int) -> Any:
+        """Takes a room's data messages."""
+        ...
+
+    async def stop_data(self, *, relay: str, room: str) -> Any:
+        """Stops either."""
+        ...
+
     async def unpublish_track(self, *, track: str) -> Any:
         """Ends a track."""
         ...

@@ -38,6 +38,7 @@ _MAX_OFFER_BYTES = 512 * 1024
 _RETRY_AFTER_MS = 1000
 # Transports whose figures an engine worker writes at a time: below a millisecond also if each has dozens of slots.
 _STATS_BATCH = 32
+_MAX_DATA_PEERS = 1_000
 
 
 class Media:
@@ -59,6 +60,7 @@ class Media:
         self._figures = figures
         self._is_draining = is_draining
         self._opening: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self.transports = Transports()
         self.watchers = Watchers()
         self.subscriptions = Subscriptions(engine, relays, self.transports, self.watchers, node_id, make_subscription)
@@ -135,15 +137,34 @@ class Media:
     async def _allow_data(self, state: TransportState, offer: str) -> None:
         """Opens the data channels of an offer that has some; a client without them costs no command."""
         if state.identity and "m=application" in offer:
+            state.has_data = True
             await self._engine.set_data_access(
                 transport=state.transport_id, identity=state.identity, can_publish=state.can_publish_data
             )
 
+    async def set_data_peers(self, transport_id: str, node_ids: Sequence[str]) -> None:
+        """Brings data messages of the room's participants on other nodes here. Raises TransportNotFoundError."""
+        state = self.transports.get(transport_id)
+        if len(node_ids) > _MAX_DATA_PEERS or not all(is_id(node) for node in node_ids):
+            raise BadRequestError(f"node_ids must be at most {_MAX_DATA_PEERS} ids")
+        state.data_peers = frozenset(node_ids)
+        await self._settle_data(state.room_key)
+
+    async def _settle_data(self, room_key: str) -> None:
+        await self._relays.set_data(room_key, self.transports.data_peers(room_key))
+
     def _closed(self, state: TransportState, reason: str) -> None:
         self._figures.transports_closed.labels(reason).inc()
         self.subscriptions.release_all(state)
+        if state.data_peers:
+            self._spawn(self._settle_data(state.room_key))
         closed = pb.TransportClosed(reason=reason)
         self.watchers.publish(pb.WatchTransportsResponse(transport_id=state.transport_id, closed=closed))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine, name="media")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # Tracks
 

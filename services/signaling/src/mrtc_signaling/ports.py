@@ -222,6 +222,10 @@ class MediaNode(Protocol):
         """See MediaService."""
         ...
 
+    async def set_data_peers(self, transport_id: str, node_ids: Sequence[str]) -> None:
+        """See MediaService."""
+        ...
+
     async def stats(self, transport_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Figures of these transports in one call, as docs/stats.md describes `Transport`; unknown ones are missing."""
         ...

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -81,6 +82,8 @@ pub struct SctpLink {
     max_send: u32,
     is_connected: bool,
     is_lost: bool,
+    /// Its end is still to be told.
+    is_broken: bool,
 }
 
 impl std::fmt::Debug for SctpLink {
@@ -96,7 +99,8 @@ impl SctpLink {
         let mut config = ClientConfig::new();
         config.transport = TRANSPORT.clone();
         let association = is_client.then(|| endpoint.connect(config, PEER).ok()).flatten();
-        Self { endpoint, association, outgoing: VecDeque::new(), max_send, is_connected: false, is_lost: false }
+        let outgoing = VecDeque::new();
+        Self { endpoint, association, outgoing, max_send, is_connected: false, is_lost: false, is_broken: false }
     }
 
     /// True while messages can be sent.
@@ -106,9 +110,10 @@ impl SctpLink {
 
     /// Takes a datagram of the peer.
     pub fn handle_input(&mut self, now: Instant, datagram: &[u8]) {
-        if self.is_lost {
-            return;
-        }
+        self.guard(|link| link.take_datagram(now, datagram));
+    }
+
+    fn take_datagram(&mut self, now: Instant, datagram: &[u8]) {
         match self.endpoint.handle(now, PEER, None, None, Bytes::copy_from_slice(datagram)) {
             // A second association over one transport is of nobody who plays by the rules.
             Some((handle, DatagramEvent::NewAssociation(association))) if self.association.is_none() => {
@@ -123,8 +128,22 @@ impl SctpLink {
         }
     }
 
+    /// The library reads bytes of strangers: should it ever panic, that is to cost this association and no other call of
+    /// the worker.
+    fn guard(&mut self, work: impl FnOnce(&mut Self)) {
+        if !self.is_lost && catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            self.association = None;
+            self.is_lost = true;
+            self.is_broken = true;
+        }
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.guard(|link| link.do_what_is_due(now));
+    }
+
+    fn do_what_is_due(&mut self, now: Instant) {
         let Some((handle, association)) = &mut self.association else { return };
         association.handle_timeout(now);
         while let Some(event) = association.poll_endpoint_event() {
@@ -141,6 +160,9 @@ impl SctpLink {
 
     /// What happened.
     pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        if std::mem::take(&mut self.is_broken) {
+            return Some(LinkEvent::Lost);
+        }
         let (_, association) = self.association.as_mut()?;
         while let Some(event) = association.poll() {
             match event {

@@ -8,6 +8,8 @@ pub mod frame;
 pub mod link;
 pub(crate) mod port;
 mod rate;
+pub mod relay_frame;
+pub(crate) mod relay_port;
 mod share;
 
 use std::sync::Arc;
@@ -83,6 +85,8 @@ pub struct DataMessage {
     pub to: Vec<Arc<str>>,
     /// As it goes to receivers: frame head with the sender, then the payload.
     pub framed: Bytes,
+    /// It stays within this node: it came from another one, or each node is told by itself.
+    pub is_local: bool,
 }
 
 impl DataMessage {
@@ -90,7 +94,7 @@ impl DataMessage {
     pub fn new(room: RoomId, sender: Arc<str>, topic: Arc<str>, delivery: Delivery, content: Content<'_>) -> Self {
         let head = frame::Head { is_text: content.is_text, has_gap: false, names: vec![&sender] };
         let framed = head.frame(content.payload).into();
-        Self { room, sender, topic, delivery, to: content.to, framed }
+        Self { room, sender, topic, delivery, to: content.to, framed, is_local: false }
     }
 
     /// True if `identity` is to get it.

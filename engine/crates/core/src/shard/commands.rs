@@ -65,6 +65,12 @@ impl Shard {
                 Ok(Reply::Done)
             }
             Command::ExportTrack { relay, track, handle } => self.export_track(&relay, &track, handle),
+            Command::ExportData { relay, room, handle } => self.export_data(&relay, room, handle),
+            Command::ImportData { relay, room, handle } => self.import_data(&relay, room, handle),
+            Command::StopData { relay, room } => {
+                self.stop_data(&relay, &room);
+                Ok(Reply::Done)
+            }
             Command::UnexportTrack { relay, track } => {
                 self.unexport_track(&relay, &track);
                 Ok(Reply::Done)

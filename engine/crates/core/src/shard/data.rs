@@ -5,24 +5,28 @@ use std::sync::Arc;
 use super::Shard;
 use crate::data::frame::{MAX_NAME_BYTES, MAX_NAMES};
 use crate::data::port::Access;
+use crate::data::relay_port::RelayPort;
 use crate::data::{Content, DataMessage, Delivery, is_topic};
 use crate::error::Error;
 use crate::event::Reply;
-use crate::id::{RoomId, ShardIndex, TransportId};
-use crate::keys::TransportKey;
+use crate::id::{RelayId, RoomId, ShardIndex, TransportId};
+use crate::keys::{RelaySlot, TransportKey};
 use crate::shard_message::ShardMessage;
 
 /// Who receives a room's data.
 #[derive(Debug, Default)]
 pub(super) struct DataRoom {
     members: Vec<TransportKey>,
+    /// Relays to nodes that want the room's data.
+    relays: Vec<RelaySlot>,
     /// Other shards with members.
     shards: Vec<ShardIndex>,
 }
 
 impl DataRoom {
-    fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.shards.is_empty()
+    /// True if somebody here is to be told.
+    fn has_receivers(&self) -> bool {
+        !(self.members.is_empty() && self.relays.is_empty())
     }
 }
 
@@ -65,7 +69,9 @@ impl Shard {
         if content.payload.len() > delivery.max_payload() {
             return Err(Error::LimitExceeded(format!("{} bytes of a data message", delivery.max_payload())));
         }
-        self.fan_out_data(DataMessage::new(room, sender.into(), topic.into(), delivery, content));
+        let message = DataMessage::new(room, sender.into(), topic.into(), delivery, content);
+        // Each node is told by itself.
+        self.fan_out_data(DataMessage { is_local: true, ..message });
         Ok(Reply::Done)
     }
 
@@ -79,11 +85,19 @@ impl Shard {
         if port.access.is_none() || std::mem::replace(&mut port.is_member, true) {
             return;
         }
+        self.change_data_room(&room, |data_room| data_room.members.push(key));
+    }
+
+    /// Changes who receives, and tells the other shards if that makes a difference to them.
+    fn change_data_room(&mut self, room: &RoomId, change: impl FnOnce(&mut DataRoom)) {
         let data_room = self.data_rooms.entry(room.clone()).or_default();
-        data_room.members.push(key);
-        if data_room.members.len() == 1 {
-            self.tell_data_room(&room, true);
+        let had_receivers = data_room.has_receivers();
+        change(data_room);
+        let has_receivers = data_room.has_receivers();
+        if has_receivers != had_receivers {
+            self.tell_data_room(room, has_receivers);
         }
+        self.drop_empty_data_room(room);
     }
 
     pub(super) fn leave_data_room(&mut self, key: TransportKey) {
@@ -92,12 +106,7 @@ impl Shard {
         if !transport.data_port().is_some_and(|port| std::mem::take(&mut port.is_member)) {
             return;
         }
-        let Some(data_room) = self.data_rooms.get_mut(&room) else { return };
-        data_room.members.retain(|member| *member != key);
-        if data_room.members.is_empty() {
-            self.tell_data_room(&room, false);
-            self.drop_empty_data_room(&room);
-        }
+        self.change_data_room(&room, |data_room| data_room.members.retain(|member| *member != key));
     }
 
     fn tell_data_room(&mut self, room: &RoomId, has_members: bool) {
@@ -117,7 +126,7 @@ impl Shard {
     }
 
     fn drop_empty_data_room(&mut self, room: &RoomId) {
-        if self.data_rooms.get(room).is_some_and(DataRoom::is_empty) {
+        if self.data_rooms.get(room).is_some_and(|r| !r.has_receivers() && r.shards.is_empty()) {
             self.data_rooms.remove(room);
         }
     }
@@ -149,6 +158,15 @@ impl Shard {
     pub(super) fn deliver_data(&mut self, message: &DataMessage) {
         let now = self.now;
         let Some(room) = self.data_rooms.get(&message.room) else { return };
+        if !message.is_local {
+            for relay in room.relays.clone() {
+                if let Some(data) = self.relays.get_mut(relay.index()).and_then(|link| link.data.as_mut()) {
+                    data.send(message, &mut self.counters);
+                    self.mark_relay(relay);
+                }
+            }
+        }
+        let Some(room) = self.data_rooms.get(&message.room) else { return };
         for key in room.members.clone() {
             let Some(port) = self.transports.get_mut(key.index()).and_then(|t| t.data_port()) else { continue };
             let is_wanted = port.access.as_ref().is_some_and(|access| message.is_for(&access.identity));
@@ -156,6 +174,55 @@ impl Shard {
                 self.mark_transport(key);
             }
         }
+    }
+
+    // Other nodes
+
+    pub(super) fn export_data(&mut self, relay: &RelayId, room: RoomId, handle: u32) -> Result<Reply, Error> {
+        let key = self.find_relay(relay)?;
+        self.relay_port(key, false).export(room.clone(), handle);
+        self.change_data_room(&room, |data_room| {
+            data_room.relays.retain(|relay| *relay != key);
+            data_room.relays.push(key);
+        });
+        self.arm_relay(key);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn import_data(&mut self, relay: &RelayId, room: RoomId, handle: u32) -> Result<Reply, Error> {
+        let key = self.find_relay(relay)?;
+        self.relay_port(key, true).import(room, handle);
+        // The association begins.
+        self.mark_relay(key);
+        self.arm_relay(key);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn stop_data(&mut self, relay: &RelayId, room: &RoomId) {
+        let Ok(key) = self.find_relay(relay) else { return };
+        if let Some(data) = &mut self.relays[key.index()].data {
+            data.unexport(room);
+            data.unimport(room);
+        }
+        self.leave_data_room_by_relay(room, key);
+    }
+
+    pub(super) fn leave_data_room_by_relay(&mut self, room: &RoomId, key: RelaySlot) {
+        self.change_data_room(room, |data_room| data_room.relays.retain(|relay| *relay != key));
+    }
+
+    fn relay_port(&mut self, key: RelaySlot, is_client: bool) -> &mut RelayPort {
+        self.relays[key.index()].data.get_or_insert_with(|| Box::new(RelayPort::new(is_client)))
+    }
+
+    pub(super) fn take_relayed_data(&mut self, key: RelaySlot, datagram: &[u8]) {
+        let now = self.now;
+        let Some(data) = &mut self.relays[key.index()].data else { return };
+        let mut said = Vec::new();
+        data.handle_input(now, datagram, &mut self.counters, &mut said);
+        said.into_iter().for_each(|message| self.fan_out_data(message));
+        self.mark_relay(key);
+        self.arm_relay(key);
     }
 }
 

@@ -69,6 +69,11 @@ impl Shard {
     pub(super) fn close_relay(&mut self, id: &RelayId) {
         let Some(key) = self.relay_ids.remove(id) else { return };
         let link = &self.relays[key.index()];
+        if let Some(data) = &link.data {
+            let rooms: Vec<RoomId> = data.exported().cloned().collect();
+            rooms.iter().for_each(|room| self.leave_data_room_by_relay(room, key));
+        }
+        let link = &self.relays[key.index()];
         let imported: Vec<TrackKey> = link.imports.values().map(|i| i.track).collect();
         let exported: Vec<TrackKey> = link.exports.values().copied().collect();
         for track in exported {
@@ -82,7 +87,7 @@ impl Shard {
         self.dirty_relays.retain(|relay| *relay != key);
     }
 
-    fn find_relay(&self, id: &RelayId) -> Result<RelaySlot, Error> {
+    pub(super) fn find_relay(&self, id: &RelayId) -> Result<RelaySlot, Error> {
         self.relay_ids.get(id).copied().ok_or_else(|| Error::RelayNotFound(id.to_string()))
     }
 
@@ -226,6 +231,11 @@ impl Shard {
         if !link.alarm.claim(at) {
             return;
         }
+        if let Some(data) = &mut link.data {
+            data.handle_timeout(now);
+            self.mark_relay(key);
+        }
+        let Some(link) = self.relays.get_mut(key.index()) else { return };
         let pings_before = link.control.len();
         if link.tick(now, now_us) {
             self.events.push_back(Event::RelayLost { relay: link.id.clone() });
@@ -316,6 +326,7 @@ impl Shard {
                     self.end_track(track);
                 }
             }
+            Message::Data { datagram, .. } => self.take_relayed_data(key, datagram),
             Message::Ping { id, sent_at_us } => self.push_control(key, RelayControl::Pong { id, sent_at_us }),
             Message::Pong { sent_at_us, .. } => {
                 let now_us = self.relay_time_us();
@@ -425,7 +436,12 @@ impl Shard {
             let local = link.local.unwrap_or(SocketAddr::new(any, 0));
             let dest = Dest { proto: Proto::Udp, local, remote: link.remote };
             link.send_control(dest, &mut self.counters, out);
+            link.send_data(self.now, dest, &mut self.counters, out);
             link.send_media(dest, &self.tracks, &mut self.counters, out);
+            if link.data.is_some() {
+                // What was just sent may have to be sent again.
+                self.arm_relay(key);
+            }
         }
     }
 }
@@ -435,6 +451,21 @@ impl RelayLink {
         counters.drop_control_queue += std::mem::take(&mut self.dropped_control);
         for control in self.control.drain(..) {
             let message = control.message();
+            let buf = out.reserve(message.encoded_len() + OVERHEAD);
+            if let Ok(len) = self.sealer.seal(&message, buf) {
+                out.commit(dest, len, len);
+                self.tx_packets += 1;
+                counters.tx_relay_datagrams += 1;
+                counters.tx_bytes += len as u64;
+                counters.tx_runs += 1;
+            }
+        }
+    }
+
+    fn send_data(&mut self, now: Instant, dest: Dest, counters: &mut Counters, out: &mut impl Outbox) {
+        let Some(data) = &mut self.data else { return };
+        while let Some(datagram) = data.poll_transmit(now) {
+            let message = Message::Data { handle: 0, datagram: &datagram };
             let buf = out.reserve(message.encoded_len() + OVERHEAD);
             if let Ok(len) = self.sealer.seal(&message, buf) {
                 out.commit(dest, len, len);

@@ -12,6 +12,7 @@ const SENDER_REPORT: u8 = 5;
 const TRACK_ENDED: u8 = 6;
 const PING: u8 = 7;
 const PONG: u8 = 8;
+const DATA: u8 = 9;
 
 /// Longest dependency descriptor that fits: its length has one byte.
 pub const MAX_DESCRIPTOR_LEN: usize = 255;
@@ -61,6 +62,13 @@ pub enum Message<'a> {
     TrackEnded {
         /// Which.
         handle: u32,
+    },
+    /// A datagram of the association that carries data messages (SCTP).
+    Data {
+        /// 0.
+        handle: u32,
+        /// As SCTP made it.
+        datagram: &'a [u8],
     },
     /// Is the other node there?
     Ping {
@@ -172,6 +180,7 @@ impl<'a> Message<'a> {
             Self::SenderReport { .. } => 18,
             Self::TrackEnded { .. } => 5,
             Self::Ping { .. } | Self::Pong { .. } => 13,
+            Self::Data { datagram, .. } => 5 + datagram.len(),
         }
     }
 
@@ -195,6 +204,7 @@ impl<'a> Message<'a> {
                 w.put(&rtp_timestamp.to_be_bytes()).put(&ntp_unix_us.to_be_bytes());
             }
             Self::TrackEnded { handle } => drop(w.head(TRACK_ENDED, handle)),
+            Self::Data { handle, datagram } => drop(w.head(DATA, handle).put(datagram)),
             Self::Ping { id, sent_at_us } => drop(w.head(PING, id).put(&sent_at_us.to_be_bytes())),
             Self::Pong { id, sent_at_us } => drop(w.head(PONG, id).put(&sent_at_us.to_be_bytes())),
         }
@@ -208,6 +218,7 @@ impl<'a> Message<'a> {
         let message = match kind {
             MEDIA => return Media::decode(handle, r).map(Self::Media),
             NACK => return decode_nack(handle, r),
+            DATA => return Ok(Self::Data { handle, datagram: r.0 }),
             KEYFRAME_REQUEST => Self::KeyframeRequest { handle, layer: r.u8()? },
             LAYERS_WANTED => Self::LayersWanted { handle, mask: r.u8()?, temporal: r.u8()? },
             SENDER_REPORT => Self::SenderReport {

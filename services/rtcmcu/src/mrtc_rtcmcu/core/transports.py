@@ -30,6 +30,8 @@ class TransportState:
 
     Args:
         offer_hash: of the newest offer, so that a repeated one gets the same answer.
+        has_data: data channels are negotiated.
+        data_peers: nodes from which data messages of the room are wanted.
         identity: as on data channels; empty: they stay silent.
         lock: held while a call changes this transport; calls take effect in the order in which they came.
     """
@@ -39,6 +41,8 @@ class TransportState:
     participant_id: str
     identity: str = ""
     can_publish_data: bool = False
+    has_data: bool = False
+    data_peers: frozenset[str] = frozenset()
     offer_hash: bytes = b""
     answer: Any = None
     is_connected: bool = False
@@ -72,6 +76,15 @@ class Transports:
     def room_count(self) -> int:
         """Rooms that have a transport here."""
         return len({state.room_key for state in self._by_id.values()})
+
+    def data_peers(self, room_key: str) -> set[str]:
+        """Nodes that have others of a room, as all its transports here name them."""
+        return {
+            node
+            for state in self._by_id.values()
+            if state.room_key == room_key and state.has_data
+            for node in state.data_peers
+        }
 
     def find(self, transport_id: str) -> TransportState | None:
         """The transport or None."""

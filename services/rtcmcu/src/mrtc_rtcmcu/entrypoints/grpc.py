@@ -72,6 +72,12 @@ class MediaServicer(media_service_pb2_grpc.MediaServiceServicer):
                 request.transport_id, request.subscriptions, self._max_subscriptions, request.audio_top_n
             )
 
+    async def SetDataPeers(self, request: pb.SetDataPeersRequest, context: Any) -> pb.SetDataPeersResponse:
+        """Names the nodes that have others of the room."""
+        with self._measured("set_data_peers", request.transport_id):
+            await self._media.set_data_peers(request.transport_id, request.node_ids)
+            return pb.SetDataPeersResponse()
+
     async def WatchTransports(
         self, request: pb.WatchTransportsRequest, context: Any
     ) -> AsyncIterator[pb.WatchTransportsResponse]:

@@ -100,6 +100,11 @@ class GrpcMediaNode:
             found += json.loads((await call(self._stub.GetStats, request)).json).get("transports", [])
         return found
 
+    async def set_data_peers(self, transport_id: str, node_ids: Sequence[str]) -> None:
+        """See the port."""
+        request = media_service_pb2.SetDataPeersRequest(transport_id=transport_id, node_ids=node_ids)
+        await call(self._stub.SetDataPeers, request)
+
 
 @dataclass(slots=True)
 class _Watched:

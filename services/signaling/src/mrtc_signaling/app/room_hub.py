@@ -15,7 +15,7 @@ from mrtc_common.errors import UnavailableError
 from mrtc_common.log import get_logger
 from mrtc_common.tasks import end_tasks
 
-from mrtc_signaling.core.room_view import Change, Event, RoomView
+from mrtc_signaling.core.room_view import Change, Event, ParticipantChange, RoomView
 from mrtc_signaling.core.speakers import SpeakerMerger, Speakers
 from mrtc_signaling.ports import Bus, MessageLog, RoomStore, Subscription
 
@@ -32,6 +32,10 @@ class Member(Protocol):
 
     def on_event(self, event: Event) -> None:
         """Something happened in the room."""
+        ...
+
+    def on_nodes(self) -> None:
+        """The room's people sit on other nodes than before."""
         ...
 
     def on_speakers(self, speakers: Speakers) -> None:
@@ -55,6 +59,7 @@ class RoomHub:
         self.users = 0
         self._rooms, self._messages, self._bus, self._clock = rooms, messages, bus, clock
         self._speakers = SpeakerMerger()
+        self._nodes: frozenset[str] = frozenset()
         self._ready = asyncio.Event()
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,7 +105,16 @@ class RoomHub:
         for event in self.view.apply_all(changes):
             for member in list(self.members.values()):
                 member.on_event(event)
+        if any(isinstance(change, ParticipantChange) for change in changes):
+            self._look_at_nodes()
         self._changed.set()
+
+    def _look_at_nodes(self) -> None:
+        nodes = frozenset(self.view.media_nodes())
+        if nodes != self._nodes:
+            self._nodes = nodes
+            for member in list(self.members.values()):
+                member.on_nodes()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(self._guard(work)))

@@ -21,6 +21,7 @@ from mrtc_signaling.ports import AppLimits, MediaNodeLost, TransportEvent
 
 from .connection import Connection
 from .context import Context
+from .data_peers import DataPeers
 from .publisher import Publisher
 from .room_hub import RoomHub
 from .subscriber import Subscriber, Wanted
@@ -96,6 +97,7 @@ class Session:
             identity=record.identity,
             can_publish_data=record.grants.can_publish_data,
         )
+        self.data_peers = DataPeers(hub.view, self.leg)
         self.policy = SubscriptionPolicy(
             can_subscribe=record.grants.can_subscribe,
             is_manual=record.manual_subscribe,
@@ -133,6 +135,7 @@ class Session:
         self.connection = connection
         self.grace_ends_at = None
         self.hub.members[self.participant_id] = self
+        self.on_nodes()
         early, self._early = self._early or [], None
         if connection is None:
             return
@@ -222,6 +225,11 @@ class Session:
         if frame := pushes.push_for(event, self.hub.view, own_id):
             self.push(frame)
 
+    def on_nodes(self) -> None:
+        """The room's people sit on other nodes than before."""
+        if self.leg.has_data:
+            self.spawn(self.data_peers.tell())
+
     def on_speakers(self, speakers: Speakers) -> None:
         """Other people speak."""
         if self.record.grants.can_subscribe:
@@ -303,6 +311,7 @@ class Session:
         self.media_lost_at = None
         self.record.node_id = self.participant.node_id = self.leg.node_id
         self.record.transport_id = self.participant.transport_id = self.leg.transport_id
+        self.on_nodes()
 
     # Inside
 

@@ -53,6 +53,8 @@ class TransportLeg:
         self.transport_id = ""
         self.lines: Lines = {}
         self.is_lost = False
+        # Data channels are negotiated, or may be: an instance that takes a transport over does not know its offer.
+        self.has_data = False
         # False: nothing was ever subscribed on this transport, so its slots are free without asking the node.
         self.has_subscriptions = False
         self._is_node_lost = False
@@ -98,6 +100,7 @@ class TransportLeg:
                 failure = error
                 continue
             self._adopt(node_id, request.transport_id, response.lines)
+            self.has_data = _has_data(offer)
             return response.answer
         raise failure
 
@@ -118,12 +121,13 @@ class TransportLeg:
             media_service_pb2.NegotiateTransportRequest(transport_id=self.transport_id, offer=offer)
         )
         self._take_lines(response.lines)
+        self.has_data |= _has_data(offer)
         return response.answer
 
     def attach(self, node_id: str, transport_id: str, lines: Iterable[media_service_pb2.TransportLine]) -> None:
         """Takes over a transport that another instance opened."""
         self._adopt(node_id, transport_id, lines)
-        self.has_subscriptions = True
+        self.has_subscriptions = self.has_data = True
         self._ctx.nodes.refresh(node_id, transport_id)
 
     def lose(self, *, with_node: bool) -> None:
@@ -176,6 +180,10 @@ class TransportLeg:
 
     def _take_lines(self, lines: Iterable[media_service_pb2.TransportLine]) -> None:
         self.lines = {line.mid: line for line in lines}
+
+
+def _has_data(offer: str) -> bool:
+    return "m=application" in offer
 
 
 async def close_transport(ctx: Context, node_id: str, transport_id: str) -> None:
