@@ -42,10 +42,12 @@ impl SendRecord {
     }
 }
 
-/// The ring of one slot.
+/// The ring of one slot. Its memory follows the rate of what is sent: it grows while a record would be overwritten that
+/// may still be asked for.
 #[derive(Debug)]
 pub struct SendHistory {
     records: Vec<Option<SendRecord>>,
+    max_len: usize,
     made_at: Instant,
     newest: Option<ExtSeq>,
 }
@@ -61,14 +63,18 @@ pub enum Refusal {
     TooOften,
 }
 
+/// Records at first: of sound, or of a small picture.
+const INITIAL_LEN: usize = 128;
+/// A record this young is worth growing for: clients ask for a packet within about a second (libwebrtc).
+const KEEP_MS: u32 = 1_000;
 /// A packet is asked for and sent again at most this often: libwebrtc asks ten times.
 const MAX_RESENDS: u8 = 10;
 
 impl SendHistory {
-    /// An empty ring of `capacity` records; a power of two.
-    pub fn new(capacity: usize, now: Instant) -> Self {
-        debug_assert!(capacity.is_power_of_two());
-        Self { records: vec![None; capacity], made_at: now, newest: None }
+    /// An empty ring that grows to `max_len` records at most; a power of two.
+    pub fn new(max_len: usize, now: Instant) -> Self {
+        debug_assert!(max_len.is_power_of_two());
+        Self { records: vec![None; INITIAL_LEN.min(max_len)], max_len, made_at: now, newest: None }
     }
 
     fn index(&self, seq: ExtSeq) -> usize {
@@ -82,13 +88,32 @@ impl SendHistory {
     /// Enters a packet that is sent now. True if it is late: newer ones were sent before.
     pub fn insert(&mut self, now: Instant, record: SendRecord) -> bool {
         let seq = record.rewritten.seq;
+        let sent_ms = self.ms(now);
+        while self.records.len() < self.max_len && self.is_needed(self.index(seq), seq, sent_ms) {
+            self.grow();
+        }
         let index = self.index(seq);
         let is_newest = self.newest.is_none_or(|newest| seq > newest);
-        self.records[index] = Some(SendRecord { sent_ms: self.ms(now), is_late: !is_newest, ..record });
+        self.records[index] = Some(SendRecord { sent_ms, is_late: !is_newest, ..record });
         if is_newest {
             self.newest = Some(seq);
         }
         !is_newest
+    }
+
+    /// True if the record at `index` is of another packet that may still be asked for.
+    fn is_needed(&self, index: usize, seq: ExtSeq, now_ms: u32) -> bool {
+        let other = self.records[index].filter(|r| r.rewritten.seq != seq);
+        other.is_some_and(|r| now_ms.saturating_sub(r.sent_ms) < KEEP_MS)
+    }
+
+    fn grow(&mut self) {
+        let len = self.records.len() * 2;
+        let records = std::mem::replace(&mut self.records, vec![None; len]);
+        for record in records.into_iter().flatten() {
+            let index = self.index(record.rewritten.seq);
+            self.records[index] = Some(record);
+        }
     }
 
     /// The packet that a receiver asks for, if it may be sent again now; then it counts as sent again.
@@ -168,6 +193,23 @@ mod tests {
         let mut history = history(now, 100..300);
         for seq in [99, 200, 300, 5_000] {
             assert_eq!(history.claim_resend(now, SeqNo(seq), RTT).err(), Some(Refusal::Unknown));
+        }
+    }
+
+    #[test]
+    fn memory_follows_the_rate() {
+        let start = Instant::now();
+        for (per_second, expected) in [(50, 128), (210, 256), (900, 1024), (5_000, 1024)] {
+            let mut history = SendHistory::new(1024, start);
+            for n in 0..3 * per_second {
+                let now = start + Duration::from_secs(1) * n / per_second;
+                history.insert(now, SendRecord::new(0, ExtSeq(n.into()), sent(n.into()), 1_000, 0));
+            }
+            assert_eq!(history.records.len(), expected, "{per_second}/s");
+            let newest = 3 * per_second - 1;
+            let kept =
+                (newest - per_second.min(1023)..=newest).filter(|n| history.get(ExtSeq(u64::from(*n))).is_some());
+            assert_eq!(kept.count() as u32, per_second.min(1023) + 1, "{per_second}/s");
         }
     }
 
