@@ -2,6 +2,7 @@
 
 use mrtc_rtp::codec::{Codec, PayloadInfo, av1, dependency_descriptor, h264, opus, vp8, vp9};
 use mrtc_rtp::demux::{classify, stun_username};
+use mrtc_rtp::flexfec::Repair;
 use mrtc_rtp::header::RtpHeader;
 use mrtc_rtp::payload::{Packetizer, depacketize};
 use mrtc_rtp::red::{self, Red};
@@ -190,4 +191,17 @@ pub fn red(data: &[u8]) {
     let again = Red::parse(&out, inner).expect("what was written is read");
     assert_eq!(again.earlier().len(), red.earlier().len());
     assert_eq!(out[again.primary], payload[red.primary]);
+}
+
+/// A repair packet, one byte for its length before it, and the packets that it covers.
+pub fn flexfec(data: &[u8]) {
+    let mut pieces = Vec::new();
+    for_each_piece(data, |piece| pieces.push(piece));
+    let Some((payload, others)) = pieces.split_first() else { return };
+    let Ok(repair) = Repair::parse(payload) else { return };
+    let Some(missing) = repair.covered().next() else { return };
+    if let Some(packet) = repair.recover(missing, others.iter().copied()) {
+        assert!(packet.len() <= payload.len());
+        assert_eq!(packet[2..4], missing.0.to_be_bytes());
+    }
 }

@@ -102,11 +102,17 @@ describe('codecs', () => {
     c('video/H264', 'packetization-mode=0'),
     c('video/H264', 'packetization-mode=1'),
     c('video/ulpfec'),
+    c('video/flexfec-03'),
   ];
 
   it('are offered in the wanted order, with RTX last', () => {
     const names = selectCodecs(all, ['h264', 'vp8', 'vp9']).map((one) => `${one.mimeType} ${one.sdpFmtpLine}`.trim());
     expect(names).toEqual(['video/H264 packetization-mode=1', 'video/VP8', 'video/VP9 profile-id=0', 'video/rtx']);
+  });
+
+  it('have repair packets beside them where they are received', () => {
+    const names = selectCodecs(all, ['vp8'], ['rtx', 'flexfec-03']).map((one) => one.mimeType);
+    expect(names).toEqual(['video/VP8', 'video/rtx', 'video/flexfec-03']);
   });
 
   it('that the browser lacks give an empty list, not RTX alone', () => {

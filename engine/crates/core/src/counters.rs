@@ -56,6 +56,8 @@ counters! {
     tx_audio_copies,
     /// Packets of sound sent with earlier ones inside (RED).
     tx_red_packets,
+    /// Repair packets (FlexFEC) sent to subscribers.
+    tx_repair_packets,
     /// Padding packets sent to probe for bandwidth.
     tx_padding_packets,
     /// Relay datagrams received and authentic.

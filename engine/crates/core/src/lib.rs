@@ -31,6 +31,7 @@ pub mod twcc_register;
 
 mod bandwidth;
 mod clock;
+mod fec;
 mod forwarder;
 mod half_open;
 mod ingress_ring;

@@ -59,7 +59,6 @@ impl LossMeter {
     }
 
     /// Share of packets lost lately, 0 to 1.
-    #[cfg(test)]
     pub fn share(&self) -> f64 {
         self.share
     }

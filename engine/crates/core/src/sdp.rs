@@ -93,6 +93,8 @@ pub struct NegotiatedLine {
     /// Inbound: what the client may send, in our order of preference. Slot: what the client can decode, in the client's
     /// order. A codec may be there several times in different variants.
     pub codecs: Vec<LineCodec>,
+    /// Slot: payload type of repair packets (FlexFEC), if the client takes them.
+    pub fec_pt: Option<Pt>,
     /// Header extensions of this line.
     pub exts: ExtMap,
     /// Inbound: simulcast rids lowest first; empty without simulcast by rid.
@@ -186,6 +188,8 @@ pub struct SlotSource {
     pub ssrc: Ssrc,
     /// Of retransmissions; set if the line has RTX.
     pub rtx: Option<Ssrc>,
+    /// Of repair packets; set if the line has FlexFEC.
+    pub fec: Option<Ssrc>,
 }
 
 impl Negotiated {

@@ -145,6 +145,11 @@ impl SendHistory {
         self.records[self.index(seq)].as_ref().filter(|r| r.rewritten.seq == seq)
     }
 
+    /// What is still known of the packets from `first` to `last`.
+    pub fn range(&self, first: ExtSeq, last: ExtSeq) -> impl Iterator<Item = &SendRecord> {
+        (first.0..=last.0).filter_map(|n| self.get(ExtSeq(n)))
+    }
+
     /// The packets sent last, newest first, for probes that repeat them.
     pub fn recent(&self, count: usize) -> impl Iterator<Item = &SendRecord> {
         let newest = self.newest.map_or(0, |n| n.0);

@@ -2,12 +2,13 @@
 //!
 //! The slot keeps its SSRC, and its sequence numbers and timestamps go on, whatever track it carries.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mrtc_rtp::id::{ExtSeq, Mid, Pt, Ssrc};
 
 use crate::allocator::Target;
 use crate::command::{Codec, Kind, Subscription};
+use crate::fec::{self, FecSender};
 use crate::forwarder::Forwarder;
 use crate::keys::TrackKey;
 use crate::packet::Packet;
@@ -84,6 +85,10 @@ pub(crate) struct Slot {
     pub(crate) decodable_from: ExtSeq,
     /// Its next packets are preceded by those just before them: somebody began to speak and is heard from now on.
     pub(crate) takes_run_up: bool,
+    /// While the client loses something and takes FlexFEC.
+    pub(crate) fec: Option<Box<FecSender>>,
+    fec_pt: Option<Pt>,
+    fec_seq: ExtSeq,
     /// The packet sent last was the last one of its picture.
     pub(crate) is_between_pictures: bool,
     codecs: Vec<LineCodec>,
@@ -115,6 +120,9 @@ impl Slot {
             protection: Protection::default(),
             decodable_from: first_seq,
             takes_run_up: false,
+            fec: None,
+            fec_pt: negotiated.fec_pt,
+            fec_seq: ExtSeq(random >> 40 & 0x3fff),
             is_between_pictures: false,
             codecs: negotiated.codecs.clone(),
             exts: SlotExts::new(&negotiated.exts, is_two_byte_allowed),
@@ -126,6 +134,8 @@ impl Slot {
     /// Takes over what a later offer changed.
     pub(crate) fn renegotiate(&mut self, negotiated: &NegotiatedLine, is_two_byte_allowed: bool) {
         self.codecs.clone_from(&negotiated.codecs);
+        self.fec_pt = negotiated.fec_pt;
+        self.fec = None;
         let exts = SlotExts::new(&negotiated.exts, is_two_byte_allowed);
         if std::mem::replace(&mut self.exts, exts) != exts
             && let Some(history) = &mut self.history
@@ -158,6 +168,7 @@ impl Slot {
             None => self.history = Some(SendHistory::new(capacity, now)),
         }
         self.forwarder.attach(track);
+        self.fec = None;
         self.carried = Some(Carried { wanted, track: key, format, target: Target::Paused });
     }
 
@@ -166,6 +177,7 @@ impl Slot {
         self.forwarder.detach();
         self.history = None;
         self.takes_run_up = false;
+        self.fec = None;
         self.carried.take()
     }
 
@@ -182,7 +194,8 @@ impl Slot {
 
     /// True if packets on this slot may be padded: those that are sent again as they were must not differ.
     pub(crate) fn is_paddable(&self) -> bool {
-        self.carried.as_ref().is_some_and(|c| c.format.rtx_pt.is_some())
+        // Padding would be covered by repairs, and is not remembered.
+        self.fec.is_none() && self.carried.as_ref().is_some_and(|c| c.format.rtx_pt.is_some())
     }
 
     pub(crate) fn has_transport_cc(&self) -> bool {
@@ -220,6 +233,36 @@ impl Slot {
     /// SSRC and payload type of retransmissions, if they are a stream of their own.
     pub(crate) fn rtx(&self) -> Option<(Ssrc, Pt)> {
         Some((self.source.rtx?, self.carried.as_ref()?.format.rtx_pt?))
+    }
+
+    /// SSRC and payload type of repair packets, if the client takes them.
+    pub(crate) fn fec_stream(&self) -> Option<(Ssrc, Pt)> {
+        Some((self.source.fec?, self.fec_pt?))
+    }
+
+    /// The next number of the stream of repair packets.
+    pub(crate) fn next_fec_seq(&mut self) -> ExtSeq {
+        self.fec_seq = self.fec_seq.next();
+        self.fec_seq
+    }
+
+    /// Begins, adapts or ends repair packets by what the client loses; `spare` is as in [`FecSender::adapt`].
+    pub(crate) fn adapt_fec(&mut self, rtt: Duration, spare: f64) {
+        if self.fec_stream().is_none() {
+            return;
+        }
+        self.loss.update(self.figures.packets);
+        // A client that does not ask for lost packets reports them.
+        let loss = self.loss.share().max(f64::from(self.figures.fraction_lost) / 256.0);
+        if self.fec.is_some() && loss < fec::OFF_BELOW {
+            self.fec = None;
+        }
+        if self.fec.is_none() && loss >= fec::ON_ABOVE && self.carried.is_some() {
+            self.fec = Some(Box::default());
+        }
+        if let Some(fec) = &mut self.fec {
+            fec.adapt(loss, rtt, spare);
+        }
     }
 
     /// Enters a packet that was sent for the first time. True if it was late.

@@ -8,6 +8,7 @@ pub mod codec;
 pub mod demux;
 pub mod error;
 pub mod ext;
+pub mod flexfec;
 pub mod header;
 pub mod id;
 pub mod payload;

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mrtc_netem::Rng;
 use mrtc_rtp::codec::av1::write_leb128;
+use mrtc_rtp::flexfec::RepairSum;
 use mrtc_rtp::id::{SeqNo, Ssrc};
 use mrtc_rtp::rtcp;
 
@@ -81,6 +82,15 @@ fn descriptor_sample() -> Vec<u8> {
     pieces(&[&key, &[0xc7, 0, 101], &[0xc6, 0, 102, 0x3c, 0x80]])
 }
 
+fn repair_sample() -> Vec<u8> {
+    let mut sum = RepairSum::default();
+    sum.add(0, &rtp_sample());
+    sum.add(17, &rtp_sample()[..50]);
+    let mut out = Vec::new();
+    sum.write(Ssrc(5), SeqNo(7), &mut out);
+    out
+}
+
 type Target = (&'static str, fn(&[u8]), Vec<Vec<u8>>);
 
 fn targets() -> Vec<Target> {
@@ -107,6 +117,7 @@ fn targets() -> Vec<Target> {
         ("depacketize_av1", parsers::depacketize_av1, vec![av1, obu_sample()]),
         ("relay", parsers::relay, vec![media, vec![2, 0, 0, 0, 1, 0, 1, 2, 3, 4], vec![0xc1; 60]]),
         ("red", parsers::red, vec![vec![111, 0xef, 0x1e, 0, 1, 0xef, 0x0f, 0, 3, 111, 9, 1, 2, 3, 4, 4]]),
+        ("flexfec", parsers::flexfec, vec![pieces(&[&repair_sample(), &rtp_sample()])]),
         ("stun_name", parsers::stun_name, vec![stun_sample()]),
     ]
 }

@@ -34,11 +34,16 @@ function isUseful({ mimeType, sdpFmtpLine = '' }: CodecCapability): boolean {
 }
 
 /**
- * The capabilities to offer: those named, in the order of the names, then RTX. Empty if the browser has none of them.
+ * The capabilities to offer: those named, in the order of the names, then what repairs them. Empty if the browser has
+ * none of them.
  */
-export function selectCodecs<C extends CodecCapability>(capabilities: readonly C[], names: readonly string[]): C[] {
+export function selectCodecs<C extends CodecCapability>(
+  capabilities: readonly C[],
+  names: readonly string[],
+  repairs: readonly string[] = ['rtx'],
+): C[] {
   const chosen = names.flatMap((name) => capabilities.filter((c) => codecName(c) === name && isUseful(c)));
-  return chosen.length === 0 ? [] : [...chosen, ...capabilities.filter((c) => codecName(c) === 'rtx')];
+  return chosen.length === 0 ? [] : [...chosen, ...capabilities.filter((c) => repairs.includes(codecName(c)))];
 }
 
 /**
@@ -56,5 +61,5 @@ export function sendPreferences(kind: Kind, names: readonly string[], isEncrypte
 export function receivePreferences(kind: Kind, names: readonly Codec[], isEncrypted: boolean): RTCRtpCodec[] {
   const receivable = RTCRtpReceiver.getCapabilities(kind)?.codecs ?? [];
   const wanted = kind === 'video' ? names : isEncrypted ? withoutRed(AUDIO_RECEIVE) : AUDIO_RECEIVE;
-  return selectCodecs(receivable, wanted);
+  return selectCodecs(receivable, wanted, ['rtx', 'flexfec-03']);
 }

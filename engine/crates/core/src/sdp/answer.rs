@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use mrtc_rtp::ext::ExtMap;
 use mrtc_rtp::id::{Rid, Ssrc};
 
-use super::codecs::encoding_name;
+use super::codecs::{FEC_CLOCK_RATE, encoding_name};
 use super::offer::OfferLine;
 use super::{Feedback, LineCodec, LineUse, Negotiated, NegotiatedLine};
 use crate::addr::{CandidateAddr, Proto};
@@ -133,6 +133,9 @@ impl Writer {
                 let _ = write!(formats, " {pt}");
             }
         }
+        if let Some(fec) = line.fec_pt {
+            let _ = write!(formats, " {fec}");
+        }
         self.line(format_args!("m={} 9 {}{formats}", line.echo.media, line.echo.protocol));
         self.line(format_args!("c=IN IP4 0.0.0.0"));
         self.line(format_args!("a=rtcp:9 IN IP4 0.0.0.0"));
@@ -147,6 +150,7 @@ impl Writer {
         for codec in &line.codecs {
             self.codec(codec);
         }
+        self.fec(line);
         self.simulcast(line);
         self.slot(line);
     }
@@ -211,6 +215,16 @@ impl Writer {
         }
     }
 
+    fn fec(&mut self, line: &NegotiatedLine) {
+        let Some(pt) = line.fec_pt else { return };
+        self.line(format_args!("a=rtpmap:{pt} flexfec-03/{FEC_CLOCK_RATE}"));
+        if line.codecs.iter().any(|c| c.feedback.twcc) {
+            self.line(format_args!("a=rtcp-fb:{pt} transport-cc"));
+        }
+        // The draft requires it, in microseconds; nobody reads it.
+        self.line(format_args!("a=fmtp:{pt} repair-window=1000000"));
+    }
+
     fn simulcast(&mut self, line: &NegotiatedLine) {
         for rid in &line.echo.rids {
             self.line(format_args!("a=rid:{rid} recv"));
@@ -229,7 +243,10 @@ impl Writer {
         if let Some(rtx) = tx.rtx {
             self.line(format_args!("a=ssrc-group:FID {} {rtx}", tx.ssrc));
         }
-        for ssrc in [Some(tx.ssrc), tx.rtx].into_iter().flatten() {
+        if let Some(fec) = tx.fec {
+            self.line(format_args!("a=ssrc-group:FEC-FR {} {fec}", tx.ssrc));
+        }
+        for ssrc in [Some(tx.ssrc), tx.rtx, tx.fec].into_iter().flatten() {
             self.line(format_args!("a=ssrc:{ssrc} cname:{}", super::CNAME));
         }
     }

@@ -6,6 +6,8 @@ use super::offer::{OfferLine, RtpMap};
 use super::{Feedback, LineCodec, LineUse, Variant};
 use crate::command::{Codec, Kind};
 
+/// Clock of repair packets: video's.
+pub(super) const FEC_CLOCK_RATE: u32 = 90_000;
 /// RFC 3551 table 4: payload types that need no rtpmap.
 const STATIC: [(u8, &str, u32); 3] = [(0, "PCMU", 8_000), (8, "PCMA", 8_000), (9, "G722", 8_000)];
 
@@ -132,6 +134,12 @@ fn rtx_of(line: &OfferLine, pt: Pt, clock_rate: u32) -> Option<Pt> {
         .filter(|m| m.name == "RTX" && m.clock_rate == clock_rate)
         .find(|m| parameter(line.fmtp(m.pt), "apt").and_then(|apt| apt.parse().ok()) == Some(pt.0))
         .map(|m| m.pt)
+}
+
+/// Payload type of FlexFEC in the version that libwebrtc speaks.
+pub(super) fn fec_of(line: &OfferLine) -> Option<Pt> {
+    let mut maps = line.rtpmaps.iter().filter(|m| m.name == "FLEXFEC-03" && m.clock_rate == FEC_CLOCK_RATE);
+    maps.find(|m| line.formats.iter().any(|f| f.parse() == Ok(m.pt.0))).map(|m| m.pt)
 }
 
 /// RFC 2198 section 5: redundancy whose blocks are all of this format (`111/111`).

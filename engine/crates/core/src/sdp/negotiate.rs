@@ -6,7 +6,7 @@ use mrtc_rtp::ext::{ExtKind, ExtMap};
 use mrtc_rtp::id::{Mid, Ssrc};
 
 use super::answer::{Echo, Session};
-use super::codecs::line_codecs;
+use super::codecs::{fec_of, line_codecs};
 use super::offer::{Direction, Offer, OfferLine, TransportAttributes};
 use super::simulcast::lowest_first;
 use super::{LineCodec, LineSource, LineUse, Negotiated, NegotiatedLine, SdpError, SlotSource};
@@ -165,6 +165,7 @@ fn negotiate_line(
         kind: kind.unwrap_or(Kind::Audio),
         usage: LineUse::Rejected,
         codecs: Vec::new(),
+        fec_pt: None,
         exts: ExtMap::new(),
         rids: Vec::new(),
         sources: Vec::new(),
@@ -195,6 +196,7 @@ fn negotiate_line(
         return Err(SdpError::new(line.number, "rtcp-mux is required"));
     }
     negotiated.usage = usage;
+    negotiated.fec_pt = fec_of(line).filter(|_| kind == Kind::Video && usage == LineUse::Slot);
     negotiated.exts = line_exts(line, kind, usage, transport_exts);
     negotiated.echo.is_mixed_ext_allowed = line.is_mixed_ext_allowed;
     settle_feedback(&mut negotiated);
@@ -295,5 +297,6 @@ fn slot_source(
     let has_rtx = line.codecs.iter().any(|c| c.rtx_pt.is_some());
     let ssrc = old.map_or_else(&mut *new_ssrc, |old| old.ssrc);
     let rtx = has_rtx.then(|| old.and_then(|old| old.rtx).unwrap_or_else(&mut *new_ssrc));
-    SlotSource { ssrc, rtx }
+    let fec = line.fec_pt.map(|_| old.and_then(|old| old.fec).unwrap_or_else(&mut *new_ssrc));
+    SlotSource { ssrc, rtx, fec }
 }

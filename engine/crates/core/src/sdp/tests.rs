@@ -153,7 +153,7 @@ fn chromium_publishes_simulcast_and_opens_slots() {
 fn slots_have_distinct_ssrcs() {
     let negotiated = negotiated(text_of("chromium_simulcast_and_slots"));
     let sources = negotiated.lines.iter().filter_map(|l| l.tx);
-    let mut all: Vec<u32> = sources.flat_map(|s| [Some(s.ssrc), s.rtx]).flatten().map(|s| s.0).collect();
+    let mut all: Vec<u32> = sources.flat_map(|s| [Some(s.ssrc), s.rtx, s.fec]).flatten().map(|s| s.0).collect();
     let count = all.len();
     all.sort_unstable();
     all.dedup();
@@ -178,6 +178,29 @@ fn slot_answer_tells_ssrcs_and_stream() {
     let group = video.split("\r\n").find(|l| l.starts_with("a=ssrc-group:FID ")).unwrap();
     for ssrc in group.split(' ').skip(1) {
         assert!(has_line(video, &format!("a=ssrc:{ssrc} cname:{CNAME}")));
+    }
+}
+
+#[test]
+fn flexfec_is_a_stream_of_its_own_for_who_takes_it() {
+    let text = text_of("chromium_whep");
+    let offered = negotiated(text);
+    let answer = offered.answer(&local(), &candidates());
+    let video = section(&answer, "1");
+    let source = offered.lines.iter().find(|l| l.kind == Kind::Video).and_then(|l| l.tx).unwrap();
+    assert!(has_line(video, "a=rtpmap:49 flexfec-03/90000"));
+    assert!(has_line(video, &format!("a=ssrc-group:FEC-FR {} {}", source.ssrc, source.fec.unwrap())));
+    let again = again(text, &offered).unwrap();
+    assert_eq!(again.lines.iter().find_map(|l| l.tx?.fec), source.fec);
+
+    // A type that is not of the line's formats, another version, another direction.
+    for text in [
+        text.replace("a=rtpmap:49 flexfec-03", "a=rtpmap:50 flexfec-03"),
+        text.replace("flexfec-03", "flexfec"),
+        text.replace("a=recvonly", "a=sendonly"),
+    ] {
+        let answer = negotiated(&text).answer(&local(), &candidates());
+        assert!(!answer.contains("flexfec") && !answer.contains("FEC-FR"), "{answer}");
     }
 }
 

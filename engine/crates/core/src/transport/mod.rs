@@ -4,6 +4,7 @@ mod data;
 mod lost_again;
 mod protect;
 mod rates;
+mod repairs;
 pub(crate) mod reports;
 mod rx;
 mod seal;

@@ -26,8 +26,10 @@ impl Transport {
         let mut compound = Vec::new();
         let path_loss = self.tx.bandwidth.take_loss();
         let most = self.tx.most_protection();
+        let (rtt, spare) = (self.tx.bandwidth.rtt(), self.tx.bandwidth.spare_share());
         for index in 0..self.tx.slots.len() {
             let slot = &mut self.tx.slots[index];
+            slot.adapt_fec(rtt, spare);
             if slot.figures.packets == slot.figures.packets_at_report {
                 continue;
             }

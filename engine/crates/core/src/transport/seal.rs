@@ -38,6 +38,15 @@ pub(super) struct Body<'a> {
 /// Writes and seals; returns the length. `tap` is given a copy in the clear. `out` must hold head, extensions, payload,
 /// padding and the SRTP overhead.
 pub(super) fn seal(srtp: &Outbound, head: &Head, body: &Body<'_>, tap: Option<&TransportTap>, out: &mut [u8]) -> usize {
+    let (header_len, len) = write(head, body, out);
+    if let Some(tap) = tap {
+        tap.sent_rtp(&out[..len]);
+    }
+    srtp.seal_rtp(out, header_len, len, head.seq)
+}
+
+/// Writes without sealing; returns the length of the header with its extensions, and of all.
+pub(super) fn write(head: &Head, body: &Body<'_>, out: &mut [u8]) -> (usize, usize) {
     let ext_len = body.exts.len(&body.values);
     let header_len = FIXED_HEADER_LEN + ext_len;
     let (fixed, rest) = out.split_first_chunk_mut::<FIXED_HEADER_LEN>().expect("room was reserved");
@@ -66,10 +75,7 @@ pub(super) fn seal(srtp: &Outbound, head: &Head, body: &Body<'_>, tap: Option<&T
         at += body.padding;
         rest[at - 1] = body.padding as u8;
     }
-    if let Some(tap) = tap {
-        tap.sent_rtp(&out[..FIXED_HEADER_LEN + at]);
-    }
-    srtp.seal_rtp(out, header_len, FIXED_HEADER_LEN + at, head.seq)
+    (header_len, FIXED_HEADER_LEN + at)
 }
 
 fn apply(patch: Patch, payload: &mut [u8]) {

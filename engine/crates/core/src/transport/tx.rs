@@ -19,6 +19,7 @@ use crate::capture::TransportTap;
 use crate::command::Kind;
 use crate::counters::Counters;
 use crate::event::SlotContent;
+use crate::fec::{Group, Worth};
 use crate::keys::TrackKey;
 use crate::outbox::Outbox;
 use crate::repair::Copies;
@@ -98,17 +99,19 @@ pub(crate) struct TransportTx {
     pub(crate) due: Vec<u16>,
     pub(crate) bandwidth: Bandwidth,
     /// Local time zero of the absolute send time.
-    epoch: Instant,
+    pub(super) epoch: Instant,
     srtp: Option<Outbound>,
     control: VecDeque<(Dest, Vec<u8>)>,
     rtcp: Vec<Vec<u8>>,
     resends: Vec<Outgoing>,
     copies: Copies<Outgoing>,
     lost_again: LostAgain,
+    /// Groups of slots that are complete and have no repair packets yet.
+    pub(super) repairs: Vec<(u16, Group)>,
     queue: VecDeque<Outgoing>,
     queue_bytes: usize,
     resend_credit: usize,
-    transport_cc: u16,
+    pub(super) transport_cc: u16,
     pub(crate) bytes: u64,
     pub(crate) packets: u64,
     /// What was dropped since the last flush, where nobody counts.
@@ -137,6 +140,7 @@ impl TransportTx {
             resends: Vec::new(),
             copies: Copies::default(),
             lost_again: LostAgain::default(),
+            repairs: Vec::new(),
             queue: VecDeque::new(),
             queue_bytes: 0,
             resend_credit: START_RESEND_CREDIT,
@@ -242,6 +246,7 @@ impl TransportTx {
         self.resends.retain(|o| o.slot != slot);
         self.copies.retain(|o| o.slot != slot);
         self.lost_again.forget_slot(slot);
+        self.repairs.retain(|(s, _)| *s != slot);
         let before = self.queue.len();
         self.queue.retain(|o| o.slot != slot);
         self.dropped.slot_change += (before - self.queue.len()) as u64;
@@ -353,6 +358,9 @@ impl TransportTx {
         let budget = self.admit_resends(cx);
         self.admit(budget, cx);
         self.send_ready(path, &srtp, cx, out);
+        if !self.repairs.is_empty() {
+            self.send_repairs(path, &srtp, cx, out);
+        }
         self.gather_probe(cx);
         self.send_ready(path, &srtp, cx, out);
         self.send_padding(path, &srtp, cx, out);
@@ -592,7 +600,14 @@ impl TransportTx {
             let size = (len - padding) as u16;
             let record = SendRecord::new(out.layer, out.source_seq, *rewritten, size, stamp).with_earlier(out.earlier);
             let payload_len = payload.len();
-            if slot.note_sent(cx.now, record, payload_len) {
+            let is_late = slot.note_sent(cx.now, record, payload_len);
+            if let Some(fec) = &mut slot.fec
+                && !is_late
+                && let Some(group) = fec.on_sent(rewritten.seq, rewritten.marker, Worth::of(&packet.info))
+            {
+                self.repairs.push((out.slot, group));
+            }
+            if is_late {
                 // Its receiver waits for it as for a retransmission.
                 let again = Outgoing::again(Class::Resend, out.slot, out.track, slot.rtx().is_some(), &record);
                 let copies = slot.loss.copies(self.bandwidth.spare_share(), self.bandwidth.rtt());
@@ -616,7 +631,13 @@ impl TransportTx {
         len
     }
 
-    fn note_sent(&mut self, len: usize, transport_cc: Option<u16>, class: PacketClass, cx: &mut FlushContext<'_>) {
+    pub(super) fn note_sent(
+        &mut self,
+        len: usize,
+        transport_cc: Option<u16>,
+        class: PacketClass,
+        cx: &mut FlushContext<'_>,
+    ) {
         if transport_cc.is_some() {
             self.transport_cc = self.transport_cc.wrapping_add(1);
         }
@@ -671,7 +692,7 @@ fn push_within(copies: impl Iterator<Item = Outgoing>, credit: &mut usize, ready
 }
 
 /// What a packet carries to tell its sending: its transport-wide number, or when it goes.
-fn stamp(transport_cc: Option<u16>, now: Instant, epoch: Instant) -> u32 {
+pub(super) fn stamp(transport_cc: Option<u16>, now: Instant, epoch: Instant) -> u32 {
     transport_cc.map_or_else(|| abs_send_time(now.saturating_duration_since(epoch)), u32::from)
 }
 

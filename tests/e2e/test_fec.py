@@ -1,0 +1,82 @@
+"""Repair packets (FlexFEC) towards a real browser that loses packets on their way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.e2e.caller import Caller, wait_until
+from tests.support.impair import Conditions, Impair, impair_proxy
+
+# Peer connections reach servers through the proxy, are kept for figures, and know no retransmissions if so wished.
+INTERPOSE = """withoutRtx => {
+  window.connections = new Set();
+  const { setRemoteDescription } = RTCPeerConnection.prototype;
+  const forget = (sdp) => {
+    const types = [...sdp.matchAll(/^a=rtpmap:(\\d+) rtx/gm)].map(([, type]) => type);
+    const isOfRtx = (line) => line.startsWith('a=ssrc-group:FID')
+      || types.includes(/^a=[a-z]+:(\\d+) /.exec(line)?.[1]);
+    const strip = (line) => !line.startsWith('m=') ? line
+      : line.split(' ').filter((word, i) => i < 3 || !types.includes(word)).join(' ');
+    return sdp.split('\\r\\n').filter((line) => !isOfRtx(line)).map(strip).join('\\r\\n');
+  };
+  RTCPeerConnection.prototype.setRemoteDescription = async function ({ type, sdp }) {
+    window.connections.add(this);
+    const lines = [];
+    for (const line of (withoutRtx ? forget(sdp) : sdp).split('\\r\\n')) {
+      const words = line.split(' ');
+      if (line.startsWith('a=candidate:')) {
+        if (words[2] !== 'udp') continue;
+        [words[4], words[5]] = (await window.reroute(`${words[4]}:${words[5]}`)).split(':');
+      }
+      lines.push(words.join(' '));
+    }
+    return setRemoteDescription.call(this, { type, sdp: lines.join('\\r\\n') });
+  };
+}"""
+
+INBOUND = """async () => {
+  const found = [];
+  for (const connection of window.connections) {
+    for (const stat of (await connection.getStats()).values()) {
+      if (stat.type === 'inbound-rtp' && stat.kind === 'video') found.push(stat);
+    }
+  }
+  return found;
+}"""
+
+
+def interpose(caller: Caller, proxy: Impair, name: str, *, without_rtx: bool) -> None:
+    """Leads a caller's media through the proxy; to be called before it joins."""
+    caller.page.expose_function("reroute", lambda server: proxy.address_for(name, server))
+    caller.page.evaluate(INTERPOSE, without_rtx)
+
+
+def received(caller: Caller, figure: str) -> int:
+    """Sum of a figure of all pictures that are received."""
+    stats: list[dict[str, Any]] = caller.page.evaluate(INBOUND)
+    return sum(int(stat.get(figure, 0)) for stat in stats)
+
+
+@pytest.mark.parametrize("without_rtx", [False, True], ids=["beside-retransmissions", "alone"])
+def test_a_browser_repairs_by_flexfec(alice: Caller, bob: Caller, room: str, *, without_rtx: bool) -> None:
+    """Chromium takes repair packets when it loses some, and none before. Alone they keep the picture moving too."""
+    with impair_proxy() as proxy:
+        interpose(bob, proxy, "bob", without_rtx=without_rtx)
+        alice.join(room, "alice")
+        alice.publish(31)
+        bob.join(room, "bob")
+        bob.sees("alice", 31)
+        assert received(bob, "fecPacketsReceived") == 0
+        proxy.set("bob", up=Conditions(delay_ms=40), down=Conditions(loss=0.05, delay_ms=40))
+        wait_until(
+            lambda: received(bob, "fecPacketsReceived") > 20,
+            lambda: f"repair packets come: {bob.page.evaluate(INBOUND)}",
+            30,
+        )
+        before = {name: received(bob, name) for name in ("framesDecoded", "packetsLost", "pliCount")}
+        wait_until(lambda: received(bob, "framesDecoded") > before["framesDecoded"] + 200, "pictures come", 30)
+        bob.sees("alice", 31)
+        lost, requests = (received(bob, name) - before[name] for name in ("packetsLost", "pliCount"))
+        assert requests * 3 < lost, f"{lost} lost, {requests} key frames asked for"
