@@ -57,6 +57,11 @@ const FULL_QUEUE_LOSS: f64 = 0.05;
 const DRAINED: Duration = Duration::from_millis(30);
 /// ... and after this in any case: the path may have become longer.
 const MAX_DRAIN_US: i64 = 1_500_000;
+/// A queue that is sent less than it lets out shrinks by this much within some round trips ...
+const SHRINKS: Duration = Duration::from_millis(20);
+/// ... so many of them, but not before this time. What does not shrink is no queue but a longer path.
+const SHRINKS_WITHIN_RTTS: f64 = 3.0;
+const SHRINKS_WITHIN_US: f64 = 500_000.0;
 /// The least round trip is forgotten by this share with each feedback, so that a longer route is believed in time.
 const MIN_RTT_DRIFT: f64 = 0.001;
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -102,6 +107,16 @@ pub fn packets_of<'a>(feedback: &TransportCc<'a>) -> impl Iterator<Item = Packet
     })
 }
 
+/// A queue on the path that is being emptied.
+#[derive(Clone, Copy, Debug)]
+struct Draining {
+    since_us: i64,
+    /// When it was last seen to grow.
+    grew_us: i64,
+    first_rtt_us: f64,
+    least_rtt_us: f64,
+}
+
 /// Where the estimate comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
@@ -123,8 +138,8 @@ pub struct SendSideBwe {
     min_rtt_us: f64,
     /// Of the last feedback.
     last_rtt_us: f64,
-    /// Since when the queue grew, until it has drained.
-    draining_us: Option<i64>,
+    /// From when the queue grew until it has drained.
+    draining: Option<Draining>,
     loss_share: f64,
     sent: SentPackets,
     acked: Vec<Acked>,
@@ -160,7 +175,7 @@ impl SendSideBwe {
             rtt: None,
             min_rtt_us: f64::MAX,
             last_rtt_us: 0.0,
-            draining_us: None,
+            draining: None,
             loss_share: 0.0,
             sent: SentPackets::default(),
             acked: Vec::new(),
@@ -251,7 +266,7 @@ impl SendSideBwe {
             self.control_rate(&acked, now_us);
             let is_startup = now_us - self.first_feedback_us.unwrap_or(now_us) < STARTUP_US;
             if !is_startup || sums.lost == 0 {
-                let is_queue_empty = self.draining_us.is_none() && self.is_drained();
+                let is_queue_empty = self.draining.is_none() && self.is_drained();
                 let acked_bps = self.acked_bitrate.bps();
                 self.loss.update(&sums, self.rate.estimate_bps(), acked_bps, is_queue_empty, now_us);
             }
@@ -306,12 +321,30 @@ impl SendSideBwe {
     }
 
     fn note_draining(&mut self, usage: Usage, now_us: i64) {
-        let is_drained = self.is_drained();
+        let rtt_us = self.last_rtt_us;
         if usage == Usage::Overuse {
-            self.draining_us = Some(now_us);
-        } else if self.draining_us.is_some_and(|since| is_drained || now_us - since > MAX_DRAIN_US) {
-            self.draining_us = None;
+            let begun = Draining { since_us: now_us, grew_us: now_us, first_rtt_us: rtt_us, least_rtt_us: rtt_us };
+            self.draining.get_or_insert(begun).grew_us = now_us;
         }
+        let Some(draining) = &mut self.draining else { return };
+        draining.least_rtt_us = draining.least_rtt_us.min(rtt_us);
+        let draining = *draining;
+        if self.is_path_longer(&draining, now_us) {
+            self.min_rtt_us = draining.least_rtt_us;
+            self.draining = None;
+        } else if usage != Usage::Overuse && (self.is_drained() || now_us - draining.grew_us > MAX_DRAIN_US) {
+            self.draining = None;
+        }
+    }
+
+    /// True if the round trip stays where it is although less was sent for a while: then it is the path's, and loss that
+    /// comes with it no sign of a full queue.
+    fn is_path_longer(&self, draining: &Draining, now_us: i64) -> bool {
+        let patience_us = (draining.first_rtt_us * SHRINKS_WITHIN_RTTS).clamp(SHRINKS_WITHIN_US, MAX_DRAIN_US as f64);
+        let shrunk_us = draining.first_rtt_us - draining.least_rtt_us;
+        self.is_queue_full()
+            && (now_us - draining.since_us) as f64 > patience_us
+            && shrunk_us < SHRINKS.as_secs_f64() * 1e6
     }
 
     /// What the path is known to take: the average, or, while a queue grows, what comes out of it if that is more.
@@ -385,7 +418,7 @@ impl SendSideBwe {
 
     /// True from overuse until the queue on the path has emptied: send without bursts.
     pub fn is_draining(&self) -> bool {
-        self.draining_us.is_some()
+        self.draining.is_some()
     }
 
     /// True while the queue on the path grows: send nothing that is not needed.

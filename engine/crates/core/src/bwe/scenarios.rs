@@ -198,6 +198,12 @@ impl Call {
         self.pacer.set_estimate(self.bwe.estimate_bps());
     }
 
+    /// The least estimate of the last `seconds`.
+    fn least(&self, seconds: f64) -> f64 {
+        let from_us = self.now_us - (seconds * 1e6) as i64;
+        self.estimates.iter().filter(|(at, _)| *at >= from_us).map(|(_, bps)| *bps).fold(f64::MAX, f64::min)
+    }
+
     /// Mean estimate of the last `seconds`.
     fn mean(&self, seconds: f64) -> f64 {
         let from = self.now_us - (seconds * 1e6) as i64;
@@ -278,6 +284,24 @@ fn random_loss_does_not_starve_a_call() {
         let mean = call.mean(10.0);
         println!("{:.0} % random loss: {:.0} kbit/s", loss * 100.0, mean / 1e3);
         assert!(mean >= least, "{loss}: {mean}");
+    }
+}
+
+/// A client that moves to a far and lossy network: the longer way is not taken for a queue that is full.
+#[test]
+fn a_longer_path_with_loss_is_not_a_full_queue() {
+    for loss in [0.05, 0.2] {
+        let mut path = Path::new(3e6);
+        path.delay_us = 500;
+        let mut call = Call::new(path, Media::Adaptive(1e6), 300_000);
+        call.run(5.0);
+        call.path.delay_us = 50_000;
+        call.path.loss = loss;
+        call.run(15.0);
+        let (least, mean) = (call.least(10.0), call.mean(5.0));
+        println!("{loss}: least {least}, mean {mean}");
+        assert!(least > 300_000.0, "{loss}: {least}");
+        assert!(mean > 700_000.0, "{loss}: {mean}");
     }
 }
 
