@@ -7,6 +7,7 @@ from mrtc.node.v1.master_service_pb2 import Node
 from mrtc_common import subjects
 from mrtc_common.kv import Change, KeyExistsError, KvTable, RevisionMismatchError, SnapshotDone, Watch
 from mrtc_common.nats import NatsLink
+from mrtc_common.tasks import end_tasks
 from mrtc_common.testing import NatsServer, wait_until
 
 pytestmark = pytest.mark.integration
@@ -157,3 +158,24 @@ async def test_many_changes_come_in_order_and_complete(nats_link: NatsLink) -> N
         await asyncio.gather(*(table.put(f"r.{n}", Node(id=str(n))) for n in range(3000)))
         revisions = [(await _next_change(watch)).revision for _ in range(3000)]
         assert revisions == sorted(revisions)
+
+
+async def test_a_key_that_is_written_all_the_time_is_in_every_list(nats_link: NatsLink) -> None:
+    """Its old value vanishes while the list is read, and the new one comes at the end."""
+    table = _table(nats_link)
+    keys = [f"r.{number}" for number in range(6)]
+    for key in keys:
+        await table.put(key, Node(id=key))
+
+    async def write() -> None:
+        number = 0
+        while True:
+            number += 1
+            await table.put(keys[number % len(keys)], Node(id=str(number)))
+
+    writer = asyncio.create_task(write())
+    try:
+        for _ in range(100):
+            assert {entry.key for entry in await table.list()} == set(keys)
+    finally:
+        await end_tasks(writer)

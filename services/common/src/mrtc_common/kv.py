@@ -29,6 +29,8 @@ _EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_SEQUENCE_CODES = (10071, 10164)
 _QUEUE_SIZE = 1024
 _RETRY_INTERVAL_S = 0.2
+# A list that is not whole and gets nothing for so long is an error: half of it would be worse than none.
+_LIST_QUIET_S = 3.0
 
 
 class KeyExistsError(AlreadyExistsError):
@@ -140,19 +142,19 @@ class KvTable(Generic[M]):
         """All entries that match at this moment (`*` one token, `>` all further tokens). Raises UnavailableError."""
         consumer = OrderedConsumer(self._link, self._stream, self._prefix + key_filter)
         entries: dict[str, Entry[M]] = {}
+        seen: set[str] = set()
         try:
             await consumer.open(api.DeliverPolicy.LAST_PER_SUBJECT)
-            received = 0
-            while received < consumer.initial_pending:
-                message = await consumer.next()
-                received += 1
+            # Keys, not messages: the old value of a key that is written meanwhile is gone, and the new one comes last.
+            while len(seen) < consumer.initial_pending:
+                async with asyncio.timeout(_LIST_QUIET_S):
+                    message = await consumer.next()
                 key = message.subject.removeprefix(self._prefix)
+                seen.add(key)
                 entries.pop(key, None)
                 if not _is_gone(message.headers) and (value := self._try_decode(key, message.payload)) is not None:
                     entries[key] = Entry(key, value, message.sequence)
-                if message.pending == 0:
-                    break
-        except ConsumerLostError:
+        except (TimeoutError, ConsumerLostError):
             raise UnavailableError(f"{self._bucket}: the message bus went away") from None
         finally:
             await consumer.aclose()
