@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mrtc_rtp::codec::PayloadInfo;
 use mrtc_rtp::id::ExtSeq;
-use mrtc_rtp::relay::{self, Media, MediaFlags, Message, OVERHEAD, RelayError, SeqList};
+use mrtc_rtp::relay::{self, Media, MediaFlags, Message, OVERHEAD, RelayError, Sealer, SeqList};
 use mrtc_rtp::seq::nearest;
 use slab::Slab;
 
@@ -451,14 +451,7 @@ impl RelayLink {
         counters.drop_control_queue += std::mem::take(&mut self.dropped_control);
         for control in self.control.drain(..) {
             let message = control.message();
-            let buf = out.reserve(message.encoded_len() + OVERHEAD);
-            if let Ok(len) = self.sealer.seal(&message, buf) {
-                out.commit(dest, len, len);
-                self.tx_packets += 1;
-                counters.tx_relay_datagrams += 1;
-                counters.tx_bytes += len as u64;
-                counters.tx_runs += 1;
-            }
+            self.tx_packets += send_alone(&mut self.sealer, &message, dest, counters, out);
         }
     }
 
@@ -466,14 +459,7 @@ impl RelayLink {
         let Some(data) = &mut self.data else { return };
         while let Some(datagram) = data.poll_transmit(now) {
             let message = Message::Data { handle: 0, datagram: &datagram };
-            let buf = out.reserve(message.encoded_len() + OVERHEAD);
-            if let Ok(len) = self.sealer.seal(&message, buf) {
-                out.commit(dest, len, len);
-                self.tx_packets += 1;
-                counters.tx_relay_datagrams += 1;
-                counters.tx_bytes += len as u64;
-                counters.tx_runs += 1;
-            }
+            self.tx_packets += send_alone(&mut self.sealer, &message, dest, counters, out);
         }
     }
 
@@ -510,6 +496,22 @@ impl RelayLink {
             self.tx_packets += run.count as u64;
         }
     }
+}
+
+/// Sends one message as a datagram of its own; returns how many went out.
+fn send_alone(
+    sealer: &mut Sealer,
+    message: &Message<'_>,
+    dest: Dest,
+    counters: &mut Counters,
+    out: &mut impl Outbox,
+) -> u64 {
+    let Ok(len) = sealer.seal(message, out.reserve(message.encoded_len() + OVERHEAD)) else { return 0 };
+    out.commit(dest, len, len);
+    counters.tx_relay_datagrams += 1;
+    counters.tx_bytes += len as u64;
+    counters.tx_runs += 1;
+    1
 }
 
 fn media_of(packet: &Packet, handle: u32, is_retransmission: bool) -> Media<'_> {
