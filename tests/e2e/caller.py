@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from playwright.sync_api import Browser, Page
 
+from tests.support.impair import Conditions, Impair
 from tests.support.suite import RunningSuite
 
 POLL_S = 0.05
@@ -32,6 +33,7 @@ class Caller:
 
     def __init__(self, browser: Browser, pages_url: str, suite: RunningSuite) -> None:
         self._suite = suite
+        self._pages_url = pages_url
         self.context = browser.new_context()
         self.page: Page = self.context.new_page()
         self.log: list[str] = []
@@ -44,6 +46,13 @@ class Caller:
     def call(self, function: str, *args: Any) -> Any:
         """Calls a function of the page's `call`."""
         return self.page.evaluate(f"args => window.call.{function}(...args)", list(args))
+
+    def go_through(self, impair: Impair, leg: str) -> None:
+        """Leads media through a leg of the proxy, which impairs nothing yet; to be called before `join`."""
+        impair.set(leg, up=Conditions(), down=Conditions())
+        self.page.expose_function("reroute", lambda server: impair.address_for(leg, server))
+        self.page.add_script_tag(url=f"{self._pages_url}/reroute.js", type="module")
+        self.page.wait_for_function("window.isRerouted")
 
     def try_join(self, token: str, url: str | None = None, **options: Any) -> dict[str, str] | None:
         """Joins with a token; the error as data, or None."""

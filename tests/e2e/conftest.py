@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Playwright, sync_playwright
 from tests.e2e.browser import CHROMIUM, FLAGS, serving_pages
 from tests.e2e.caller import Caller
 from tests.support.api import RoomApi
+from tests.support.impair import Impair, impair_proxy
 from tests.support.suite import RunningSuite
 
 
@@ -60,6 +61,13 @@ def new_caller(browsers: list[Browser], pages_url: str, suite: RunningSuite) -> 
     yield make
     for caller in callers:
         caller.close()
+
+
+@pytest.fixture(scope="module")
+def impair() -> Iterator[Impair]:
+    """A proxy that callers can be led through."""
+    with impair_proxy() as running:
+        yield running
 
 
 @pytest.fixture

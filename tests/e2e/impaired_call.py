@@ -76,7 +76,7 @@ class ImpairedCall:
         self._wav = spoken()
         self.sent: Samples = samples_of(self._wav)
         for name, caller in (("alice", alice), ("bob", bob)):
-            caller.page.expose_function("reroute", lambda server, name=name: impair.address_for(name, server))
+            caller.go_through(impair, name)
             caller.page.add_script_tag(url=f"{pages_url}/measure.js", type="module")
             caller.page.wait_for_function("window.call.observe !== undefined")
 

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.caller import Caller, wait_until
-from tests.support.impair import Conditions, Impair, impair_proxy
+from tests.support.impair import Conditions, Impair
 
-# Peer connections reach servers through the proxy, are kept for figures, and know no retransmissions if so wished.
-INTERPOSE = """withoutRtx => {
-  window.connections = new Set();
+# Peer connections know no retransmissions.
+WITHOUT_RTX = """() => {
   const { setRemoteDescription } = RTCPeerConnection.prototype;
   const forget = (sdp) => {
     const types = [...sdp.matchAll(/^a=rtpmap:(\\d+) rtx/gm)].map(([, type]) => type);
@@ -21,18 +20,8 @@ INTERPOSE = """withoutRtx => {
       : line.split(' ').filter((word, i) => i < 3 || !types.includes(word)).join(' ');
     return sdp.split('\\r\\n').filter((line) => !isOfRtx(line)).map(strip).join('\\r\\n');
   };
-  RTCPeerConnection.prototype.setRemoteDescription = async function ({ type, sdp }) {
-    window.connections.add(this);
-    const lines = [];
-    for (const line of (withoutRtx ? forget(sdp) : sdp).split('\\r\\n')) {
-      const words = line.split(' ');
-      if (line.startsWith('a=candidate:')) {
-        if (words[2] !== 'udp') continue;
-        [words[4], words[5]] = (await window.reroute(`${words[4]}:${words[5]}`)).split(':');
-      }
-      lines.push(words.join(' '));
-    }
-    return setRemoteDescription.call(this, { type, sdp: lines.join('\\r\\n') });
+  RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+    return setRemoteDescription.call(this, { type, sdp: forget(sdp) });
   };
 }"""
 
@@ -47,12 +36,6 @@ INBOUND = """async () => {
 }"""
 
 
-def interpose(caller: Caller, proxy: Impair, name: str, *, without_rtx: bool) -> None:
-    """Leads a caller's media through the proxy; to be called before it joins."""
-    caller.page.expose_function("reroute", lambda server: proxy.address_for(name, server))
-    caller.page.evaluate(INTERPOSE, without_rtx)
-
-
 def received(caller: Caller, figure: str) -> int:
     """Sum of a figure of all pictures that are received."""
     stats: list[dict[str, Any]] = caller.page.evaluate(INBOUND)
@@ -60,23 +43,26 @@ def received(caller: Caller, figure: str) -> int:
 
 
 @pytest.mark.parametrize("without_rtx", [False, True], ids=["beside-retransmissions", "alone"])
-def test_a_browser_repairs_by_flexfec(alice: Caller, bob: Caller, room: str, *, without_rtx: bool) -> None:
+def test_a_browser_repairs_by_flexfec(
+    alice: Caller, bob: Caller, impair: Impair, room: str, *, without_rtx: bool
+) -> None:
     """Chromium takes repair packets when it loses some, and none before. Alone they keep the picture moving too."""
-    with impair_proxy() as proxy:
-        interpose(bob, proxy, "bob", without_rtx=without_rtx)
-        alice.join(room, "alice")
-        alice.publish(31)
-        bob.join(room, "bob")
-        bob.sees("alice", 31)
-        assert received(bob, "fecPacketsReceived") == 0
-        proxy.set("bob", up=Conditions(delay_ms=40), down=Conditions(loss=0.05, delay_ms=40))
-        wait_until(
-            lambda: received(bob, "fecPacketsReceived") > 20,
-            lambda: f"repair packets come: {bob.page.evaluate(INBOUND)}",
-            30,
-        )
-        before = {name: received(bob, name) for name in ("framesDecoded", "packetsLost", "pliCount")}
-        wait_until(lambda: received(bob, "framesDecoded") > before["framesDecoded"] + 200, "pictures come", 30)
-        bob.sees("alice", 31)
-        lost, requests = (received(bob, name) - before[name] for name in ("packetsLost", "pliCount"))
-        assert requests * 3 < lost, f"{lost} lost, {requests} key frames asked for"
+    bob.go_through(impair, "bob")
+    if without_rtx:
+        bob.page.evaluate(WITHOUT_RTX)
+    alice.join(room, "alice")
+    alice.publish(31)
+    bob.join(room, "bob")
+    bob.sees("alice", 31)
+    assert received(bob, "fecPacketsReceived") == 0
+    impair.set("bob", up=Conditions(delay_ms=40), down=Conditions(loss=0.05, delay_ms=40))
+    wait_until(
+        lambda: received(bob, "fecPacketsReceived") > 20,
+        lambda: f"repair packets come: {bob.page.evaluate(INBOUND)}",
+        30,
+    )
+    before = {name: received(bob, name) for name in ("framesDecoded", "packetsLost", "pliCount")}
+    wait_until(lambda: received(bob, "framesDecoded") > before["framesDecoded"] + 200, "pictures come", 30)
+    bob.sees("alice", 31)
+    lost, requests = (received(bob, name) - before[name] for name in ("packetsLost", "pliCount"))
+    assert requests * 3 < lost, f"{lost} lost, {requests} key frames asked for"

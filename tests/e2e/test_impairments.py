@@ -14,18 +14,11 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.e2e.impaired_call import FPS, ImpairedCall, Seen, impaired_call
-from tests.support.impair import Conditions, Impair, impair_proxy
+from tests.support.impair import Conditions, Impair
 from tests.support.suite import RunningSuite
 
 WIDE = Conditions(delay_ms=25, rate_bps=2_000_000)
 NARROW = Conditions(delay_ms=25, rate_bps=500_000)
-
-
-@pytest.fixture(scope="module")
-def impair() -> Iterator[Impair]:
-    """The proxy that all calls pass."""
-    with impair_proxy() as running:
-        yield running
 
 
 @pytest.fixture
@@ -33,8 +26,6 @@ def call(
     browsers: list[Browser], pages_url: str, suite: RunningSuite, impair: Impair, room: str
 ) -> Iterator[ImpairedCall]:
     """A call that stands, bob seeing alice in full size, on perfect wires."""
-    for name in ("alice", "bob"):
-        impair.set(name, up=Conditions(), down=Conditions())
     with impaired_call(browsers, pages_url, suite, impair) as made:
         made.start(room)
         made.settle()

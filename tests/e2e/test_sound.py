@@ -5,42 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.e2e.caller import Caller, wait_until
-from tests.support.impair import Conditions, Impair, impair_proxy
+from tests.support.impair import Conditions, Impair
 from tests.support.suite import RunningSuite
-
-# Keeps the page's connections and leads them through the proxy: one candidate of the answer is left, with its address.
-_HOOK = """() => {
-  const Native = RTCPeerConnection;
-  window.connections = [];
-  window.RTCPeerConnection = class extends Native {
-    constructor(...args) {
-      super(...args);
-      window.connections.push(this);
-    }
-    async setRemoteDescription({ type, sdp }) {
-      const lines = [];
-      let isFirst = true;
-      for (const line of sdp.split('\\r\\n')) {
-        const words = line.split(' ');
-        if (line.startsWith('m=')) isFirst = true;
-        if (!line.startsWith('a=candidate:')) lines.push(line);
-        else if (isFirst && words[2].toLowerCase() === 'udp') {
-          isFirst = false;
-          const [address, port] = (await window.reroute(`127.0.0.1:${words[5]}`)).split(':');
-          lines.push([...words.slice(0, 4), address, port, ...words.slice(6)].join(' '));
-        }
-      }
-      return super.setRemoteDescription({ type, sdp: lines.join('\\r\\n') });
-    }
-  };
-}"""
 
 _STATS = """async type => {
   const report = await window.connections.at(-1).getStats();
@@ -49,22 +22,13 @@ _STATS = """async type => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def impair() -> Iterator[Impair]:
-    """The proxy that all calls pass."""
-    with impair_proxy() as running:
-        yield running
-
-
 @pytest.fixture
 def new_impaired(new_caller: Callable[[], Caller], impair: Impair) -> Callable[[str], Caller]:
     """Makes a caller whose packets pass the proxy, on legs of that name."""
 
     def make(name: str) -> Caller:
         caller = new_caller()
-        impair.set(name, up=Conditions(), down=Conditions())
-        caller.page.expose_function("reroute", lambda server: impair.address_for(name, server))
-        caller.page.evaluate(_HOOK)
+        caller.go_through(impair, name)
         return caller
 
     return make

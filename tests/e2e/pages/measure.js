@@ -1,33 +1,6 @@
-/** Added to the call page: reaches the server through the impairment proxy, and measures what arrives. */
+/** Added to the call page: measures what arrives. */
 
 const call = window.call;
-
-/**
- * `window.reroute(server)` gives the proxy's address for a server's `address:port`. Of an answer's candidates only the
- * first UDP one is kept, with that address: nothing can go around the proxy.
- */
-const accept = RTCPeerConnection.prototype.setRemoteDescription;
-RTCPeerConnection.prototype.setRemoteDescription = async function (description) {
-  return accept.call(this, { type: description.type, sdp: await rerouted(description.sdp) });
-};
-
-async function rerouted(sdp) {
-  const lines = [];
-  let isFirst = true;
-  for (const line of sdp.split('\r\n')) {
-    if (line.startsWith('m=')) isFirst = true;
-    if (!line.startsWith('a=candidate:')) {
-      lines.push(line);
-      continue;
-    }
-    const words = line.split(' ');
-    if (!isFirst || words[2].toLowerCase() !== 'udp') continue;
-    isFirst = false;
-    const [address, port] = (await window.reroute(`127.0.0.1:${words[5]}`)).split(':');
-    lines.push([...words.slice(0, 4), address, port, ...words.slice(6)].join(' '));
-  }
-  return lines.join('\r\n');
-}
 
 /** The sounds of one page share a context: 48 kHz, as Opus has it. */
 const context = new AudioContext({ sampleRate: 48_000 });
