@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from mrtc_common.auth import AccessToken, TokenGrants, mint_token
+from mrtc_signaling.adapters.app_registry_sql import SqlAppRegistry
 
 from tests.support.suite import RunningSuite
 from tests.support.waiting import wait_for
@@ -13,11 +15,24 @@ from tests.support.waiting import wait_for
 APP = "demo"
 
 
-class RoomApi:
-    """Calls about one room, with a token that its admin has."""
+async def api_token(suite: RunningSuite) -> str:
+    """A token for all of the demo app, made as the app's own servers make it."""
+    env = suite.process("signaling-1").env
+    registry = SqlAppRegistry(env["MRTC_SIGNALING_DATABASE_URL"], env["MRTC_SIGNALING_SECRETS_KEY"])
+    try:
+        key = await registry.any_key(APP)
+    finally:
+        await registry.aclose()
+    assert key is not None
+    token = AccessToken(app_id=APP, key_id=key[0], identity="", room="", name="", grants=TokenGrants(), api=True)
+    return mint_token(token, key[1], ttl_s=3600)
 
-    def __init__(self, suite: RunningSuite, room: str) -> None:
-        token = suite.token(room, "api", admin="true")
+
+class RoomApi:
+    """Calls about one room, with a token that its admin has; or another one."""
+
+    def __init__(self, suite: RunningSuite, room: str, token: str = "") -> None:
+        token = token or suite.token(room, "api", admin="true")
         self._base = f"/v1/apps/{APP}/rooms/{room}"
         self._url = suite.url
         self._headers = {"authorization": f"Bearer {token}"}

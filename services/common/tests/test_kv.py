@@ -1,12 +1,14 @@
 """KV tables and watches against a real nats-server."""
 
 import asyncio
+from typing import cast
 
 import pytest
 from mrtc.node.v1.master_service_pb2 import Node
 from mrtc_common import subjects
 from mrtc_common.kv import Change, KeyExistsError, KvTable, RevisionMismatchError, SnapshotDone, Watch
 from mrtc_common.nats import NatsLink
+from mrtc_common.ordered import ConsumerLostError, OrderedConsumer, StoredMessage
 from mrtc_common.tasks import end_tasks
 from mrtc_common.testing import NatsServer, wait_until
 
@@ -179,3 +181,81 @@ async def test_a_key_that_is_written_all_the_time_is_in_every_list(nats_link: Na
             assert {entry.key for entry in await table.list()} == set(keys)
     finally:
         await end_tasks(writer)
+
+
+class _Scripted:
+    """A consumer that says what it is told to, and is lost then."""
+
+    def __init__(self, *messages: tuple[str, int, int]) -> None:
+        self.initial_pending = messages[0][2] + 1
+        self._messages = [StoredMessage(key, str(at).encode(), {}, at, pending, 0) for key, at, pending in messages]
+
+    async def next(self) -> StoredMessage:
+        if not self._messages:
+            raise ConsumerLostError
+        return self._messages.pop(0)
+
+
+async def test_a_key_written_while_a_watch_begins_anew_is_not_taken_for_gone() -> None:
+    """`b` is written anew, and so comes behind the new key `c`; `d` comes so late that it has to be asked for."""
+
+    async def exists(key: str) -> bool:
+        return key == "d"
+
+    def decode(_key: str, payload: bytes) -> Node:
+        return Node(id=payload.decode())
+
+    watch = Watch(cast(NatsLink, None), "", "", ">", decode, exists)
+    for consumer in (
+        _Scripted(("a", 1, 4), ("b", 2, 3), ("d", 3, 2), ("e", 4, 1), ("f", 5, 0)),
+        _Scripted(("a", 1, 3), ("c", 6, 2), ("b", 7, 1), ("f", 5, 0)),
+    ):
+        with pytest.raises(ConsumerLostError):
+            await watch._follow(cast(OrderedConsumer, consumer))
+    told = [await anext(watch) for _ in range(10)]
+    assert [(item.key, item.value and item.value.id) for item in told if isinstance(item, Change)] == [
+        *zip("abdef", "12345", strict=True),
+        ("c", "6"),
+        ("b", "7"),
+        ("e", None),
+    ]
+
+
+async def test_a_watch_that_begins_anew_while_keys_are_written_takes_none_for_gone(
+    nats_link: NatsLink, nats_server: NatsServer
+) -> None:
+    """NATS comes back and everybody writes at once: no key that exists is told as gone, the newest value is told."""
+    table = _table(nats_link)
+    keys = [f"r.{number}" for number in range(300)]
+    for key in keys:
+        await table.put(key, Node(id="0"))
+    told: dict[str, str] = {}
+    gone: list[str] = []
+
+    async def follow(watch: Watch[Node]) -> None:
+        async for item in watch:
+            if isinstance(item, Change):
+                if item.value is None:
+                    gone.append(item.key)
+                else:
+                    told[item.key] = item.value.id
+
+    async with table.watch("r.>") as watch:
+        follower = asyncio.create_task(follow(watch))
+        await wait_until(lambda: len(told) == len(keys), what="all keys")
+        for turn in range(1, 5):
+            epoch = nats_link.epoch
+            nats_server.kill()
+            nats_server.start()
+            await wait_until(lambda epoch=epoch: nats_link.epoch > epoch and nats_link.is_ready, what="the link")
+            new = [f"r.new-{turn}-{number}" for number in range(100)]
+            rewritten = keys[::2] + new + keys[1::2]
+            await asyncio.gather(*(table.put(key, Node(id=str(turn))) for key in rewritten))
+            keys = keys + new
+            await wait_until(lambda turn=turn, keys=keys: _newest(told, keys, turn), what="all again")
+        follower.cancel()
+    assert gone == []
+
+
+def _newest(told: dict[str, str], keys: list[str], turn: int) -> bool:
+    return all(told.get(key) == str(turn) for key in keys)

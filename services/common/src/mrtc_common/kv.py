@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -29,8 +29,11 @@ _EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_SEQUENCE_CODES = (10071, 10164)
 _QUEUE_SIZE = 1024
 _RETRY_INTERVAL_S = 0.2
-# A list that is not whole and gets nothing for so long is an error: half of it would be worse than none.
+# A list, or the beginning of a watch, that is not whole and gets nothing for so long is an error: half of it would be
+# worse than none.
 _LIST_QUIET_S = 3.0
+# After this time a watch of keys that are written all the time has begun once it has seen as many keys as there were.
+_BUSY_SNAPSHOT_S = 1.0
 
 
 class KeyExistsError(AlreadyExistsError):
@@ -99,7 +102,7 @@ class KvTable(Generic[M]):
     async def get(self, key: str) -> Entry[M] | None:
         """The entry, or None. Raises UnavailableError."""
         message = await self._get_raw(key)
-        if message is None or _is_gone(message.headers or {}):
+        if message is None or is_deletion(message.headers or {}):
             return None
         return Entry(key, self._decode(key, message.data or b""), int(message.seq))
 
@@ -115,7 +118,7 @@ class KvTable(Generic[M]):
         except RevisionMismatchError:
             # The newest may be the marker of a deleted key, over which a new one may be written.
             message = await self._get_raw(key)
-            if message is not None and not _is_gone(message.headers or {}):
+            if message is not None and not is_deletion(message.headers or {}):
                 raise KeyExistsError(f"{self._bucket}: the key exists already") from None
         revision = int(message.seq) if message is not None and message.seq else 0
         try:
@@ -152,7 +155,7 @@ class KvTable(Generic[M]):
                 key = message.subject.removeprefix(self._prefix)
                 seen.add(key)
                 entries.pop(key, None)
-                if not _is_gone(message.headers) and (value := self._try_decode(key, message.payload)) is not None:
+                if not is_deletion(message.headers) and (value := self._try_decode(key, message.payload)) is not None:
                     entries[key] = Entry(key, value, message.sequence)
         except (TimeoutError, ConsumerLostError):
             raise UnavailableError(f"{self._bucket}: the message bus went away") from None
@@ -162,7 +165,11 @@ class KvTable(Generic[M]):
 
     def watch(self, key_filter: str = ">") -> Watch[M]:
         """Follows all keys that match; use as `async with table.watch(f) as watch: async for item in watch`."""
-        return Watch(self._link, self._stream, self._prefix, key_filter, self._try_decode)
+        return Watch(self._link, self._stream, self._prefix, key_filter, self._try_decode, self._exists)
+
+    async def _exists(self, key: str) -> bool:
+        message = await self._get_raw(key)
+        return message is not None and not is_deletion(message.headers or {})
 
     async def _get_raw(self, key: str) -> Any:
         with nats_errors(self._bucket):
@@ -203,8 +210,10 @@ class Watch(Generic[M]):
         prefix: str,
         key_filter: str,
         decode: Callable[[str, bytes], M | None],
+        exists: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._link = link
+        self._exists = exists
         self._stream = stream
         self._prefix = prefix
         self._filter = key_filter
@@ -247,27 +256,40 @@ class Watch(Generic[M]):
                 await consumer.aclose()
 
     async def _follow(self, consumer: OrderedConsumer) -> None:
-        present: set[str] = set()
-        received = 0
-        is_live = False
-        if consumer.initial_pending == 0:
-            await self._finish_snapshot(present)
-            is_live = True
+        try:
+            async with asyncio.timeout(None) as patience:
+                present = await self._take_snapshot(consumer, patience)
+        except TimeoutError:
+            raise ConsumerLostError from None
+        await self._finish_snapshot(present)
         while True:
             message = await consumer.next()
-            received += 1
+            await self._tell(message.subject.removeprefix(self._prefix), message)
+
+    async def _take_snapshot(self, consumer: OrderedConsumer, patience: asyncio.Timeout) -> set[str]:
+        """Tells what exists; returns the keys."""
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        present: set[str] = set()
+        seen: set[str] = set()
+        pending = consumer.initial_pending
+        while pending:
+            patience.reschedule(loop.time() + _LIST_QUIET_S)
+            message = await consumer.next()
+            patience.reschedule(None)
             key = message.subject.removeprefix(self._prefix)
-            exists = await self._tell(key, message)
-            if is_live:
-                continue
-            (present.add if exists else present.discard)(key)
-            if message.pending == 0 or received >= consumer.initial_pending:
-                await self._finish_snapshot(present)
-                is_live = True
+            seen.add(key)
+            (present.add if await self._tell(key, message) else present.discard)(key)
+            pending = message.pending
+            # The old value of a key that is written meanwhile is gone, and the new one comes last: keys count, not
+            # messages. Of keys that are new the count knows nothing, so it decides only when no end is in sight.
+            if len(seen) >= consumer.initial_pending and loop.time() - began_at >= _BUSY_SNAPSHOT_S:
+                break
+        return present
 
     async def _tell(self, key: str, message: StoredMessage) -> bool:
         """Queues the change, if it is one; True if the key exists."""
-        if _is_gone(message.headers):
+        if is_deletion(message.headers):
             if self._told.pop(key, None) is not None:
                 final = self._decode(key, message.payload) if message.payload else None
                 await self._queue.put(Change(key, None, message.sequence, final))
@@ -283,11 +305,15 @@ class Watch(Generic[M]):
 
     async def _finish_snapshot(self, present: set[str]) -> None:
         for key in [key for key in self._told if key not in present]:
+            # Asked for, since it may have been written anew while the watch began: then its value is still to come.
+            if await self._exists(key):
+                continue
             revision, _ = self._told.pop(key)
             await self._queue.put(Change(key, None, revision, is_inferred=True))
         await self._queue.put(SnapshotDone(is_resync=self._has_synced))
         self._has_synced = True
 
 
-def _is_gone(headers: Any) -> bool:
+def is_deletion(headers: Any) -> bool:
+    """True if a stored message with these headers says that its key is gone."""
     return headers.get(_OPERATION) in ("DEL", "PURGE") or _MARKER_REASON in headers

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from nats.js import api
 
 from . import subjects
+from .errors import BadRequestError
 
 NODE_TTL_S = 10.0
 """A node whose heartbeat is older is dead."""
@@ -16,6 +17,9 @@ LEASE_TTL_S = 10.0
 
 DELETE_MARKER_TTL_S = 60
 """How long the marker of a deleted key stays, so that watchers that were away for a moment see the reason."""
+
+EVENTS_MAX_AGE_S = 48 * 3600.0
+"""How long what happened waits for whoever tells apps of it."""
 
 _EXPIRY_MARKER_TTL_S = 30.0
 _MIB = 1024 * 1024
@@ -68,6 +72,21 @@ def all_streams(options: SchemaOptions) -> list[api.StreamConfig]:
             discard=api.DiscardPolicy.NEW,
             duplicate_window=120.0,
         ),
+        # Copied by the server itself from the state's own streams: nothing can die between a change and its event.
+        api.StreamConfig(
+            name=subjects.STREAM_EVENTS,
+            sources=[
+                _source(subjects.BUCKET_ROOMS, *(f"*.*.{kind}" for kind in ("room", "p.*", "pub.*"))),
+                _source(subjects.BUCKET_RECORDINGS, ">"),
+                _source(subjects.BUCKET_VODS, ">"),
+            ],
+            retention=api.RetentionPolicy.LIMITS,
+            storage=api.StorageType.FILE,
+            num_replicas=options.replicas,
+            max_age=EVENTS_MAX_AGE_S,
+            max_bytes=512 * _MIB,
+            discard=api.DiscardPolicy.OLD,
+        ),
     ]
 
 
@@ -79,6 +98,20 @@ def bucket_stream(bucket: str) -> str:
 def bucket_subject(bucket: str, key: str) -> str:
     """The subject of a key."""
     return f"$KV.{bucket}.{key}"
+
+
+def parse_bucket_subject(subject: str) -> tuple[str, str]:
+    """(bucket, key) of the subject of a key. Raises BadRequestError."""
+    parts = subject.split(".", 2)
+    if len(parts) != 3 or parts[0] != "$KV":
+        raise BadRequestError("not the subject of a key")
+    return parts[1], parts[2]
+
+
+def _source(bucket: str, *key_filters: str) -> api.StreamSource:
+    """Copies the writes of the keys that match; their subjects stay as they are."""
+    wanted = [api.SubjectTransform(src=bucket_subject(bucket, key), dest="") for key in key_filters]
+    return api.StreamSource(name=bucket_stream(bucket), subject_transforms=wanted)
 
 
 def _bucket(

@@ -12,13 +12,13 @@ from mrtc_common.grpc import GrpcSecurity, GrpcServer
 from mrtc_common.health import Health
 from mrtc_common.http import HttpServer
 from mrtc_common.ids import new_id
+from mrtc_common.lease import NatsLease
 from mrtc_common.log import get_logger
 from mrtc_common.metrics import Metrics
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.node import NodeDirectory
 from mrtc_common.tasks import end_tasks
 
-from .adapters.lease_nats import NatsLease
 from .adapters.notifier_nats import NatsNotifier
 from .adapters.room_store_nats import NatsRoomStore
 from .config import MasterSettings

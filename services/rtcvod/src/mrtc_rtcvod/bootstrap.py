@@ -57,6 +57,7 @@ class VodPlayer:
             storage=LocalStorage(settings.storage_root),
             open_store=lambda key: NatsJobRecord(self._vods, key, self.node.node_id, TERMINAL_STATES),
             play=self._play,
+            now_ms=self._clock.unix_ms,
         )
 
     async def __aenter__(self) -> VodPlayer:
@@ -92,6 +93,7 @@ class VodPlayer:
             room=room,
             sources=EngineSources(self._engine),
             player=PlayerProcess(self._play_options(vod, path)),
+            now_ms=self._clock.unix_ms,
         )
         self._jobs |= dict.fromkeys(job.track_ids, job)
         try:

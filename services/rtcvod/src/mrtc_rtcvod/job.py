@@ -39,6 +39,7 @@ class VodJob:
         vod: the record as claimed.
         room_key: its room.
         player: the file.
+        now_ms: Unix time.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class VodJob:
         room: VodRoom,
         sources: MediaSources,
         player: FilePlayer,
+        now_ms: Callable[[], int],
     ) -> None:
         self._vod = vod
+        self._now_ms = now_ms
         self._room_key = room_key
         self._ids = ids
         self._store = store
@@ -125,7 +128,7 @@ class VodJob:
         self._is_joined = True
         await self._room.publish(self._vod, self._tracks)
         duration_us = opened.duration_us
-        await self._update(lambda vod: records.playing(vod, self._ids.participant, duration_us))
+        await self._update(lambda vod: records.playing(vod, self._ids.participant, duration_us, self._now_ms()))
         _log.info("vod plays", duration_ms=duration_us // 1000, video=opened.video_codec, audio=opened.audio_codec)
         async with self._helpers():
             await self._pump()
@@ -241,12 +244,12 @@ class VodJob:
 
     async def _settle(self, error: str) -> None:
         """Leaves the room and writes the end, also over a short absence of NATS."""
-        position_us = self._position_us
+        position_us, ended_at_ms = self._position_us, self._now_ms()
         for _ in range(_SETTLE_ATTEMPTS):
             try:
                 if self._is_joined:
                     await self._room.leave(self._vod, self._reason)
-                await self._update(lambda vod: records.ended(records.at_position(vod, position_us), error))
+                await self._update(lambda vod: records.ended(records.at_position(vod, position_us), ended_at_ms, error))
             except UnavailableError:
                 await asyncio.sleep(_PROGRESS_INTERVAL_S)
             else:

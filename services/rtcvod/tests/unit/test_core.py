@@ -142,14 +142,14 @@ def test_a_publication_says_what_can_be_had() -> None:
     """Both tracks, and the further codec for those who cannot decode the first."""
     one = vod()
     ids = VodIds.of(one.id)
-    record = records.publication_record(one, ids, PlayedTracks("h264", 640, 360, "opus"), "node")
+    record = records.publication_record(one, ids, PlayedTracks("h264", 640, 360, "opus"), "node", 5)
     assert [(track.id, track.codec) for track in record.publication.tracks] == [
         (ids.audio, "opus"),
         (ids.video, "h264"),
     ]
     assert all(track.source == common_pb2.TRACK_SOURCE_FILE for track in record.publication.tracks)
     assert list(record.offered_codecs[ids.video].codecs) == ["h264", "vp8"]
-    with_both = records.publication_record(one, ids, PlayedTracks("h264", 640, 360, "opus", "vp8"), "node")
+    with_both = records.publication_record(one, ids, PlayedTracks("h264", 640, 360, "opus", "vp8"), "node", 5)
     assert with_both.publication.tracks[2].alternative_of == ids.video
 
 
@@ -157,16 +157,16 @@ def test_mutes_outlive_a_new_publication_record() -> None:
     """An admin's mute is not undone by an alternative."""
     one = vod()
     ids = VodIds.of(one.id)
-    record = records.publication_record(one, ids, PlayedTracks("vp8", 640, 360, "opus"), "node")
+    record = records.publication_record(one, ids, PlayedTracks("vp8", 640, 360, "opus"), "node", 5)
     assert records.muted_tracks(records.with_mutes(record, {ids.audio})) == {ids.audio}
 
 
 def test_records_of_a_life() -> None:
     """Claimed, playing, at a position, ended or failed; the order itself is never changed."""
     one = vod()
-    playing = records.playing(records.claimed(one, "node"), "pa", 6_000_000)
+    playing = records.playing(records.claimed(one, "node"), "pa", 6_000_000, 7)
     assert (playing.node_id, playing.state, playing.duration_ms) == ("node", vod_pb2.VOD_STATE_PLAYING, 6000)
     assert records.at_position(playing, 1_500_000).position_ms == 1500
-    assert records.ended(playing).state == vod_pb2.VOD_STATE_ENDED
-    assert records.ended(playing, "why").error == "why"
+    assert records.ended(playing, 8).state == vod_pb2.VOD_STATE_ENDED
+    assert records.ended(playing, 8, "why").error == "why"
     assert one.node_id == ""

@@ -15,6 +15,7 @@ from mrtc_common.grpc import Channels, GrpcSecurity
 from mrtc_common.health import Health
 from mrtc_common.http import HttpServer
 from mrtc_common.ids import new_id
+from mrtc_common.lease import NatsLease
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.storage import LocalStorage
@@ -22,11 +23,14 @@ from mrtc_common.tasks import end_tasks
 
 from .adapters.app_registry_sql import SqlAppRegistry
 from .adapters.bus_nats import NatsBus
+from .adapters.event_log_nats import NatsEventLog
 from .adapters.jobs_nats import NatsJobs
 from .adapters.media_nodes_grpc import GrpcMediaNodes
 from .adapters.message_log_nats import NatsMessageLog
 from .adapters.room_store_nats import NatsRoomStore
 from .adapters.session_store_nats import NatsSessionStore
+from .adapters.webhook_sender_http import HttpWebhookSender
+from .adapters.webhook_store_sql import SqlWebhookStore
 from .app.access import Authenticator
 from .app.context import Context, Options
 from .app.http_sessions import HttpSessions
@@ -35,9 +39,12 @@ from .app.requests import Requests
 from .app.resume import Resumer
 from .app.rooms import Rooms
 from .app.sessions import Sessions
+from .app.webhook_dispatcher import WebhookDispatcher
+from .app.webhooks import Webhooks
 from .config import SignalingSettings
 from .core import limits
 from .core.ice_servers import IceServers, TurnSecret
+from .entrypoints.event_json import render_event
 from .entrypoints.http_app import make_http_app
 from .entrypoints.websocket import ConnectionLimits, WebSocketDoor
 from .metrics import SignalingMetrics
@@ -47,6 +54,7 @@ _log = get_logger(__name__)
 _MASTER_PROBE_S = 2.0
 _MIGRATE_RETRY_S = 1.0
 DEMO_APP = "demo"
+WEBHOOK_LEASE = "webhooks"
 
 
 class Signaling:
@@ -76,6 +84,24 @@ class Signaling:
             metrics=self.metrics,
         )
         self.sessions = Sessions(self.ctx)
+        self._lease = NatsLease(self._link, WEBHOOK_LEASE, self.instance_id, self._clock)
+        self._sender = HttpWebhookSender(settings.webhook_networks, now_s=lambda: self._clock.unix_ms() // 1000)
+        self._webhooks = SqlWebhookStore(
+            self.apps.session,
+            self.apps.box,
+            retry_ms=round(settings.webhook_retry_s * 1000),
+            now_ms=self._clock.unix_ms,
+        )
+        self._dispatcher = WebhookDispatcher(
+            self._lease,
+            NatsEventLog(self._link),
+            self._webhooks,
+            self._sender,
+            render_event,
+            self._clock,
+            self.metrics,
+            keep_s=settings.webhook_keep_s,
+        )
         self.app = self._make_app()
         # Slack above the limit, so that a frame too large gets our error and not a bare close.
         self._http = HttpServer(
@@ -97,6 +123,8 @@ class Signaling:
         self._link.on_change(self.health.follow("nats", "NATS cannot be reached"))
         await self._nodes.start()
         self.sessions.start()
+        await self._lease.start()
+        self._dispatcher.start()
         self._tasks = [
             asyncio.create_task(self._prepare_database(), name="database"),
             asyncio.create_task(self._probe_master(), name="master-probe"),
@@ -109,6 +137,9 @@ class Signaling:
         await self.sessions.shut_down()
         await self._http.aclose()
         await end_tasks(*self._tasks)
+        await self._dispatcher.aclose()
+        await self._lease.aclose()
+        await self._sender.aclose()
         await self.ctx.hubs.aclose()
         await self._nodes.aclose()
         await self._channels.aclose()
@@ -148,6 +179,7 @@ class Signaling:
             rooms=Rooms(self.ctx, LocalStorage(Path(self.settings.storage_root))),
             http_sessions=HttpSessions(self.ctx, self.sessions, joiner),
             apps=self.apps,
+            webhooks=Webhooks(self._webhooks, self._clock, self._dispatcher.wake),
         )
 
     async def _prepare_database(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -53,6 +54,15 @@ class SignalingSettings(Settings):
     max_sessions: int = setting(20_000, "Sessions at once.", ge=1)
     max_requests_per_s: float = setting(50.0, "Requests per second of one connection, on average.", ge=1)
     max_request_burst: int = setting(200, "Requests of one connection at once.", ge=1)
+    webhook_networks: list[IPv4Network | IPv6Network] = setting(
+        [], "Private networks where receivers of webhooks may be, as `10.1.0.0/16`; others are never connected to."
+    )
+    webhook_retry_s: float = setting(
+        86_400.0, "A webhook that is not taken is tried for this time.", unit="s", ge=1, le=7 * 86_400
+    )
+    webhook_keep_s: float = setting(
+        7 * 86_400.0, "Webhooks that were delivered or given up can be replayed for this time.", unit="s", ge=2 * 86_400
+    )
     max_upload_bytes: int = setting(2 * 1024**3, "Largest media file that can be uploaded.", unit="bytes", ge=1)
 
     @field_validator("secrets_key")

@@ -24,6 +24,9 @@ class SignalingMetrics:
         self.media_lost = make.counter("media_lost_total", "Transports that were lost", ["reason"])
         self.messages = make.counter("messages_total", "Text messages stored")
         self.subscription_seconds = make.histogram("set_subscriptions_seconds", "Time of one SetSubscriptions call")
+        self.app_events = make.counter("app_events_total", "Events for apps that were stored for their webhooks")
+        self.webhook_deliveries = make.counter("webhook_deliveries_total", "Webhook requests by result", ["result"])
+        self.webhooks_pending = make.gauge("webhooks_pending", "Webhook deliveries that wait")
         self.http_requests = make.counter(
             "http_requests_total", "HTTP requests by route and status", ["route", "status"]
         )

@@ -86,7 +86,7 @@ class RoomStore(Protocol):
         """The rooms of an app."""
         ...
 
-    async def delete_room(self, room_key: str) -> None:
+    async def delete_room(self, room_key: str, record: state_pb2.RoomRecord) -> None:
         """Deletes a room's own record."""
         ...
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(mrtc_signaling.__file__).parent
 PERMITTED = {
     "core": {"core"},
-    "app": {"app", "core", "ports", "metrics"},
+    "app": {"app", "core", "ports", "webhook_ports", "metrics"},
     "adapters": {"adapters", "core", "ports", "config"},
     "entrypoints": {"entrypoints", "app", "core", "errors", "ports", "config", "metrics"},
 }

@@ -54,7 +54,7 @@ class NatsRoomStore:
                 isinstance(value, state_pb2.PublicationRecord)
                 and value.publication.participant_id == reap.participant_id
             ):
-                await self._rooms.delete(publication.key)
+                await self._rooms.delete(publication.key, final=value)
         await self._rooms.delete(key, revision=entry.revision, final=record)
         identity = ReapIdentity(reap.room_key, record.participant.identity, reap.participant_id)
         if identity.identity:
@@ -69,7 +69,7 @@ class NatsRoomStore:
         owner = subjects.participant_key(reap.room_key, entry.value.publication.participant_id)
         if await self._rooms.get(owner) is not None:
             return False
-        await self._rooms.delete(key, revision=entry.revision)
+        await self._rooms.delete(key, revision=entry.revision, final=entry.value)
         return True
 
     async def _identity(self, reap: ReapIdentity) -> bool:
@@ -87,5 +87,9 @@ class NatsRoomStore:
     async def _room(self, reap: CloseRoom) -> bool:
         if await self._rooms.list(f"{reap.room_key}.{subjects.RoomEntryKind.PARTICIPANT}.*"):
             return False
-        await self._rooms.delete(subjects.room_record_key(reap.room_key), revision=reap.revision)
+        key = subjects.room_record_key(reap.room_key)
+        entry = await self._rooms.get(key)
+        if entry is None:
+            return False
+        await self._rooms.delete(key, revision=reap.revision, final=entry.value)
         return True

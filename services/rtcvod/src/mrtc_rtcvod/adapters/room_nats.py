@@ -41,6 +41,7 @@ class NatsVodRoom:
         self._session_interval_s = session_interval_s
         self._muted: set[str] = set()
         self._last_participant: state_pb2.ParticipantRecord | None = None
+        self._last_publication: state_pb2.PublicationRecord | None = None
 
     async def is_open(self) -> bool:
         """See `VodRoom`."""
@@ -62,12 +63,13 @@ class NatsVodRoom:
 
     async def publish(self, vod: Vod, tracks: PlayedTracks) -> None:
         """See `VodRoom`."""
-        record = records.publication_record(vod, self._ids, tracks, self._node_id)
+        record = records.publication_record(vod, self._ids, tracks, self._node_id, self._clock.unix_ms())
         await self._rooms.put(self._publication_key, records.with_mutes(record, self._muted))
+        self._last_publication = record
 
     async def leave(self, vod: Vod, reason: common_pb2.LeaveReason.ValueType) -> None:
         """See `VodRoom`."""
-        await self._rooms.delete(self._publication_key)
+        await self._rooms.delete(self._publication_key, final=self._last_publication)
         final = records.participant_record(vod, self._ids, self._node_id, 0)
         if self._last_participant is not None:
             final.CopyFrom(self._last_participant)

@@ -67,10 +67,11 @@ def claimed(vod: Vod, node_id: str) -> Vod:
     return result
 
 
-def playing(vod: Vod, participant_id: str, duration_us: int) -> Vod:
+def playing(vod: Vod, participant_id: str, duration_us: int, now_ms: int) -> Vod:
     """The record once the participant is in the room."""
     result = _copy(vod)
     result.state = vod_pb2.VOD_STATE_PLAYING
+    result.started_at_ms = result.started_at_ms or now_ms
     result.participant_id = participant_id
     result.duration_ms = max(0, duration_us) // 1000
     return result
@@ -83,10 +84,11 @@ def at_position(vod: Vod, position_us: int) -> Vod:
     return result
 
 
-def ended(vod: Vod, error: str = "") -> Vod:
+def ended(vod: Vod, now_ms: int, error: str = "") -> Vod:
     """The record after the end: ended, or failed with a reason."""
     result = _copy(vod)
     result.error = error
+    result.ended_at_ms = now_ms
     result.state = vod_pb2.VOD_STATE_FAILED if error else vod_pb2.VOD_STATE_ENDED
     return result
 
@@ -117,10 +119,14 @@ def session_record(vod: Vod, ids: VodIds, room_key: str, node_id: str) -> state_
     )
 
 
-def publication_record(vod: Vod, ids: VodIds, tracks: PlayedTracks, node_id: str) -> state_pb2.PublicationRecord:
+def publication_record(
+    vod: Vod, ids: VodIds, tracks: PlayedTracks, node_id: str, now_ms: int
+) -> state_pb2.PublicationRecord:
     """What it publishes."""
     publication = common_pb2.Publication(id=ids.publication, participant_id=ids.participant, tag=vod.tag)
-    record = state_pb2.PublicationRecord(publication=publication, node_id=node_id)
+    record = state_pb2.PublicationRecord(
+        publication=publication, node_id=node_id, published_at_ms=vod.started_at_ms or now_ms
+    )
     if tracks.audio_codec:
         _add_track(record, ids.audio, common_pb2.TRACK_KIND_AUDIO, tracks.audio_codec)
     if tracks.video_codec:

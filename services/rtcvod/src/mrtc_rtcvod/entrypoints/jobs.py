@@ -30,6 +30,7 @@ class JobHandler:
     Args:
         open_store: the record of a key.
         play: plays a file to the end.
+        now_ms: Unix time.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class JobHandler:
         storage: Storage,
         open_store: Callable[[str], JobRecord[Vod]],
         play: Callable[[Vod, JobRecord[Vod], Path], Awaitable[None]],
+        now_ms: Callable[[], int],
     ) -> None:
+        self._now_ms = now_ms
         self._node_id = node_id
         self._storage = storage
         self._open_store = open_store
@@ -67,7 +70,7 @@ class JobHandler:
         if job.deliveries > MAX_DELIVERIES:
             problem = f"given up after {MAX_DELIVERIES} tries"
         if problem or path is None or (vod.is_stop_requested and not vod.participant_id):
-            await store.update(lambda vod: records.ended(vod, problem))
+            await store.update(lambda vod: records.ended(vod, self._now_ms(), problem))
             _log.info("vod is not played", error=problem)
             return
         await self._play(vod, store, path)

@@ -38,11 +38,15 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class SqlAppRegistry:
-    """See `ports.AppRegistry`; and what the command line needs to administer it."""
+    """See `ports.AppRegistry`; and what the command line needs to administer it.
+
+    Attributes:
+        session, box: for the other tables of the same database.
+    """
 
     def __init__(self, url: str, secrets_key: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
-        self._box = SecretBox(secrets_key)
+        self.box = SecretBox(secrets_key)
         self._clock = clock
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
@@ -50,7 +54,7 @@ class SqlAppRegistry:
         self._engine: AsyncEngine = create_async_engine(url, pool_pre_ping=True)
         if parsed.get_backend_name() == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _tune_sqlite)
-        self._session = async_sessionmaker(self._engine, expire_on_commit=False)
+        self.session = async_sessionmaker(self._engine, expire_on_commit=False)
         self._cache: dict[tuple[str, ...], tuple[float, Any]] = {}
 
     async def migrate(self) -> None:
@@ -84,7 +88,7 @@ class SqlAppRegistry:
             if row is None or row.app_id != app_id or row.revoked_at_ms is not None:
                 return None
             try:
-                return self._box.open(row.secret_encrypted, key_id)
+                return self.box.open(row.secret_encrypted, key_id)
             except SecretBoxError as error:
                 _log.error("an app key cannot be opened", key_id=key_id, reason=str(error))
                 return None
@@ -103,7 +107,7 @@ class SqlAppRegistry:
             limits=_changed_limits(limits or AppLimits()),
         )
         try:
-            async with self._session.begin() as session:
+            async with self.session.begin() as session:
                 session.add(row)
         except IntegrityError:
             raise AlreadyExistsError(f"there is an app {row.id!r} already") from None
@@ -113,14 +117,14 @@ class SqlAppRegistry:
     async def create_key(self, app_id: str) -> tuple[str, str]:
         """Creates a key; returns its id and its secret, which is not shown again. Raises NotFoundError."""
         key_id, secret = new_id("key"), new_secret()
-        async with self._session.begin() as session:
+        async with self.session.begin() as session:
             if await session.get(AppRow, app_id) is None:
                 raise NotFoundError(f"no app {app_id!r}")
             session.add(
                 AppKeyRow(
                     id=key_id,
                     app_id=app_id,
-                    secret_encrypted=self._box.seal(secret, key_id),
+                    secret_encrypted=self.box.seal(secret, key_id),
                     created_at_ms=_now_ms(),
                 )
             )
@@ -129,7 +133,7 @@ class SqlAppRegistry:
 
     async def revoke_key(self, key_id: str) -> None:
         """Revokes a key. Raises NotFoundError."""
-        async with self._session.begin() as session:
+        async with self.session.begin() as session:
             if await session.get(AppKeyRow, key_id) is None:
                 raise NotFoundError(f"no key {key_id!r}")
             await session.execute(update(AppKeyRow).where(AppKeyRow.id == key_id).values(revoked_at_ms=_now_ms()))
@@ -137,7 +141,7 @@ class SqlAppRegistry:
 
     async def set_limits(self, app_id: str, limits: AppLimits) -> App:
         """Changes an app's limits. Raises NotFoundError."""
-        async with self._session.begin() as session:
+        async with self.session.begin() as session:
             row = await session.get(AppRow, app_id)
             if row is None:
                 raise NotFoundError(f"no app {app_id!r}")
@@ -147,12 +151,12 @@ class SqlAppRegistry:
 
     async def list_apps(self) -> list[App]:
         """All apps."""
-        async with self._session() as session:
+        async with self.session() as session:
             return [_app(row) for row in await session.scalars(select(AppRow).order_by(AppRow.id))]
 
     async def any_key(self, app_id: str) -> tuple[str, str] | None:
         """A key of an app that is not revoked, and its secret: for tools that run beside the database."""
-        async with self._session() as session:
+        async with self.session() as session:
             query = (
                 select(AppKeyRow)
                 .where(AppKeyRow.app_id == app_id, AppKeyRow.revoked_at_ms.is_(None))
@@ -160,7 +164,7 @@ class SqlAppRegistry:
                 .limit(1)
             )
             row = await session.scalar(query)
-            return (row.id, self._box.open(row.secret_encrypted, row.id)) if row is not None else None
+            return (row.id, self.box.open(row.secret_encrypted, row.id)) if row is not None else None
 
     async def ensure_app(self, app_id: str, name: str) -> tuple[str, str]:
         """An app with this id and one of its keys, made if missing. Several processes may do this at once."""
@@ -176,7 +180,7 @@ class SqlAppRegistry:
         if hit is not None and hit[0] > now:
             return hit[1]
         try:
-            async with asyncio.timeout(5), self._session() as session:
+            async with asyncio.timeout(5), self.session() as session:
                 value = await load(session)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             if hit is not None:

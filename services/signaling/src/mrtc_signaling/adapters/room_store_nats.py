@@ -77,9 +77,9 @@ class NatsRoomStore:
         entries = await self._table.list(subjects.app_rooms_filter(app_id))
         return [entry.value for entry in entries if isinstance(entry.value, state_pb2.RoomRecord)]
 
-    async def delete_room(self, room_key: str) -> None:
+    async def delete_room(self, room_key: str, record: state_pb2.RoomRecord) -> None:
         """See the port."""
-        await self._table.delete(subjects.room_record_key(room_key))
+        await self._table.delete(subjects.room_record_key(room_key), final=record)
 
     async def put_participant(self, room_key: str, record: state_pb2.ParticipantRecord) -> None:
         """See the port."""
@@ -103,7 +103,7 @@ class NatsRoomStore:
 
     async def delete_publication(self, room_key: str, record: state_pb2.PublicationRecord) -> None:
         """See the port."""
-        await self._table.delete(subjects.publication_key(room_key, record.publication.id))
+        await self._table.delete(subjects.publication_key(room_key, record.publication.id), final=record)
         for track in record.publication.tracks:
             if track.kind == common_pb2.TRACK_KIND_VIDEO and not track.alternative_of:
                 key = subjects.codec_want_key(room_key, track.id)

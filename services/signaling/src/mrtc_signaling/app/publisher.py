@@ -186,7 +186,8 @@ class Publisher:
                 else state_pb2.PublicationRecord(
                     publication=common_pb2.Publication(
                         id=publication_id, participant_id=self._participant_id, tag=new.tag
-                    )
+                    ),
+                    published_at_ms=self._ctx.clock.unix_ms(),
                 )
             )
         record.node_id = self._leg.node_id

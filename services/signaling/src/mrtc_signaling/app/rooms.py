@@ -95,17 +95,25 @@ class Rooms:
     async def delete(self, app_id: str, room: str) -> None:
         """Closes a room: everybody is taken out. Raises RoomNotFoundError."""
         key = subjects.room_key(app_id, room)
-        view = await self.view(app_id, room)
-        await self._ctx.rooms.delete_room(key)
+        async with self._ctx.hubs.lease(key) as hub:
+            if hub.view.room is None:
+                raise RoomNotFoundError(f"there is no room {room!r}")
+            record = hub.view.room
+            # Before the room, so that its end is the last that the app is told; and whoever came meanwhile after it.
+            await self._remove_all(key, hub.view)
+            await self._ctx.rooms.delete_room(key, record)
+            await self._remove_all(key, hub.view)
+        _log.info("room closed by API", room=key)
+
+    async def _remove_all(self, room_key: str, view: RoomView) -> None:
         reason = common_pb2.LEAVE_REASON_ROOM_CLOSED
         for batch in _batches(list(view.participants.values()), 50):
             await asyncio.gather(
                 *(
-                    remove_participant(self._ctx, key, record, view.publications_of(record.participant.id), reason)
+                    remove_participant(self._ctx, room_key, record, view.publications_of(record.participant.id), reason)
                     for record in batch
                 )
             )
-        _log.info("room closed by API", room=key)
 
     async def remove(self, app_id: str, room: str, participant: str) -> None:
         """Takes a participant out, by id or identity. Raises ParticipantNotFoundError."""

@@ -21,12 +21,14 @@ from mrtc_signaling import __version__
 from mrtc_signaling.app.access import Authenticator
 from mrtc_signaling.app.http_sessions import HttpSessions
 from mrtc_signaling.app.rooms import Rooms
+from mrtc_signaling.app.webhooks import Webhooks
 from mrtc_signaling.config import SignalingSettings
 from mrtc_signaling.errors import problem, problem_of
 from mrtc_signaling.metrics import SignalingMetrics
 from mrtc_signaling.ports import AppKeys
 
 from .rest import make_rest_router
+from .rest_webhooks import make_webhook_router
 from .websocket import WebSocketDoor
 from .whip import WhipDoor
 
@@ -48,6 +50,7 @@ def make_http_app(
     rooms: Rooms,
     http_sessions: HttpSessions,
     apps: AppKeys,
+    webhooks: Webhooks,
 ) -> FastAPI:
     """Puts the doors together."""
     app = FastAPI(
@@ -71,6 +74,7 @@ def make_http_app(
     app.include_router(health_router(health, metrics.metrics))
     app.include_router(websocket.router())
     app.include_router(make_rest_router(rooms, authenticator, settings.max_upload_bytes))
+    app.include_router(make_webhook_router(webhooks, authenticator))
     app.include_router(WhipDoor(http_sessions, authenticator, websocket.ctx).router())
     if settings.demo:
         app.include_router(_demo_router(apps))

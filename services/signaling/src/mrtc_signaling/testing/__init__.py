@@ -2,5 +2,6 @@
 
 from .client import Client, ClientClosedError
 from .media_node import FakeMaster, FakeNode, offer
+from .receiver import WebhookReceiver
 
-__all__ = ["Client", "ClientClosedError", "FakeMaster", "FakeNode", "offer"]
+__all__ = ["Client", "ClientClosedError", "FakeMaster", "FakeNode", "WebhookReceiver", "offer"]

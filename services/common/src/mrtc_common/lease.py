@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 
 from mrtc.node.v1.master_service_pb2 import Node
-from mrtc_common import subjects, tables
-from mrtc_common.clock import Clock, SystemClock
-from mrtc_common.errors import MrtcError
-from mrtc_common.kv import KeyExistsError, RevisionMismatchError
-from mrtc_common.log import get_logger
-from mrtc_common.nats import NatsLink
-from mrtc_common.nats_schema import LEASE_TTL_S
-from mrtc_common.tasks import end_tasks
+
+from . import subjects, tables
+from .clock import Clock, SystemClock
+from .errors import MrtcError
+from .kv import KeyExistsError, RevisionMismatchError
+from .log import get_logger
+from .nats import NatsLink
+from .nats_schema import LEASE_TTL_S
+from .tasks import end_tasks
 
 _log = get_logger(__name__)
 
