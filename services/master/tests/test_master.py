@@ -182,6 +182,10 @@ async def test_nodes_over_http_need_the_secret(master: Master, stub: Any, add_no
         assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
         listed = await client.get("/nodes", headers={"authorization": f"Bearer {SECRET}"})
         assert [node["id"] for node in listed.json()["nodes"]] == [agent.node_id]
+        assert (await client.get("/load")).status_code == 401
+        loads = (await client.get("/load", headers={"authorization": f"Bearer {SECRET}"})).json()
+        assert (loads["mcu"]["ready"], loads["mcu"]["draining"], loads["mcu"]["wanted"]) == (1, 0, 1)
+        assert 0 <= loads["mcu"]["load"] == loads["mcu"]["highest"] <= 1
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/readyz")).json()["is_ready"] is True
 

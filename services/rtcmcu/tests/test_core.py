@@ -105,7 +105,7 @@ def test_there_is_a_limit_of_watchers() -> None:
 def test_load_is_the_largest_part_against_its_limit(
     cpu: float, packets: float, transports: int, expected: float
 ) -> None:
-    limits = LoadLimits(max_transports=10, max_egress_packets_per_s=1000, cpu_cores=2)
+    limits = LoadLimits(max_transports=10, max_egress_packets_per_s=1000, max_egress_bps=1e6, cpu_cores=2)
     load = node_load(
         limits,
         cpu_cores=cpu,

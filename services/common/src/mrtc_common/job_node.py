@@ -15,7 +15,7 @@ from .grpc import Channels, GrpcSecurity, GrpcServer
 from .health import Health, health_app
 from .http import HttpServer
 from .jobs import Job, JobQueue, JobWorker
-from .load import CpuMeter, cpu_limit_cores
+from .load import CpuMeter, Smoothed, cpu_limit_cores
 from .log import bind, get_logger
 from .metrics import Metrics
 from .nats import NatsLink, NatsOptions
@@ -81,7 +81,7 @@ class JobNode:
         self._on_event = on_event
         self._clock = clock or SystemClock()
         self._stack = contextlib.AsyncExitStack()
-        self._cpu = CpuMeter(include_children=True)
+        self._cpu, self._smoothed = CpuMeter(include_children=True), Smoothed()
         self.node_id = new_node_id(settings.service)
         self.health = Health()
         self.metrics = Metrics(settings.service)
@@ -167,7 +167,7 @@ class JobNode:
     def _load(self) -> NodeLoad:
         cores, limit = self._cpu.cores(), cpu_limit_cores()
         jobs, max_jobs = self.worker.jobs, self._settings.max_jobs
-        load = min(1.0, max(cores / limit, jobs / max_jobs))
+        load = min(1.0, max(self._smoothed.update(min(1.0, cores / limit)), jobs / max_jobs))
         self._load_ratio.set(load)
         return NodeLoad(load=load, cpu_cores=cores, cpu_limit_cores=limit, jobs=jobs, max_jobs=max_jobs)
 

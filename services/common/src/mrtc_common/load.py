@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -86,3 +87,31 @@ class RateMeter:
         if last_at is None or now <= last_at or value < last_value:
             return 0.0
         return (value - last_value) / (now - last_at)
+
+
+class Smoothed:
+    """A figure that follows a rise soon and a fall slowly: one quiet second does not make a busy node look idle.
+
+    Args:
+        rise_s, fall_s: time constants.
+        step: smaller changes are not shown, so that noise does not look like movement.
+    """
+
+    def __init__(self, *, rise_s: float = 2.0, fall_s: float = 15.0, step: float = 0.02) -> None:
+        self._rise_s, self._fall_s, self._step = rise_s, fall_s, step
+        self._at: float | None = None
+        self._value = self._shown = 0.0
+
+    def update(self, value: float, now: float | None = None) -> float:
+        """Takes a measurement and returns the figure to show. `now`: monotonic seconds."""
+        now = time.monotonic() if now is None else now
+        if self._at is not None:
+            elapsed = max(0.0, now - self._at)
+            share = 1 - math.exp(-elapsed / (self._rise_s if value > self._value else self._fall_s))
+            self._value += share * (value - self._value)
+        else:
+            self._value = value
+        self._at = now
+        if abs(self._value - self._shown) >= self._step or self._value < self._step:
+            self._shown = self._value
+        return self._shown

@@ -24,6 +24,7 @@ from .adapters.room_store_nats import NatsRoomStore
 from .config import MasterSettings
 from .core.placement import PlacementPolicy, Placer
 from .core.reaper import Reaper
+from .core.scaling import FleetScaling
 from .duties import Duties
 from .entrypoints.grpc import MasterServicer
 from .entrypoints.http import build_app
@@ -69,7 +70,8 @@ class Master:
         self.link.on_change(self.health.follow("nats", "NATS is not connected"))
         push(self.link.aclose)
         self.directory = NodeDirectory(self.link, self.clock)
-        self.registry = Registry(self.link, self.directory, self.clock)
+        scaling = FleetScaling(settings.scaling_target, settings.scaling_hold_s)
+        self.registry = Registry(self.link, self.directory, self.clock, scaling)
         self.lease = NatsLease(self.link, LEASE_NAME, self.instance_id, self.clock)
         self.duties = self._build_duties(figures)
         self.placer = Placer(PlacementPolicy(settings.placement_watermark, settings.placement_limit))
@@ -110,6 +112,7 @@ class Master:
             self.health.set("registry", synced, "the registry has not been read yet")
             if self.directory.is_synced:
                 figures.show_nodes(self.registry.all())
+                figures.show_load(self.registry.loads())
             await asyncio.sleep(0.25)
 
 

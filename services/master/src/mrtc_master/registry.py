@@ -11,6 +11,8 @@ from mrtc_common.errors import NotFoundError, UnavailableError
 from mrtc_common.nats import NatsLink
 from mrtc_common.node import NodeDirectory
 
+from .core.scaling import FleetScaling, KindLoad
+
 _DEAD_SHOWN_S = 300.0
 _SILENT_S = 5.0
 _MAX_DEAD_SHOWN = 100
@@ -19,8 +21,9 @@ _MAX_DEAD_SHOWN = 100
 class Registry:
     """Lists nodes and orders drains."""
 
-    def __init__(self, link: NatsLink, directory: NodeDirectory, clock: Clock) -> None:
+    def __init__(self, link: NatsLink, directory: NodeDirectory, clock: Clock, scaling: FleetScaling) -> None:
         self._directory = directory
+        self._scaling = scaling
         self._drains = tables.drains(link)
         self._clock = clock
         self._dead: OrderedDict[str, tuple[Node, float]] = OrderedDict()
@@ -38,6 +41,10 @@ class Registry:
         Raises UnavailableError before the registry was read.
         """
         return list(self._directory.heard_within(_SILENT_S).values()) or self.alive()
+
+    def loads(self) -> dict[NodeKind.ValueType, KindLoad]:
+        """How full the nodes of each kind are. Raises UnavailableError before the registry was read."""
+        return self._scaling.update(self.alive(), self._clock.monotonic())
 
     def all(self, kind: NodeKind.ValueType | None = None) -> list[Node]:
         """Nodes alive and lately dead, by id. Raises UnavailableError."""

@@ -12,7 +12,7 @@ from mrtc_common.clock import Clock, SystemClock
 from mrtc_common.grpc import Channels, GrpcSecurity, GrpcServer
 from mrtc_common.health import Health, health_app
 from mrtc_common.http import HttpServer
-from mrtc_common.load import CpuMeter, RateMeter, cpu_limit_cores
+from mrtc_common.load import CpuMeter, RateMeter, Smoothed, cpu_limit_cores
 from mrtc_common.log import bind, get_logger
 from mrtc_common.metrics import Metrics
 from mrtc_common.nats import NatsLink, NatsOptions
@@ -54,7 +54,10 @@ class Mcu:
         self.health = Health()
         self.metrics = Metrics(settings.service)
         self.figures = McuFigures(self.metrics)
-        self._cpu, self._cpu_limit = CpuMeter(), cpu_limit_cores()
+        self._cpu, self._smoothed = CpuMeter(), Smoothed()
+        self._load_limits = LoadLimits(
+            settings.max_transports, settings.max_egress_packets_per_s, settings.max_egress_bps, cpu_limit_cores()
+        )
         self._packets, self._tx_bytes, self._rx_bytes = RateMeter(), RateMeter(), RateMeter()
         self.grpc_port = 0
         self.http_port = 0
@@ -154,7 +157,8 @@ class Mcu:
         workers = self.engine.counters()
         total = {name: sum(worker.get(name, 0) for worker in workers) for name in _LOAD_COUNTERS}
         load = node_load(
-            LoadLimits(self.settings.max_transports, self.settings.max_egress_packets_per_s, self._cpu_limit),
+            self._load_limits,
+            self._smoothed.update,
             cpu_cores=self._cpu.cores(),
             egress_packets_per_s=self._packets.rate(total["tx_rtp_packets"] + total["tx_relay_datagrams"]),
             egress_bps=8 * self._tx_bytes.rate(total["tx_bytes"]),

@@ -33,6 +33,9 @@ class McuSettings(Settings):
     max_egress_packets_per_s: float = setting(
         400_000.0, "Packets sent per second at which the node counts as full.", unit="1/s", ge=1
     )
+    max_egress_bps: float = setting(
+        8e9, "Bits sent per second at which the node counts as full: what its network card can do.", unit="bit/s", ge=1
+    )
     capture_dir: str = setting("", "Folder for captures of packets in the clear; empty: captures are refused.")
     capture_max_bytes: int = setting(64 << 20, "Largest file of a capture.", unit="bytes", ge=4096, le=1 << 40)
     capture_max_s: float = setting(300.0, "Longest duration of a capture.", unit="s", gt=0, le=86400)
