@@ -22,7 +22,7 @@ HOOKS = f"/v1/apps/{APP}/webhooks"
 
 
 @pytest.fixture(scope="module")
-def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
+def hooked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
     """A suite without media jobs, whose dead sessions end soon."""
     data: Path = tmp_path_factory.mktemp("webhook-victims")
     env = {"MRTC_SIGNALING_WEBHOOK_NETWORKS": "127.0.0.0/8", "MRTC_SESSION_GRACE_S": "5"}
@@ -31,10 +31,10 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
         yield running
 
 
-async def _join_half(victims: RunningSuite, number: int, room: str, count: int, kill_after: int = 0) -> list[Client]:
+async def _join_half(hooked: RunningSuite, number: int, room: str, count: int, kill_after: int = 0) -> list[Client]:
     """Joins one instance; with `kill_after` it is killed after so many answers, the others being under way."""
-    tokens = [await asyncio.to_thread(victims.token, room, f"p{number}-{n}") for n in range(count)]
-    clients = [Client(victims.signaling_url(number)) for _ in tokens]
+    tokens = [await asyncio.to_thread(hooked.token, room, f"p{number}-{n}") for n in range(count)]
+    clients = [Client(hooked.signaling_url(number)) for _ in tokens]
     joins = [asyncio.create_task(client.join(token)) for client, token in zip(clients, tokens, strict=True)]
     answered = 0
     for join in asyncio.as_completed(joins):
@@ -44,30 +44,30 @@ async def _join_half(victims: RunningSuite, number: int, room: str, count: int, 
             continue
         answered += 1
         if answered == kill_after:
-            await asyncio.to_thread(victims.kill, f"signaling-{number}")
+            await asyncio.to_thread(hooked.kill, f"signaling-{number}")
     return clients
 
 
-async def test_nothing_is_lost_and_nothing_is_disordered(victims: RunningSuite) -> None:
+async def test_nothing_is_lost_and_nothing_is_disordered(hooked: RunningSuite) -> None:
     """Joins under way in a killed instance, a killed NATS, killed deliverers, a receiver that is away: all is told."""
     room, receiver = f"room-{uuid.uuid4().hex[:8]}", WebhookReceiver()
-    api = RoomApi(victims, room, await api_token(victims))
+    api = RoomApi(hooked, room, await api_token(hooked))
     await asyncio.to_thread(api.call, "POST", HOOKS, json={"url": receiver.url})
-    staying = await _join_half(victims, 2, room, 12)
-    doomed = await _join_half(victims, 1, room, 12, kill_after=4)
+    staying = await _join_half(hooked, 2, room, 12)
+    doomed = await _join_half(hooked, 1, room, 12, kill_after=4)
     await asyncio.gather(*(client.request(leave=pb.LeaveRequest()) for client in staying[:6]))
-    await asyncio.to_thread(victims.kill, "nats")
-    await asyncio.to_thread(victims.restart, "nats")
-    await asyncio.to_thread(victims.restart, "signaling-1")
-    await wait_until(lambda: victims.readiness("signaling-2")[0] == 200, 30, "signaling-2 to be ready")
+    await asyncio.to_thread(hooked.kill, "nats")
+    await asyncio.to_thread(hooked.restart, "nats")
+    await asyncio.to_thread(hooked.restart, "signaling-1")
+    await wait_until(lambda: hooked.readiness("signaling-2")[0] == 200, 30, "signaling-2 to be ready")
     receiver.is_open.clear()
     await receiver.start()
     await wait_until(lambda: receiver.asked, 30, "a delivery to be under way")
     for name in ("signaling-1", "signaling-2"):
-        await asyncio.to_thread(victims.kill, name)
+        await asyncio.to_thread(hooked.kill, name)
     receiver.is_open.set()
     for name in ("signaling-1", "signaling-2"):
-        await asyncio.to_thread(victims.restart, name)
+        await asyncio.to_thread(hooked.restart, name)
     await asyncio.to_thread(api.call, "DELETE", f"/v1/apps/{APP}/rooms/{room}")
     await wait_until(lambda: "room.finished" in receiver.types(), 40, lambda: f"the end; got {receiver.types()}")
     _check([body for _, body in receiver.got], [client.joined.participant.id for client in (*staying, *doomed)])

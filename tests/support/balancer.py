@@ -1,0 +1,54 @@
+"""A TCP load balancer, as clusters have one before signaling: the first server that takes a connection gets it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from urllib.parse import urlsplit
+
+
+@contextlib.asynccontextmanager
+async def balancer(urls: Sequence[str]) -> AsyncIterator[str]:
+    """Serves inside the block; gives its base URL.
+
+    Args:
+        urls: of the servers, in the order in which they are tried.
+    """
+    ports = [urlsplit(url).port for url in urls]
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        for port in ports:
+            with contextlib.suppress(OSError):
+                server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+                await asyncio.wait(
+                    [
+                        asyncio.create_task(_pipe(reader, server_writer)),
+                        asyncio.create_task(_pipe(server_reader, writer)),
+                    ],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                server_writer.close()
+                break
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await source.read(65_536):
+            target.write(data)
+            await target.drain()
