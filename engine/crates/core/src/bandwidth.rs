@@ -8,7 +8,9 @@ use mrtc_rtp::rtcp::twcc::TICK_US;
 
 use crate::allocator::{Allocation, Allocator, Demand};
 use crate::bwe::{PacketClass, PacketFeedback, SendSideBwe};
+use crate::command::Kind;
 use crate::pacer::Pacer;
+use crate::prefetch::Prefetch;
 
 /// Where the estimate begins for clients without transport-wide feedback: it grows slowly, so a small picture fits at once.
 const START_BPS: u64 = 1_000_000;
@@ -21,6 +23,8 @@ const DEFAULT_MAX_BPS: u64 = 50_000_000;
 const DEFAULT_RTT: Duration = Duration::from_millis(100);
 /// Targets go up only over time, so they are looked at this often.
 const ALLOCATE_INTERVAL: Duration = Duration::from_millis(200);
+/// The same without pictures: sound has one target only, and is never paused for want of bandwidth.
+const SOUND_ALLOCATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the estimate must exceed unmet demand by: a little more than the allocator's own margin.
 const UP_MARGIN_PERCENT: u64 = 30;
@@ -81,6 +85,17 @@ impl Bandwidth {
             self.bwe.set_start_bps(START_WITH_FEEDBACK_BPS, now);
             self.pacer.set_estimate(self.bwe.estimate_bps());
         }
+    }
+
+    /// Packets are sent soon.
+    pub(crate) fn prefetch_sent(&self, cache: &impl Prefetch) {
+        cache.prefetch(&self.pacer);
+        self.bwe.prefetch_sent(cache);
+    }
+
+    /// The `count` records from `seq` on are used soon.
+    pub(crate) fn prefetch_records(&self, seq: u16, count: u16, cache: &impl Prefetch) {
+        self.bwe.prefetch_records(seq, count, cache);
     }
 
     pub(crate) fn rtt(&self) -> Duration {
@@ -202,7 +217,8 @@ impl Bandwidth {
 
     /// Shares the estimate among the demands. `repair_cost`: what is sent again, as a share of what is sent.
     pub(crate) fn allocate(&mut self, now: Instant, demands: &[Demand], repair_cost: f64) -> &Allocation {
-        self.allocate_at = now + ALLOCATE_INTERVAL;
+        let has_pictures = demands.iter().any(|d| d.kind == Kind::Video && !d.is_paused);
+        self.allocate_at = now + if has_pictures { ALLOCATE_INTERVAL } else { SOUND_ALLOCATE_INTERVAL };
         self.follow(now);
         // Data never has more than media leaves, but for its least share: at most that is taken from media.
         let data_bps = self.data_bps.min(self.bwe.estimate_bps() / 8);

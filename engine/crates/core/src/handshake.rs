@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use mrtc_rtp::srtp::Profile as SrtpProfile;
 
 use crate::addr::{Dest, Proto};
+use crate::prefetch::Prefetch;
 
 pub use certificate::{Certificate, Fingerprint, FingerprintError, HashFunction};
 use dtls_link::{DtlsEvent, DtlsLink};
@@ -224,6 +225,11 @@ impl Handshake {
     /// The path in use.
     pub fn path(&self) -> Option<Dest> {
         self.ice.selected()
+    }
+
+    /// The path is read soon.
+    pub(crate) fn prefetch_path(&self, cache: &impl Prefetch) {
+        self.ice.prefetch_path(cache);
     }
 
     /// Our ufrag: what the `USERNAME` of a check for this transport begins with.

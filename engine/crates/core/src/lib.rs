@@ -24,6 +24,7 @@ pub mod nack_register;
 pub mod outbox;
 pub mod pacer;
 pub mod packet;
+pub mod prefetch;
 pub mod sdp;
 pub mod shard;
 pub mod shard_message;

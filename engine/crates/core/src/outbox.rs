@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::addr::Dest;
+use crate::prefetch::Prefetch;
 
 /// Most segments of one run; the kernel refuses more than 64 in one GSO message, and drivers may cut earlier.
 pub const MAX_RUN_SEGMENTS: usize = 40;
@@ -13,7 +14,7 @@ pub const MAX_RUN_BYTES: usize = 60_000;
 ///
 /// The shard calls `reserve`, writes, then `commit` for what it wrote; a `reserve` without `commit` is forgotten.
 /// After `commit` the bytes belong to the outbox, which must keep them until they are sent.
-pub trait Outbox {
+pub trait Outbox: Prefetch {
     /// Tells when the oldest packet of media came that the next `commit` holds, for figures of delay.
     fn note_arrival(&mut self, _at: Instant) {}
 
@@ -35,10 +36,13 @@ pub struct VecOutbox {
     pub runs: usize,
 }
 
+impl Prefetch for VecOutbox {}
+
 impl Outbox for VecOutbox {
     fn reserve(&mut self, len: usize) -> &mut [u8] {
-        self.scratch.clear();
-        self.scratch.resize(len, 0);
+        if self.scratch.len() < len {
+            self.scratch.resize(len, 0);
+        }
         &mut self.scratch
     }
 

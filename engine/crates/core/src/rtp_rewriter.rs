@@ -62,8 +62,10 @@ pub struct RtpRewriter {
 struct Source {
     first: u64,
     newest: u64,
-    /// Newest last, never empty.
-    spans: VecDeque<Span>,
+    /// Of the newest packets: apart from the others, since nearly every packet belongs to it.
+    span: Span,
+    /// Those before it, newest last.
+    earlier: VecDeque<Span>,
     timestamp_delta: u32,
     tl0_delta: u8,
     frame_number_delta: u16,
@@ -137,7 +139,8 @@ impl RtpRewriter {
         self.source = Some(Source {
             first: packet.seq.0,
             newest: packet.seq.0,
-            spans: VecDeque::from([span]),
+            span,
+            earlier: VecDeque::new(),
             timestamp_delta: timestamp.wrapping_sub(packet.timestamp),
             tl0_delta: self.tl0_pic_idx.wrapping_add(1).wrapping_sub(packet.info.tl0_pic_idx.unwrap_or_default()),
             frame_number_delta: self.frame_number.wrapping_add(1).wrapping_sub(picture),
@@ -195,7 +198,7 @@ impl RtpRewriter {
         match &mut self.source {
             Some(source) => {
                 // Not simply the next one: missing packets of the source may still claim theirs.
-                let last = *source.last_span();
+                let last = source.span;
                 let from = source.newest + 1;
                 self.newest = self.newest.max(ExtSeq(from.wrapping_add(last.seq_delta)));
                 source.push_span(Span { from, seq_delta: last.seq_delta.wrapping_add(1), ..last });
@@ -207,24 +210,25 @@ impl RtpRewriter {
 }
 
 impl Source {
-    fn last_span(&self) -> &Span {
-        self.spans.back().expect("a source has a span from its switch on")
-    }
-
     fn span_of(&self, seq: u64) -> Option<Span> {
         if seq < self.first {
             return None;
         }
-        self.spans.iter().rev().find(|s| s.from <= seq).copied()
+        if self.span.from <= seq {
+            return Some(self.span);
+        }
+        self.earlier.iter().rev().find(|s| s.from <= seq).copied()
     }
 
     fn push_span(&mut self, span: Span) {
-        if self.last_span().from >= span.from {
-            self.spans.pop_back();
-        } else if self.spans.len() == MAX_SPANS {
-            self.spans.pop_front();
+        let before = std::mem::replace(&mut self.span, span);
+        if before.from >= span.from {
+            return;
         }
-        self.spans.push_back(span);
+        if self.earlier.len() + 1 == MAX_SPANS {
+            self.earlier.pop_front();
+        }
+        self.earlier.push_back(before);
     }
 
     fn skip(&mut self, packet: &Packet) {
@@ -232,7 +236,7 @@ impl Source {
             return;
         }
         self.newest = packet.seq.0;
-        let last = *self.last_span();
+        let last = self.span;
         let mut picture_delta = last.picture_delta;
         if let Some(picture) = packet.info.picture_id {
             if self.dropped_picture != Some(picture) {

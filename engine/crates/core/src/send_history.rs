@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use mrtc_rtp::id::{ExtSeq, SeqNo};
 
+use crate::prefetch::Prefetch;
 use crate::rtp_rewriter::Rewritten;
 
 /// One packet that was sent. Holds no payload.
@@ -79,6 +80,13 @@ impl SendHistory {
 
     fn index(&self, seq: ExtSeq) -> usize {
         seq.0 as usize & (self.records.len() - 1)
+    }
+
+    /// The next `count` packets are entered soon.
+    pub fn prefetch_next(&self, count: u16, cache: &impl Prefetch) {
+        if let Some(newest) = self.newest {
+            (1..=u64::from(count)).for_each(|n| cache.prefetch(&self.records[self.index(ExtSeq(newest.0 + n))]));
+        }
     }
 
     fn ms(&self, now: Instant) -> u32 {

@@ -12,6 +12,7 @@ use crate::fec::{self, FecSender};
 use crate::forwarder::Forwarder;
 use crate::keys::TrackKey;
 use crate::packet::Packet;
+use crate::prefetch::Prefetch;
 use crate::protection::{Protection, Seen};
 use crate::repair::LossMeter;
 use crate::rtp_rewriter::{Patch, Rewritten};
@@ -200,6 +201,13 @@ impl Slot {
 
     pub(crate) fn has_transport_cc(&self) -> bool {
         self.exts.has_transport_cc()
+    }
+
+    /// It sends soon: what this struct points to.
+    pub(crate) fn prefetch_behind(&self, packets: u16, cache: &impl Prefetch) {
+        if let Some(history) = &self.history {
+            history.prefetch_next(packets, cache);
+        }
     }
 
     /// The extensions of a packet of media.

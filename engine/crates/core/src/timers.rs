@@ -45,6 +45,11 @@ impl<K: Ord + Copy> Timers<K> {
 }
 
 impl Alarm {
+    /// True if it rings at all.
+    pub fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// True if it rings after `at` or not at all.
     pub fn is_later_than(&self, at: Option<Instant>) -> bool {
         at.is_some_and(|at| self.0.is_none_or(|armed| at < armed))

@@ -18,6 +18,7 @@ use crate::ingress_ring::IngressRing;
 use crate::keyframe_throttle::KeyframeThrottle;
 use crate::keys::{RelaySlot, SinkKey, TransportKey};
 use crate::meter::LayerMeter;
+use crate::outbox::MAX_RUN_SEGMENTS;
 use crate::packet::{Packet, SenderReportMap};
 use crate::shard_message::MirrorKey;
 use crate::timers::Alarm;
@@ -32,6 +33,11 @@ const RUN_UP: Duration = Duration::from_millis(120);
 const RUN_UP_PACKETS: u64 = 6;
 /// A layer without packets for this long is not chosen for anybody. Longer than a frame at 2 frames/s (screen share).
 const LIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// A picture's first packets wait so long for its last: together they cost half. Most come within one tick; the ends of
+/// ticks cut the others in two.
+const PICTURE_PATIENCE: Duration = Duration::from_millis(2);
+/// So many packets are enough for a run of their own.
+const MAX_PATIENT: usize = MAX_RUN_SEGMENTS;
 /// Layers that nobody wants are switched off after this; switching on is told at once.
 pub(crate) const UNWANTED_DELAY: Duration = Duration::from_secs(2);
 
@@ -253,6 +259,17 @@ impl Track {
 
     fn push_pending(&mut self, layer: u8, seq: ExtSeq) {
         self.pending.push(Pending { layer, seq });
+    }
+
+    /// Until when its packets wait for the rest of their picture, if they do.
+    pub(crate) fn held_until(&self, now: Instant) -> Option<Instant> {
+        let (first, last) = (self.pending.first()?, self.pending.last()?);
+        if self.kind != Kind::Video || self.pending.len() >= MAX_PATIENT {
+            return None;
+        }
+        let until = self.packet(first.layer, first.seq)?.arrived_at + PICTURE_PATIENCE;
+        let is_complete = self.packet(last.layer, last.seq)?.marker;
+        (!is_complete && now < until).then_some(until)
     }
 
     /// True if the packet is the first after a break in its layer's sequence.

@@ -8,7 +8,7 @@ use mrtc_core::command::{Command, Kind};
 use mrtc_core::error::Error;
 use mrtc_core::event::Event;
 use support::client::Codecs;
-use support::media::{OpusSource, Vp8Source, read_vp8, run};
+use support::media::{OpusSource, Outgoing, Vp8Source, read_vp8, run};
 use support::{ClientSpec, Net, wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -169,4 +169,32 @@ fn rooms_never_meet() {
         .unwrap();
     let mrtc_core::event::Reply::Slots(slots) = reply else { panic!() };
     assert_eq!(slots.missing, ["alice-video".into()]);
+}
+
+#[test]
+fn the_first_packets_of_a_picture_wait_a_moment_for_its_last() {
+    let (mut net, [alice, _, carol]) = three(9);
+    let mut video = [Vp8Source::new(alice, 1, None, 360)];
+    net.subscribe(carol, &[("alice-video", Kind::Video)]);
+    run(&mut net, SECOND, &mut [], &mut video);
+    run(&mut net, Duration::from_millis(100), &mut [], &mut []);
+    let sent = |net: &Net| net.nodes[0].shard.counters().tx_rtp_packets;
+    let mut write = |net: &mut Net, marker| {
+        let Vp8Source { pt, seq, timestamp, .. } = video[0];
+        video[0].seq += 1;
+        let payload = vec![0x80, 0x80, 0x80, 0x64, 0];
+        let packet = Outgoing { pt, seq, timestamp, marker, audio_level: None, payload };
+        let now = net.now;
+        net.clients[alice].write(now, 1, None, &packet);
+    };
+    // In virtual time a step is as long as the patience.
+    for (markers, expected) in [(&[true][..], [1, 1]), (&[false], [0, 1]), (&[false, false, true], [3, 3])] {
+        let (before, taken) = (sent(&net), net.nodes[0].shard.counters().rx_rtp_packets);
+        markers.iter().for_each(|marker| write(&mut net, *marker));
+        let has_come = |net: &Net| net.nodes[0].shard.counters().rx_rtp_packets > taken;
+        net.run_until(SECOND, has_come);
+        let at_once = sent(&net) - before;
+        net.step();
+        assert_eq!([at_once, sent(&net) - before], expected, "{markers:?}");
+    }
 }

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use mrtc_core::addr::{Dest, Proto};
 use mrtc_core::outbox::{MAX_RUN_BYTES, Outbox};
+use mrtc_core::prefetch::Prefetch;
 
+use crate::cache_linux::Cache;
 use crate::counters::NetCounters;
 use crate::tcp::TcpServer;
 use crate::udp_linux::{Run, TX_BATCH, UdpSocket};
@@ -51,6 +53,16 @@ impl Sender<'_> {
             runs.clear();
         }
         *used = 0;
+    }
+}
+
+impl Prefetch for Sender<'_> {
+    fn prefetch<T>(&self, value: &T) {
+        Cache.prefetch(value);
+    }
+
+    fn prefetch_behind<T>(&self, value: &T, len: usize) {
+        Cache.prefetch_behind(value, len);
     }
 }
 

@@ -7,6 +7,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("mrtc-net speaks to the Linux kernel: recvmmsg, sendmmsg, UDP_SEGMENT, eventfd, epoll");
 
+mod cache_linux;
 mod capture;
 mod config;
 mod counters;

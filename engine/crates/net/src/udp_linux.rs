@@ -64,6 +64,21 @@ pub(crate) struct UdpSocket {
     singles: Vec<Run>,
 }
 
+/// Who takes what a socket receives.
+pub(crate) trait Intake {
+    /// These come next, each with its sender and its first datagram.
+    fn expect<'a>(&mut self, _batch: impl Iterator<Item = (SocketAddr, &'a [u8])>) {}
+
+    /// A datagram: (age, from, to, bytes), where the age is the time since the kernel got it.
+    fn take(&mut self, age: Duration, from: SocketAddr, to: SocketAddr, bytes: &mut [u8]);
+}
+
+impl<F: FnMut(Duration, SocketAddr, SocketAddr, &mut [u8])> Intake for F {
+    fn take(&mut self, age: Duration, from: SocketAddr, to: SocketAddr, bytes: &mut [u8]) {
+        self(age, from, to, bytes);
+    }
+}
+
 /// Opens and binds; may run in another thread than the one that uses the socket.
 pub(crate) fn bind(addr: SocketAddr, dscp: u8) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
@@ -123,12 +138,9 @@ impl UdpSocket {
         })
     }
 
-    /// Receives one batch and gives out each datagram: (age, from, to, bytes), where the age is the time since the kernel
-    /// got it. Returns the number of messages; `RX_BATCH` means that more may wait.
-    pub(crate) fn receive(
-        &mut self,
-        mut on_datagram: impl FnMut(Duration, SocketAddr, SocketAddr, &mut [u8]),
-    ) -> io::Result<usize> {
+    /// Receives one batch and hands over each datagram. Returns the number of messages; `RX_BATCH` means that more may
+    /// wait.
+    pub(crate) fn receive(&mut self, intake: &mut impl Intake) -> io::Result<usize> {
         let mut names: [SockAddrStorage; RX_BATCH] = std::array::from_fn(|_| SockAddrStorage::zeroed());
         // SAFETY: all-zero mmsghdr and iovec are valid: null pointers with zero lengths.
         let mut iovecs: [libc::iovec; RX_BATCH] = unsafe { mem::zeroed() };
@@ -160,10 +172,17 @@ impl UdpSocket {
             return if is_would_block(&error) { Ok(0) } else { Err(error) };
         };
         let now = SystemTime::now();
-        for (at, (header, name)) in headers.iter().zip(names).take(count).enumerate() {
+        let mut senders = [None; RX_BATCH];
+        for ((header, name), sender) in headers.iter().zip(names).take(count).zip(&mut senders) {
             // SAFETY: the kernel has written an address of this length.
             let name = unsafe { SockAddr::new(name, header.msg_hdr.msg_namelen) };
-            let Some(from) = name.as_socket().map(canonical) else { continue };
+            *sender = name.as_socket().map(canonical);
+        }
+        let lens = headers.iter().map(|header| (header.msg_len as usize).min(RX_BUFFER));
+        let first = self.rx_buffer.chunks_exact(RX_BUFFER).zip(lens).map(|(buffer, len)| &buffer[..len]);
+        intake.expect(senders.iter().zip(first).take(count).filter_map(|(from, bytes)| Some(((*from)?, bytes))));
+        for (at, (header, from)) in headers.iter().zip(senders).take(count).enumerate() {
+            let Some(from) = from else { continue };
             let info = read_control(&header.msg_hdr);
             let to = SocketAddr::new(info.local.unwrap_or(self.local.ip()).to_canonical(), self.local.port());
             note_local(&mut self.locals, to.ip());
@@ -172,7 +191,7 @@ impl UdpSocket {
             let len = (header.msg_len as usize).min(RX_BUFFER);
             let bytes = &mut self.rx_buffer[at * RX_BUFFER..][..len];
             for datagram in bytes.chunks_mut(info.segment.unwrap_or(len).max(1)) {
-                on_datagram(age, from, to, datagram);
+                intake.take(age, from, to, datagram);
             }
         }
         Ok(count)
@@ -477,11 +496,11 @@ mod tests {
         while got.len() < count {
             let [is_ready] = crate::poll_linux::wait_readable([socket.as_raw_fd()], Duration::from_secs(5)).unwrap();
             assert!(is_ready, "only {} of {count}", got.len());
-            let take = |age: Duration, from, to, bytes: &mut [u8]| {
+            let mut take = |age: Duration, from: SocketAddr, to: SocketAddr, bytes: &mut [u8]| {
                 assert!(age < Duration::from_secs(5));
                 got.push((from, to, bytes.to_vec()));
             };
-            socket.receive(take).unwrap();
+            socket.receive(&mut take).unwrap();
         }
         got
     }
@@ -532,7 +551,7 @@ mod tests {
                 std::thread::sleep(pause.saturating_sub(started.elapsed()));
             }
             let mut ages = Vec::new();
-            b.receive(|age, _, _, _| ages.push(age)).unwrap();
+            b.receive(&mut |age, _: SocketAddr, _: SocketAddr, _: &mut [u8]| ages.push(age)).unwrap();
             assert!(ages[0] <= started.elapsed(), "{ages:?}");
             ages[0]
         };

@@ -14,6 +14,7 @@ use mrtc_core::id::{CommandId, ShardIndex, TransportId};
 use mrtc_core::shard::Shard;
 use mrtc_core::shard_message::ShardMessage;
 
+use crate::cache_linux::Cache;
 use crate::counters::{NetCounters, Published};
 use crate::egress::{Egress, Sender};
 use crate::eventfd_linux::EventFd;
@@ -22,7 +23,7 @@ use crate::poll_linux::wait_readable;
 use crate::shard_link::ShardLink;
 use crate::tcp::TcpServer;
 use crate::thread_linux::cpu_time;
-use crate::udp_linux::{RX_BATCH, UdpSocket};
+use crate::udp_linux::{Intake, RX_BATCH, UdpSocket};
 
 /// Orders and messages taken in one turn, so that none of the inputs starves another.
 const MAX_PER_TURN: usize = 256;
@@ -34,6 +35,9 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 const MIN_SLEEP: Duration = Duration::from_micros(100);
 /// Longest sleep; nothing depends on it.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// A worker that is busy for more than this share of the time lets its ticks be longer: the fewer, the longer the batches,
+/// and each wakes this thread once and every receiver's.
+const LOADED: f64 = 0.05;
 /// How soon another worker's full inbox is tried again.
 const LINK_RETRY: Duration = Duration::from_millis(1);
 
@@ -73,7 +77,12 @@ pub(crate) struct Worker {
     link: ShardLink,
     shared: Shared,
     counters: NetCounters,
+    /// As it was set.
+    least_tick: Duration,
+    /// As it is at this load.
     tick: Duration,
+    /// The longest flush since the figures were published last.
+    longest_flush: Duration,
     /// The time that the shard knows.
     last_arrival: Instant,
     /// When the tick that is under way began: with the first datagram, or the first thing to send.
@@ -97,6 +106,26 @@ struct Ready {
     tcp: bool,
 }
 
+/// Hands a shard what the UDP socket receives.
+struct UdpIntake<'a> {
+    shard: &'a mut Shard,
+    now: Instant,
+    last_arrival: &'a mut Instant,
+}
+
+impl Intake for UdpIntake<'_> {
+    fn expect<'a>(&mut self, batch: impl Iterator<Item = (SocketAddr, &'a [u8])>) {
+        self.shard.expect(Proto::Udp, batch, &Cache);
+    }
+
+    fn take(&mut self, age: Duration, from: SocketAddr, to: SocketAddr, bytes: &mut [u8]) {
+        // Time never runs backwards for a shard: not before the last turn, not before the last datagram.
+        let at = self.now.checked_sub(age).unwrap_or(self.now).max(*self.last_arrival);
+        *self.last_arrival = at;
+        self.shard.handle_datagram(at, Proto::Udp, from, to, bytes);
+    }
+}
+
 impl Worker {
     pub(crate) fn new(
         shard: Shard,
@@ -114,7 +143,9 @@ impl Worker {
             link,
             shared,
             counters: NetCounters::default(),
+            least_tick: tick,
             tick,
+            longest_flush: Duration::ZERO,
             last_arrival: Instant::now(),
             collecting_since: None,
             has_received: false,
@@ -160,7 +191,9 @@ impl Worker {
             return all;
         }
         let now = Instant::now();
-        let flush_at = self.collecting_since.map(|since| since + self.tick);
+        let held_until = self.shard.held_until();
+        let flush_at =
+            self.collecting_since.map(|since| held_until.map_or(since + self.tick, |at| at.min(since + self.tick)));
         let link_at = self.is_link_waiting.then(|| now + LINK_RETRY);
         let tcp_at = self.tcp.as_ref().and_then(TcpServer::next_timeout);
         let figures_at = Some(self.next_publish);
@@ -216,13 +249,7 @@ impl Worker {
     fn receive_udp(&mut self, now: Instant) {
         for _ in 0..MAX_BATCHES {
             let Self { shard, last_arrival, .. } = self;
-            let received = self.udp.receive(|age, from, to, bytes| {
-                // Time never runs backwards for a shard: not before the last turn, not before the last datagram.
-                let at = now.checked_sub(age).unwrap_or(now).max(*last_arrival);
-                *last_arrival = at;
-                shard.handle_datagram(at, Proto::Udp, from, to, bytes);
-            });
-            match received {
+            match self.udp.receive(&mut UdpIntake { shard, now, last_arrival }) {
                 Ok(0) => return,
                 Ok(count) => {
                     self.has_received = true;
@@ -246,7 +273,8 @@ impl Worker {
     /// comes one by one, and waking for each costs more than reading it.
     fn flush_if_due(&mut self, now: Instant) {
         let has_input = std::mem::take(&mut self.has_received) || self.shard.wants_flush();
-        let is_tick_over = |since: Instant| now.saturating_duration_since(since) >= self.tick;
+        let is_held_over = self.shard.held_until().is_some_and(|at| at <= now);
+        let is_tick_over = |since: Instant| is_held_over || now.saturating_duration_since(since) >= self.tick;
         if self.collecting_since.is_some_and(is_tick_over) || self.tick.is_zero() {
             self.flush(now);
         }
@@ -258,8 +286,10 @@ impl Worker {
     fn flush(&mut self, now: Instant) {
         let Self { shard, udp, tcp, egress, counters, .. } = self;
         let mut sender = Sender { egress, udp, tcp: tcp.as_mut(), counters };
+        let began = Instant::now();
         shard.flush(now, &mut sender);
         sender.finish();
+        self.longest_flush = self.longest_flush.max(began.elapsed());
         self.last_arrival = now;
         self.collecting_since = None;
     }
@@ -286,8 +316,17 @@ impl Worker {
         }
         self.next_publish = now + PUBLISH_INTERVAL;
         self.counters.drop_udp_rx_full = self.udp.kernel_drops();
-        self.counters.busy_us = cpu_time().as_micros() as u64;
+        let busy_before = std::mem::replace(&mut self.counters.busy_us, cpu_time().as_micros() as u64);
+        self.set_tick(self.counters.busy_us - busy_before);
         self.set_figures();
+    }
+
+    /// Under load a packet waits for its batch up to twice the set tick, less what the batch takes to go.
+    fn set_tick(&mut self, busy_us: u64) {
+        let is_loaded = busy_us as f64 > PUBLISH_INTERVAL.as_micros() as f64 * LOADED;
+        let longest = std::mem::take(&mut self.longest_flush);
+        let stretched = (self.least_tick * 2).saturating_sub(longest).max(self.least_tick);
+        self.tick = if is_loaded { stretched } else { self.least_tick };
     }
 
     fn set_figures(&self) {

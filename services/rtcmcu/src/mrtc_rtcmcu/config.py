@@ -23,7 +23,13 @@ class McuSettings(Settings):
     tcp_port: int = setting(7200, "ICE-TCP port of worker 0, likewise. 0: any; -1: no ICE-TCP.", ge=-1, le=65535)
     workers: int = setting(0, "Worker threads of the engine; 0: one per usable core.", ge=0, le=256)
     pin_workers: bool = setting(False, "Bind each worker thread to a core.")
-    tick_us: int = setting(2000, "Longest time a packet waits for its batch.", unit="us", ge=0, le=20_000)
+    tick_us: int = setting(
+        2000,
+        "Longest time a packet waits for its batch; twice that under load, sending included.",
+        unit="us",
+        ge=0,
+        le=20_000,
+    )
     media_dscp: int = setting(
         0, "DSCP of all media sent, 0 to 63; 34 (AF41) and 46 (EF) are usual. 0: none.", ge=0, le=63
     )

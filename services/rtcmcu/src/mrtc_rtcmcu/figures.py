@@ -68,12 +68,11 @@ class EngineCollector(Collector):
 
 def _add_delays(family: HistogramMetricFamily, worker: int, counters: dict[str, int]) -> None:
     """The engine counts each packet in one bucket; Prometheus wants every bucket to hold the smaller ones."""
-    buckets: list[tuple[str, float]] = []
+    named = {name.removeprefix(_DELAY_BUCKET): value for name, value in counters.items() if _DELAY_BUCKET in name}
     count = 0
-    for name, value in counters.items():
-        if name.startswith(_DELAY_BUCKET):
-            bound = name.removeprefix(_DELAY_BUCKET)
-            count += value
-            buckets.append(("+Inf" if bound == "inf" else str(int(bound) / 1e6), count))
+    buckets: list[tuple[str, float]] = []
+    for bound in sorted(named, key=float):
+        count += named[bound]
+        buckets.append(("+Inf" if bound == "inf" else str(int(bound) / 1e6), count))
     if buckets:
         family.add_metric([str(worker)], buckets, counters.get(_DELAY_SUM, 0) / 1e6)

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use mrtc_rtp::rtcp::twcc::{TICK_US, TransportCc};
 
+use crate::prefetch::Prefetch;
 use acked_bitrate::AckedBitrate;
 use alr::AlrDetector;
 use arrival_groups::ArrivalGroups;
@@ -231,6 +232,21 @@ impl SendSideBwe {
             heard_us: 0,
             has_sent_since_heard: false,
         }
+    }
+
+    /// A packet is recorded soon: this struct's part of it.
+    pub(crate) fn prefetch_sent(&self, cache: &impl Prefetch) {
+        cache.prefetch(&self.sent);
+        cache.prefetch(&self.alr);
+        cache.prefetch(&self.heard_us);
+        cache.prefetch(&self.has_sent_since_heard);
+        cache.prefetch(&self.reported_bytes);
+        cache.prefetch(&self.epoch);
+    }
+
+    /// The `count` records from `seq` on are used soon.
+    pub(crate) fn prefetch_records(&self, seq: u16, count: u16, cache: &impl Prefetch) {
+        self.sent.prefetch(seq, count, cache);
     }
 
     /// Changes the upper limit (a cap of the app or of the participant).

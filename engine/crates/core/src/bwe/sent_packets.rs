@@ -1,6 +1,7 @@
 //! What was sent under which transport-wide number, until feedback tells what became of it.
 
 use super::PacketFeedback;
+use crate::prefetch::Prefetch;
 
 /// Records kept at first: 2.4 s of a 720p layer.
 const INITIAL_LEN: usize = 512;
@@ -8,6 +9,8 @@ const INITIAL_LEN: usize = 512;
 const MAX_LEN: usize = 8192;
 /// A record this young that is still in flight is worth growing for.
 const FEEDBACK_TIMEOUT_US: i64 = 1_500_000;
+/// Of a line of the processor's cache.
+const RECORDS_PER_LINE: usize = 64 / size_of::<Record>();
 /// The reference time of feedback has 24 bits of 64 ms.
 const CLOCK_MODULUS_US: i64 = (1 << 24) * 64_000;
 
@@ -60,6 +63,16 @@ pub(super) struct SentPackets {
 }
 
 impl SentPackets {
+    /// The `count` records from `seq` on are used soon.
+    pub fn prefetch(&self, seq: u16, count: u16, cache: &impl Prefetch) {
+        if self.records.is_empty() {
+            return;
+        }
+        for at in (0..count).step_by(RECORDS_PER_LINE) {
+            cache.prefetch(&self.records[usize::from(seq.wrapping_add(at)) % self.records.len()]);
+        }
+    }
+
     pub fn record(&mut self, seq: u16, size: usize, cluster: u8, sent_us: i64) {
         if self.records.is_empty() {
             self.records = vec![Record::default(); INITIAL_LEN];

@@ -7,6 +7,7 @@ use aws_lc_rs::{hmac, rand};
 use str0m::ice::StunMessage;
 
 use crate::addr::Dest;
+use crate::prefetch::Prefetch;
 
 /// Dests that passed a check and may carry DTLS. A client has a handful; the oldest goes when more come.
 const MAX_PATHS: usize = 16;
@@ -73,6 +74,10 @@ impl IceLite {
 
     pub(super) fn selected(&self) -> Option<Dest> {
         self.selected
+    }
+
+    pub(super) fn prefetch_path(&self, cache: &impl Prefetch) {
+        cache.prefetch(&self.selected);
     }
 
     pub(super) fn last_check_at(&self) -> Option<Instant> {

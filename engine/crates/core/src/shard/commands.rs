@@ -109,7 +109,7 @@ impl Shard {
         let init = TransportInit { id: id.clone(), room, handshake, negotiated, max_egress_bps, ssrcs };
         let mut transport = Transport::new(self.now, &self.clock, init);
         transport.tx.tap = self.tap_of(&transport);
-        let key = TransportKey::from(self.transports.insert(transport));
+        let key = TransportKey::from(self.transports.insert(Box::new(transport)));
         self.transport_ids.insert(id, key);
         self.by_ufrag.insert(ufrag, key);
         Ok(self.apply_and_answer(key))

@@ -14,6 +14,7 @@ use crate::config::Limits;
 use crate::counters::Counters;
 use crate::event::Event;
 use crate::keys::{TrackKey, TransportKey};
+use crate::prefetch::Prefetch;
 use crate::track::{Arriving, Taken};
 use crate::transport::{MAX_ADDRS, Progress, Received, Restored};
 
@@ -22,6 +23,23 @@ use crate::transport::{MAX_ADDRS, Progress, Received, Restored};
 const MAX_MEDIA_DATAGRAM: usize = 2_000;
 
 impl Shard {
+    /// Tells of datagrams that are handed over one by one hereafter, so that the state of those who report is near by then.
+    pub fn expect<'a>(
+        &mut self,
+        proto: Proto,
+        batch: impl Iterator<Item = (SocketAddr, &'a [u8])>,
+        cache: &impl Prefetch,
+    ) {
+        let mut reporters = std::mem::take(&mut self.scratch.reporters);
+        reporters.clear();
+        let reports = batch.filter(|(_, bytes)| classify(bytes) == DatagramKind::Rtcp);
+        reporters.extend(reports.filter_map(|(from, _)| self.by_addr.get(&(proto, from))));
+        let transports = |key: &TransportKey| self.transports.get(key.index());
+        reporters.iter().filter_map(transports).for_each(|transport| transport.prefetch_rtcp(cache));
+        reporters.iter().filter_map(transports).for_each(|transport| transport.prefetch_rtcp_behind(cache));
+        self.scratch.reporters = reporters;
+    }
+
     /// Takes a datagram. Media is decrypted in place. `to` is our address that it came to. True if it proves that `from`
     /// is a client's: a check with the credentials that the client was given.
     pub fn handle_datagram(

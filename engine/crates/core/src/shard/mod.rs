@@ -41,7 +41,7 @@ use crate::random::Random;
 use crate::relay::RelayLink;
 use crate::shard_message::{MirrorKey, ShardMessage};
 use crate::timers::{Alarm, Timers};
-use crate::track::Track;
+use crate::track::{Subscriber, Track};
 use crate::transport::{Outgoing, Transport};
 
 /// Frames that wait to be polled; beyond it the oldest are dropped.
@@ -87,7 +87,8 @@ pub struct Shard {
     now: Instant,
     counters: Counters,
     random: Random,
-    transports: Slab<Transport>,
+    /// Boxed, so that the slab stays in the cache and says where each one is without a look at it.
+    transports: Slab<Box<Transport>>,
     transport_ids: HashMap<TransportId, TransportKey>,
     by_addr: HashMap<(Proto, SocketAddr), TransportKey>,
     by_ufrag: HashMap<String, TransportKey>,
@@ -109,6 +110,8 @@ pub struct Shard {
     /// Last datagrams of transports that are gone.
     farewells: Vec<(Dest, Vec<u8>)>,
     dirty_tracks: Vec<TrackKey>,
+    /// When the first of them that the last flush left is to go.
+    held_until: Option<Instant>,
     dirty_transports: Vec<TransportKey>,
     dirty_relays: Vec<RelaySlot>,
     events: VecDeque<Event>,
@@ -125,6 +128,9 @@ struct Scratch {
     ready: Vec<Outgoing>,
     keyframes: Vec<(TrackKey, u8)>,
     payload: Vec<u8>,
+    due: Vec<Subscriber>,
+    /// Transports of a batch of RTCP.
+    reporters: Vec<TransportKey>,
 }
 
 impl Shard {
@@ -156,6 +162,7 @@ impl Shard {
             timers: Timers::default(),
             farewells: Vec::new(),
             dirty_tracks: Vec::new(),
+            held_until: None,
             dirty_transports: Vec::new(),
             dirty_relays: Vec::new(),
             events: VecDeque::new(),
@@ -170,13 +177,18 @@ impl Shard {
     /// When `handle_timeout` wants to be called next.
     pub fn next_timeout(&self) -> Instant {
         let idle = self.now + Duration::from_secs(1);
-        self.timers.next().map_or(idle, |at| at.min(idle))
+        [self.timers.next(), self.held_until].into_iter().flatten().fold(idle, Instant::min)
     }
 
     /// True if `flush` would send something. Lets the shell wait a little for more packets of a burst.
     pub fn wants_flush(&self) -> bool {
         let is_clean = self.dirty_tracks.is_empty() && self.dirty_transports.is_empty() && self.dirty_relays.is_empty();
         !is_clean || !self.farewells.is_empty()
+    }
+
+    /// When the pictures that the last flush held back are to go, whole or not.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.held_until
     }
 
     /// The next message for another shard; never for this one.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use mrtc_rtp::id::Ssrc;
 use mrtc_rtp::rtcp::{self, ExtendedReport, ReportBlock, Rtcp, SenderInfo, XrBlock, round_trip};
 
-use super::Shard;
+use super::{MIN_SLEEP, Shard, TimerKey};
 use crate::addr::Proto;
 use crate::clock::{duration_of_compact, unix_us_of_ntp};
 use crate::keys::{TrackKey, TransportKey};
@@ -29,10 +29,13 @@ impl Shard {
                 Err(_) => self.counters.drop_malformed += 1,
             }
         }
-        if self.transports[key.index()].tx.has_waiting() {
+        let transport = &mut self.transports[key.index()];
+        if let Some(at) = transport.next_timeout_of_sending(self.now) {
+            self.timers.set(&mut transport.alarm, TimerKey::Transport(key), at.max(self.now + MIN_SLEEP));
+        }
+        if transport.tx.has_waiting() {
             self.mark_transport(key);
         }
-        self.arm_transport(key);
     }
 
     fn handle_rtcp_packet(&mut self, key: TransportKey, packet: Rtcp<'_>) {

@@ -37,6 +37,9 @@ impl Transport {
 
     /// Sends what the association has, within data's share of the bandwidth.
     pub(crate) fn flush_data(&mut self, now: Instant, counters: &mut Counters, out: &mut impl Outbox) {
+        if self.data.is_none() {
+            return;
+        }
         let (Some(path), true) = (self.handshake.path(), self.handshake.is_connected()) else { return };
         let has_carried = self.has_carried();
         let Some(port) = self.data.as_mut().and_then(|d| d.port.as_mut()) else { return };

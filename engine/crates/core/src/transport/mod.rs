@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::event::{CloseReason, Line};
 use crate::handshake::{Handshake, HandshakeOutput};
 use crate::id::{RoomId, TransportId};
+use crate::prefetch::Prefetch;
 use crate::sdp::{LineUse, Negotiated};
 use crate::shard::stage::Listening;
 use crate::slot::Slot;
@@ -132,6 +133,27 @@ impl Transport {
             nack_at: now,
             consent_at: now + CONSENT_INTERVAL,
         }
+    }
+
+    /// A flush comes soon: what it reads of this struct.
+    pub(crate) fn prefetch_flush(&self, cache: &impl Prefetch) {
+        self.handshake.prefetch_path(cache);
+        cache.prefetch(&self.data);
+        cache.prefetch(&self.alarm);
+        self.tx.prefetch(cache);
+    }
+
+    /// RTCP is read soon: this struct's part of it, which is most of it.
+    pub(crate) fn prefetch_rtcp(&self, cache: &impl Prefetch) {
+        cache.prefetch(&self.rx);
+        cache.prefetch(&self.tx);
+        cache.prefetch(&self.alarm);
+    }
+
+    /// The same, sooner: what this struct points to.
+    pub(crate) fn prefetch_rtcp_behind(&self, cache: &impl Prefetch) {
+        self.rx.prefetch_rtcp(cache);
+        self.tx.prefetch_reported(cache);
     }
 
     /// Makes streams and slots of what was negotiated. `random` gives the first numbers of new slots.
@@ -291,6 +313,12 @@ impl Transport {
     /// True if the allocator has something to share.
     pub(crate) fn has_carried(&self) -> bool {
         self.tx.slots.iter().any(|s| s.carried.is_some())
+    }
+
+    /// When something is wanted next, after a flush or a report: `None` if that brought no deadline nearer.
+    pub(crate) fn next_timeout_of_sending(&self, now: Instant) -> Option<Instant> {
+        let is_quiet = self.alarm.is_set() && self.data.is_none();
+        if is_quiet { self.tx.next_timeout(now) } else { Some(self.next_timeout(now)) }
     }
 
     /// When `handle_timeout` (or a flush) is wanted next.

@@ -16,8 +16,12 @@ use crate::command::Codec;
 use crate::counters::Counters;
 use crate::keys::TrackKey;
 use crate::nack_register::Arrival;
+use crate::prefetch::Prefetch;
 use crate::sdp::Negotiated;
 use crate::twcc_register::TwccRegister;
+
+/// Bytes of a key with its tables, as far as a short packet needs them.
+const RTCP_KEY_LEN: usize = 576;
 
 /// The receiving half.
 #[derive(Debug)]
@@ -71,6 +75,13 @@ impl TransportRx {
 
     pub(crate) fn set_srtp(&mut self, srtp: Inbound) {
         self.srtp = Some(srtp);
+    }
+
+    /// RTCP is opened soon.
+    pub(crate) fn prefetch_rtcp(&self, cache: &impl Prefetch) {
+        if let Some(srtp) = &self.srtp {
+            cache.prefetch_behind(srtp.rtcp_key(), RTCP_KEY_LEN);
+        }
     }
 
     /// Takes over what an offer declares.

@@ -46,6 +46,16 @@ pub struct Node {
     pub events: Vec<Event>,
     pub frames: Vec<SinkFrame>,
     pub runs: usize,
+    pub spent: Spent,
+}
+
+/// Real time that a shard took, by what for; for measurements.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    pub input: Duration,
+    pub inputs: u32,
+    pub timeouts: Duration,
+    pub flush: Duration,
 }
 
 pub struct Net {
@@ -104,7 +114,15 @@ impl Net {
                 seed: self.seed,
             };
             let shard = Shard::new(config, self.now);
-            self.nodes.push(Node { shard, addr, process, events: vec![], frames: vec![], runs: 0 });
+            self.nodes.push(Node {
+                shard,
+                addr,
+                process,
+                events: vec![],
+                frames: vec![],
+                runs: 0,
+                spent: Spent::default(),
+            });
         }
         first
     }
@@ -210,7 +228,9 @@ impl Net {
         }
         for node in 0..self.nodes.len() {
             if self.nodes[node].shard.next_timeout() <= now {
+                let began = Instant::now();
                 self.nodes[node].shard.handle_timeout(now);
+                self.nodes[node].spent.timeouts += began.elapsed();
             }
             self.drain(node);
         }
@@ -237,7 +257,10 @@ impl Net {
         let now = self.now;
         let Some(node) = self.nodes.iter_mut().find(|n| n.addr == datagram.to) else { return };
         let mut bytes = datagram.bytes;
+        let began = Instant::now();
         node.shard.handle_datagram(now, Proto::Udp, datagram.from, datagram.to, &mut bytes);
+        node.spent.input += began.elapsed();
+        node.spent.inputs += 1;
     }
 
     /// Flushes a node and distributes what it yields.
@@ -245,7 +268,9 @@ impl Net {
         let now = self.now;
         let node = &mut self.nodes[index];
         let mut out = VecOutbox::default();
+        let began = Instant::now();
         node.shard.flush(now, &mut out);
+        node.spent.flush += began.elapsed();
         node.runs += out.runs;
         while let Some(event) = node.shard.poll_event() {
             node.events.push(event);

@@ -102,6 +102,7 @@ impl Symbols {
         Self { left: TWO_BIT_SYMBOLS as u16, bits: chunk << 2, width: 2 }
     }
 
+    #[inline]
     fn next(&mut self) -> Option<u8> {
         self.left = self.left.checked_sub(1)?;
         let symbol = if self.width == 1 { self.bits >> 15 } else { self.bits >> 14 };
@@ -121,6 +122,7 @@ pub struct Statuses<'a> {
 }
 
 impl Statuses<'_> {
+    #[inline]
     fn next_symbol(&mut self) -> Option<u8> {
         loop {
             if let Some(symbol) = self.symbols.next() {
@@ -132,6 +134,7 @@ impl Statuses<'_> {
         }
     }
 
+    #[inline]
     fn next_delta(&mut self, symbol: u8) -> Option<Option<i16>> {
         if symbol == SMALL_DELTA {
             let (&delta, rest) = self.deltas.split_first()?;
@@ -151,6 +154,7 @@ impl Statuses<'_> {
 impl Iterator for Statuses<'_> {
     type Item = (SeqNo, Option<i16>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
         let symbol = self.next_symbol()?;

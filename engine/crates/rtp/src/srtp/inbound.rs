@@ -76,6 +76,11 @@ impl Inbound {
         })
     }
 
+    /// The key that RTCP is opened with, for hints to the processor's cache.
+    pub fn rtcp_key(&self) -> &impl Sized {
+        &self.rtcp
+    }
+
     #[cfg(test)]
     pub(super) fn rtp_ssrc_count(&self) -> usize {
         self.rtp_windows.ssrcs.len()

@@ -35,6 +35,11 @@ impl Outbound {
         })
     }
 
+    /// The key that RTP is sealed with, for hints to the processor's cache.
+    pub fn rtp_key(&self) -> &impl Sized {
+        &self.rtp
+    }
+
     /// Bytes that sealing adds to an RTP packet.
     pub fn rtp_overhead(&self) -> usize {
         self.profile.rtp_overhead()

@@ -1,0 +1,143 @@
+//! What is sent again: answers to NACKs, what feedback tells as lost, and copies at heavy loss.
+
+use std::time::{Duration, Instant};
+
+use mrtc_rtp::id::{ExtSeq, SeqNo};
+use mrtc_rtp::rtcp::TransportCc;
+
+use super::outgoing::{Class, Outgoing};
+use super::{FlushContext, TransportTx};
+use crate::command::Kind;
+use crate::counters::Counters;
+use crate::send_history::Refusal;
+use crate::slot::Slot;
+
+/// Retransmissions that wait for a flush.
+const MAX_RESENDS: usize = 512;
+/// No packet that is sent again is larger.
+const MAX_PACKET: usize = 1_500;
+
+impl TransportTx {
+    /// Answers a NACK: what can be sent again waits for the next flush.
+    pub(crate) fn resend(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        lost: impl Iterator<Item = SeqNo>,
+        counters: &mut Counters,
+    ) {
+        let rtt = self.bandwidth.rtt();
+        for seq in lost {
+            self.slots[slot].figures.nacks += 1;
+            // Too old, asked for a moment ago, or over what may be owed.
+            if self.resend_one(now, slot, seq, rtt, counters).is_err() {
+                counters.drop_retransmission += 1;
+            }
+        }
+    }
+
+    /// Takes transport-wide feedback: for the estimate, and for the retransmissions that were lost too. A slot that
+    /// cannot be given what it lacks is returned: only a key frame helps.
+    pub(crate) fn on_transport_cc(
+        &mut self,
+        now: Instant,
+        feedback: &TransportCc<'_>,
+        counters: &mut Counters,
+    ) -> Option<usize> {
+        self.bandwidth.on_transport_cc(now, feedback);
+        if self.lost_again.is_empty() {
+            return None;
+        }
+        let mut lost = Vec::new();
+        self.lost_again.judge(feedback.statuses().map(|(seq, delta)| (seq, delta.is_some())), &mut lost);
+        let mut hopeless = None;
+        for packet in lost {
+            let slot = usize::from(packet.slot);
+            if packet.seq < self.slots[slot].decodable_from {
+                continue;
+            }
+            // No wait: that it was lost is known.
+            match self.resend_one(now, slot, packet.seq.seq_no(), Duration::ZERO, counters) {
+                Ok(()) => counters.tx_unasked_retransmissions += 1,
+                Err(Refusal::TooSoon) => {}
+                Err(_) => {
+                    counters.drop_retransmission += 1;
+                    hopeless = (self.slots[slot].kind == Kind::Video).then_some(slot).or(hopeless);
+                }
+            }
+        }
+        hopeless
+    }
+
+    /// Lets one packet wait for the next flush, and copies of it where the path loses much.
+    fn resend_one(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        seq: SeqNo,
+        patience: Duration,
+        counters: &mut Counters,
+    ) -> Result<(), Refusal> {
+        if self.resends.len() >= MAX_RESENDS || self.resend_credit < MAX_PACKET {
+            // As if it had been asked for a moment ago: it may be asked for again.
+            return Err(Refusal::TooSoon);
+        }
+        let entry = &mut self.slots[slot];
+        let (Some(history), Some(carried)) = (&mut entry.history, &entry.carried) else { return Err(Refusal::Unknown) };
+        let record = history.claim_resend(now, seq, patience)?;
+        self.resend_credit -= usize::from(record.size);
+        let has_rtx = carried.format.rtx_pt.is_some();
+        let outgoing = Outgoing::again(Class::Resend, slot as u16, carried.track, has_rtx, &record);
+        self.resends.push(outgoing);
+        if record.resends == 1 {
+            entry.protection.note_asked();
+            entry.loss.on_asked();
+        }
+        entry.loss.update(entry.figures.packets);
+        let copies = entry.loss.copies(self.bandwidth.spare_share(), self.bandwidth.rtt());
+        counters.tx_doubled_retransmissions +=
+            self.copies.add(now, copies, record.size, &mut self.resend_credit, outgoing);
+        Ok(())
+    }
+
+    /// Takes retransmissions as far as the budget goes, and returns what is left of it. What a key frame has made
+    /// useless is dropped: after a fall of the path, the packets lost of the old layer would keep the new one out.
+    pub(super) fn admit_resends(&mut self, cx: &mut FlushContext<'_>) -> usize {
+        let mut budget = self.bandwidth.media_budget(cx.now);
+        let Self { resends, slots, .. } = self;
+        resends.retain(|resend| {
+            let slot = &slots[usize::from(resend.slot)];
+            let is_video = slot.kind == Kind::Video;
+            if is_video && resend.rewritten.seq < slot.decodable_from {
+                cx.counters.drop_retransmission += 1;
+                return false;
+            }
+            if is_video && budget == 0 {
+                return true;
+            }
+            budget = budget.saturating_sub(usize::from(resend.size));
+            cx.ready.push(*resend);
+            false
+        });
+        budget
+    }
+}
+
+/// The packets before one of sound, to be sent again with it, oldest first.
+pub(super) fn earlier_again(slot: &Slot, index: u16, newest: &Outgoing) -> impl Iterator<Item = Outgoing> {
+    let before = move |back: u8| {
+        let seq = newest.rewritten.seq.0.checked_sub(back.into())?;
+        let record = slot.history.as_ref()?.get(ExtSeq(seq))?;
+        Some(Outgoing::again(Class::Copy, index, newest.track, slot.rtx().is_some(), record))
+    };
+    (1..=slot.protection.level()).rev().filter_map(before)
+}
+
+/// Takes what the credit for unbidden and repeated packets allows.
+pub(super) fn push_within(copies: impl Iterator<Item = Outgoing>, credit: &mut usize, ready: &mut Vec<Outgoing>) {
+    for copy in copies {
+        let Some(rest) = credit.checked_sub(copy.size.into()) else { return };
+        *credit = rest;
+        ready.push(copy);
+    }
+}
