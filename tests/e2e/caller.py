@@ -12,6 +12,7 @@ from tests.support.impair import Conditions, Impair
 from tests.support.suite import RunningSuite
 
 POLL_S = 0.05
+CLEAN = Conditions()
 
 T = TypeVar("T")
 
@@ -47,9 +48,9 @@ class Caller:
         """Calls a function of the page's `call`."""
         return self.page.evaluate(f"args => window.call.{function}(...args)", list(args))
 
-    def go_through(self, impair: Impair, leg: str) -> None:
-        """Leads media through a leg of the proxy, which impairs nothing yet; to be called before `join`."""
-        impair.set(leg, up=Conditions(), down=Conditions())
+    def go_through(self, impair: Impair, leg: str, path: Conditions = CLEAN) -> None:
+        """Leads media through a leg of the proxy, both ways on such a path; to be called before `join`."""
+        impair.set(leg, up=path, down=path)
         self.page.expose_function("reroute", lambda server: impair.address_for(leg, server))
         self.page.add_script_tag(url=f"{self._pages_url}/reroute.js", type="module")
         self.page.wait_for_function("window.isRerouted")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Browser
 
-from tests.e2e.caller import Caller
+from tests.e2e.caller import CLEAN, Caller
 from tests.e2e.speech import RATE, Samples, Score, resampled, samples_of, score, spoken
-from tests.support.impair import Impair
+from tests.support.impair import Conditions, Impair
 from tests.support.suite import RunningSuite
 
 NUMBER = 77
@@ -71,12 +71,12 @@ class Seen:
 class ImpairedCall:
     """Alice's and bob's pages; each reaches the media node over a leg of its own, named as they are."""
 
-    def __init__(self, alice: Caller, bob: Caller, impair: Impair, pages_url: str) -> None:
+    def __init__(self, alice: Caller, bob: Caller, impair: Impair, pages_url: str, path: Conditions) -> None:
         self.alice, self.bob, self.impair = alice, bob, impair
         self._wav = spoken()
         self.sent: Samples = samples_of(self._wav)
         for name, caller in (("alice", alice), ("bob", bob)):
-            caller.go_through(impair, name)
+            caller.go_through(impair, name, path)
             caller.page.add_script_tag(url=f"{pages_url}/measure.js", type="module")
             caller.page.wait_for_function("window.call.observe !== undefined")
 
@@ -175,12 +175,12 @@ def summary(shown: list[float], reports: list[dict[str, Any]], busy: float = 0.0
 
 @contextmanager
 def impaired_call(
-    browsers: list[Browser], pages_url: str, suite: RunningSuite, impair: Impair
+    browsers: list[Browser], pages_url: str, suite: RunningSuite, impair: Impair, path: Conditions = CLEAN
 ) -> Iterator[ImpairedCall]:
-    """Two pages, closed at the end of the block."""
+    """Two pages, each behind such a path, closed at the end of the block."""
     callers = [Caller(browser, pages_url, suite) for browser in browsers[:2]]
     try:
-        yield ImpairedCall(callers[0], callers[1], impair, pages_url)
+        yield ImpairedCall(callers[0], callers[1], impair, pages_url, path)
     finally:
         for caller in callers:
             caller.close()

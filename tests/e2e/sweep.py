@@ -8,7 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ TABLE_BEGIN, TABLE_END = "<!-- figures: make impairments -->", "<!-- end of figu
 CLEAN = Conditions()
 HALF_RTT_MS = 50  # of a round trip of 100 ms
 DELAYED = Conditions(delay_ms=HALF_RTT_MS)
+SETTLE_S = 5.0  # the bar is about calls at a loss, not about the moment in which it begins
 BURSTS = (0.02, 0.25, 1.0)  # 7 % in bursts of four packets
 
 
@@ -61,9 +62,10 @@ SCENARIOS = [
 
 
 def measure(call: ImpairedCall, scenario: Scenario) -> Seen:
-    """Sets the conditions when the call stands, and observes from that moment while alice speaks."""
+    """Sets the conditions when the call stands, and observes when it has settled, while alice speaks."""
     call.impair.set("alice", up=scenario.publisher_up, down=scenario.feedback)
     call.impair.set("bob", up=scenario.feedback, down=scenario.receiver_down)
+    call.bob.page.wait_for_timeout(SETTLE_S * 1000)
     return call.watch(call.speech_s + 2, says=True)
 
 
@@ -77,8 +79,8 @@ def step(call: ImpairedCall) -> list[tuple[str, Seen]]:
 
 
 @contextmanager
-def calls() -> Iterator[Callable[[], Any]]:
-    """Gives a function that makes a fresh call through a fresh proxy's legs."""
+def calls() -> Iterator[Callable[[Conditions], AbstractContextManager[ImpairedCall]]]:
+    """Gives a function that makes a call through a fresh proxy, on a path of given delay, that stands at full size."""
     if CHROMIUM is None:
         sys.exit("chromium is not installed (apt install chromium)")
     with ExitStack() as stack:
@@ -91,8 +93,8 @@ def calls() -> Iterator[Callable[[], Any]]:
             stack.callback(browser.close)
 
         @contextmanager
-        def call() -> Iterator[ImpairedCall]:
-            with impair_proxy() as impair, impaired_call(browsers, url, suite, impair) as made:
+        def call(path: Conditions) -> Iterator[ImpairedCall]:
+            with impair_proxy() as impair, impaired_call(browsers, url, suite, impair, path) as made:
                 made.start(f"room-{uuid.uuid4().hex[:10]}")
                 made.settle()
                 yield made
@@ -140,12 +142,12 @@ def main() -> None:
         for scenario in (s for s in SCENARIOS if arguments.only in s.name):
             tries = []
             for _ in range(arguments.repeat):
-                with call() as made:
+                with call(scenario.feedback) as made:
                     tries.append(measure(made, scenario))
             tries.sort(key=lambda seen: seen.sound.pesq if seen.sound else 0.0)
             take(scenario.name, tries[len(tries) // 2])
         if arguments.only in "step":
-            with call() as made:
+            with call(Conditions(delay_ms=25)) as made:
                 for name, seen in step(made):
                     take(name, seen)
     if arguments.raw:

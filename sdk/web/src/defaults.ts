@@ -90,6 +90,12 @@ export const DATA_MAX_TOPIC_BYTES = 64;
 /** Bytes of a data channel that wait in the browser before `publishData` waits too. */
 export const DATA_MAX_BUFFERED_BYTES = 1024 * 1024;
 
+/** How often the buffers of received media are adapted to what the path loses. */
+export const PLAYOUT_INTERVAL_MS = 1_000;
+
+/** They are shortened when none of so many seconds needed more: each change stretches or squeezes sound. */
+export const PLAYOUT_HOLD_S = 10;
+
 /** Capture settings. */
 export const CAPTURE_DEFAULTS: CaptureDefaults = {
   camera: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } },
@@ -113,6 +119,7 @@ export const ROOM_DEFAULTS: ResolvedRoomOptions = {
   iceServers: [],
   iceTransportPolicy: 'all',
   dataChannels: true,
+  maxPlayoutDelayMs: 600,
   capture: CAPTURE_DEFAULTS,
   clientInfo: 'mrtc-web/0.1.0',
 };

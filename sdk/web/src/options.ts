@@ -78,6 +78,12 @@ export interface RoomOptions {
   statsIntervalMs?: number;
   /** Default true: `publishData` and `dataReceived` work. False saves the server and this client an association. */
   dataChannels?: boolean;
+  /**
+   * While packets are lost, the browser holds received media back until lost ones have come again, at most for so many
+   * milliseconds. Default 600, which two round trips of 250 ms need; what is lost more often than that shows as freezes and
+   * gaps. 0: the browser decides, which favours delay over everything.
+   */
+  maxPlayoutDelayMs?: number;
   /** How often a join is tried when the server says that it may be repeated. Default 3. */
   maxConnectAttempts?: number;
   /**

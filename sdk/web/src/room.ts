@@ -22,6 +22,7 @@ import type { RoomStats, StatsReport } from './stats';
 import { AdaptiveStreams } from './tracks/adaptive-stream';
 import type { DataMessage } from './transport/data-channels';
 import { MediaSession } from './transport/media-session';
+import { PlayoutDelays } from './transport/playout-delay';
 import { WishCollector } from './wishes';
 import type { Reason } from './words';
 import { reasonFromWire } from './words';
@@ -461,6 +462,7 @@ export class Room extends Emitter<RoomEvents> {
     addEventListener('pagehide', (event) => !event.persisted && void this.#session?.signal.leave(), onPage);
     addEventListener('online', () => this.#session?.signal.reconnect('the network is back'), onPage);
     const adaptive = this.#options.adaptiveStream ? new AdaptiveStreams() : undefined;
+    const delays = new PlayoutDelays(() => this.#session?.media.transport, this.#options.maxPlayoutDelayMs);
     const offs = [
       this.on('trackSubscribed', (track) => adaptive?.add(track)),
       this.on('trackUnsubscribed', (track) => adaptive?.remove(track)),
@@ -472,6 +474,7 @@ export class Room extends Emitter<RoomEvents> {
       listening.abort();
       for (const off of offs) off();
       adaptive?.close();
+      delays.close();
       clearInterval(this.#statsTimer);
     };
   }

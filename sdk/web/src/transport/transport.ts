@@ -77,6 +77,7 @@ export class Transport extends Emitter<TransportEvents> {
   readonly #options: TransportOptions;
   readonly #lines: PublishLine[] = [];
   readonly #slots: RTCRtpTransceiver[] = [];
+  #playoutDelayMs = 0;
 
   constructor(options: TransportOptions) {
     super();
@@ -166,6 +167,14 @@ export class Transport extends Emitter<TransportEvents> {
     await line.transceiver.sender.replaceTrack(null).catch((error: unknown) => logger.debug('release', error));
   }
 
+  /** Lets received media wait at least so many milliseconds before it is played; 0: as the browser likes. */
+  setPlayoutDelay(ms: number): void {
+    if (ms === this.#playoutDelayMs) return;
+    this.#playoutDelayMs = ms;
+    for (const { receiver } of this.#slots) receiver.jitterBufferTarget = ms || null;
+    logger.info(`received media waits ${ms} ms`);
+  }
+
   /** Figures of everything. */
   getStats(): Promise<RTCStatsReport> {
     return this.#pc.getStats();
@@ -223,6 +232,7 @@ export class Transport extends Emitter<TransportEvents> {
     const isEncrypted = this.#options.e2ee !== undefined;
     const preferences = receivePreferences(kind, this.#options.receiveVideoCodecs, isEncrypted);
     if (preferences.length > 0) transceiver.setCodecPreferences(preferences);
+    if (this.#playoutDelayMs > 0) transceiver.receiver.jitterBufferTarget = this.#playoutDelayMs;
     this.#slots.push(transceiver);
   }
 }
