@@ -36,6 +36,7 @@ mod fec;
 mod forwarder;
 mod half_open;
 mod ingress_ring;
+mod inherent_loss;
 mod keys;
 mod meter;
 mod protection;

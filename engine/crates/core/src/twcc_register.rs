@@ -9,6 +9,8 @@ use mrtc_rtp::id::{SeqNo, Ssrc};
 use mrtc_rtp::rtcp::twcc::{TICK_US, TransportCcBuilder};
 use mrtc_rtp::seq::SeqExtender;
 
+use crate::inherent_loss::InherentLoss;
+
 /// Packets that are remembered, unreported and reported together. At 100 ms of feedback interval it lasts for 20,000
 /// packets/s; beyond that the oldest go unreported.
 const WINDOW: usize = 2048;
@@ -25,6 +27,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Not received.
 const NEVER: u64 = 0;
+/// Not received, and nothing is told of it.
+const UNTOLD: u64 = u64::MAX;
 
 /// Arrivals of one transport.
 #[derive(Debug)]
@@ -37,6 +41,9 @@ pub struct TwccRegister {
     base: u64,
     /// One past the highest received.
     end: u64,
+    /// After this one it is not settled what is told of losses.
+    settled: u64,
+    inherent: InherentLoss,
     has_news: bool,
     last_feedback_at: Instant,
     feedback_count: u8,
@@ -52,6 +59,8 @@ impl TwccRegister {
             arrivals: Vec::new(),
             base: 0,
             end: 0,
+            settled: 0,
+            inherent: InherentLoss::new(now),
             has_news: false,
             last_feedback_at: now,
             feedback_count: 0,
@@ -68,6 +77,7 @@ impl TwccRegister {
         if self.end == 0 {
             self.base = ext;
             self.end = ext;
+            self.settled = ext;
         }
         if ext >= self.end {
             self.advance(ext);
@@ -75,7 +85,7 @@ impl TwccRegister {
             return;
         }
         let slot = &mut self.arrivals[ext as usize % WINDOW];
-        if *slot != NEVER {
+        if arrival_of(*slot).is_some() {
             return;
         }
         *slot = now.saturating_duration_since(self.epoch).as_micros() as u64 + 1;
@@ -98,7 +108,7 @@ impl TwccRegister {
     }
 
     fn arrival(&self, seq: u64) -> Option<u64> {
-        self.arrivals[seq as usize % WINDOW].checked_sub(1)
+        arrival_of(self.arrivals[seq as usize % WINDOW])
     }
 
     /// Appends the next RTCP feedback packet to `out` if one is due; call again until false.
@@ -108,6 +118,7 @@ impl TwccRegister {
         if self.next_timeout().is_none_or(|at| now < at) {
             return false;
         }
+        self.settle(now);
         let Some(first) = self.first_to_tell() else {
             self.has_news = false;
             return false;
@@ -122,6 +133,32 @@ impl TwccRegister {
         true
     }
 
+    /// Settles which of the new gaps are told. Of others no feedback says anything: one ends before it, and the next
+    /// begins after it. To tell them as received would be simpler, but libwebrtc then forgets the packets and could not
+    /// send them again.
+    fn settle(&mut self, now: Instant) {
+        self.inherent.review(now);
+        self.settled = self.settled.max(self.end.saturating_sub(WINDOW as u64));
+        let mut before = self.settled;
+        for seq in self.settled + 1..self.end {
+            if self.arrival(seq).is_none() {
+                continue;
+            }
+            let gap = before + 1..seq;
+            if !gap.is_empty() && !self.inherent.is_told(gap.end - gap.start) {
+                gap.for_each(|lost| self.arrivals[lost as usize % WINDOW] = UNTOLD);
+            }
+            self.inherent.on_received();
+            before = seq;
+        }
+        // The highest received: where the next gap begins.
+        self.settled = self.settled.max(self.end.saturating_sub(1));
+    }
+
+    fn is_untold(&self, seq: u64) -> bool {
+        self.arrivals[seq as usize % WINDOW] == UNTOLD
+    }
+
     /// A feedback begins with a received packet. If the next one is missing, the one before is told again, so that the
     /// loss is told as well.
     fn first_to_tell(&self) -> Option<u64> {
@@ -129,6 +166,7 @@ impl TwccRegister {
         let before = self.base.wrapping_sub(1);
         let is_loss_at_border = received > self.base
             && received - self.base <= MAX_LATE
+            && !self.is_untold(self.base)
             && before + WINDOW as u64 > self.end
             && self.arrival(before).is_some();
         Some(if is_loss_at_border { before } else { received })
@@ -139,10 +177,10 @@ impl TwccRegister {
         let ticks = |us: u64| us as i64 / TICK_US;
         let mut next = first;
         for seq in first..self.end {
-            let Some(us) = self.arrivals[seq as usize % WINDOW].checked_sub(1) else { continue };
+            let Some(us) = self.arrival(seq) else { continue };
             if seq == first {
                 self.builder.begin(SeqNo(seq as u16), ticks(us));
-            } else if !self.builder.push(SeqNo(seq as u16), ticks(us)) {
+            } else if self.is_untold(seq - 1) || !self.builder.push(SeqNo(seq as u16), ticks(us)) {
                 break;
             }
             next = seq + 1;
@@ -155,6 +193,11 @@ impl TwccRegister {
         let interval = if self.end - self.base >= EARLY_COUNT { MIN_INTERVAL } else { INTERVAL };
         self.has_news.then(|| self.last_feedback_at + interval)
     }
+}
+
+/// The time in an entry, if it is one.
+fn arrival_of(entry: u64) -> Option<u64> {
+    entry.checked_sub(1).filter(|_| entry != UNTOLD)
 }
 
 #[cfg(test)]
@@ -262,6 +305,75 @@ mod tests {
         register.on_packet(SeqNo(7), start + ms(1));
         register.on_packet(SeqNo(7), start + ms(9));
         assert_eq!(told(&mut register, start + ms(100)), [(7, Some(1000))]);
+    }
+
+    /// Half of the packets are lost; what each of some later seconds tells as lost, as a share.
+    fn told_lost(half: impl Fn(u64) -> bool) -> Vec<f64> {
+        let start = Instant::now();
+        let mut register = TwccRegister::new(start);
+        let mut shares = Vec::new();
+        for second in 0..20u64 {
+            let mut feedback = Vec::new();
+            for n in second * 100..(second + 1) * 100 {
+                let now = start + ms(n * 10);
+                if !half(n) {
+                    register.on_packet(SeqNo(n as u16), now);
+                }
+                feedback.extend(told(&mut register, now));
+            }
+            let lost = feedback.iter().filter(|(_, at)| at.is_none()).count();
+            shares.push(lost as f64 / feedback.len() as f64);
+        }
+        shares
+    }
+
+    #[test]
+    fn loss_that_stays_is_told_at_first_and_hardly_later() {
+        let shares = told_lost(|n| n % 5 == 2);
+        assert!(shares[..3].iter().all(|s| (0.17..0.22).contains(s)), "{shares:?}");
+        assert!(shares[6..].iter().all(|s| *s < 0.08), "{shares:?}");
+    }
+
+    #[test]
+    fn an_outage_is_told() {
+        let shares = told_lost(|n| n > 1_000 && n % 100 < 40);
+        assert!(shares[15] > 0.3, "{shares:?}");
+    }
+
+    #[test]
+    fn nothing_is_told_as_received_that_was_not() {
+        let start = Instant::now();
+        let mut register = TwccRegister::new(start);
+        let is_lost = |n: u16| n % 4 == 1;
+        let mut feedback = Vec::new();
+        for n in 0..3_000u16 {
+            let now = start + ms(u64::from(n) * 10);
+            if !is_lost(n) {
+                register.on_packet(SeqNo(n), now);
+            }
+            feedback.extend(told(&mut register, now));
+        }
+        assert!(feedback.iter().all(|(n, at)| at.is_some() != is_lost(*n)));
+        let untold = (0..2_990).filter(|n| !feedback.iter().any(|(told, _)| told == n)).count();
+        assert!(untold > 300, "{untold}");
+    }
+
+    #[test]
+    fn a_packet_that_comes_late_after_all_is_told() {
+        let start = Instant::now();
+        let mut register = TwccRegister::new(start);
+        for n in 0..1_000u16 {
+            if n % 4 != 1 {
+                register.on_packet(SeqNo(n), start + ms(u64::from(n) * 10));
+            }
+            told(&mut register, start + ms(u64::from(n) * 10));
+        }
+        let end = start + ms(10_100);
+        told(&mut register, end);
+        (0..10).map(|n| 961 + n * 4).for_each(|n| register.on_packet(SeqNo(n), end));
+        let late: Vec<u16> =
+            told(&mut register, end + ms(100)).iter().filter(|(_, at)| at.is_some()).map(|t| t.0).collect();
+        assert!((0..10).all(|n| late.contains(&(961 + n * 4))), "{late:?}");
     }
 
     proptest! {
