@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from typing import Any, Protocol
 
 from mrtc.media.v1 import relay_service_pb2_grpc
@@ -14,7 +14,9 @@ from .clock import Clock, SystemClock
 from .grpc import Channels, GrpcSecurity, GrpcServer
 from .health import Health, health_app
 from .http import HttpServer
+from .job_record import NatsJobRecord
 from .jobs import Job, JobQueue, JobWorker
+from .kv import KvTable
 from .load import CpuMeter, Smoothed, cpu_limit_cores
 from .log import bind, get_logger
 from .metrics import Metrics
@@ -22,9 +24,14 @@ from .nats import NatsLink, NatsOptions
 from .node import NodeAgent, NodeDirectory, new_node_id
 from .relay import RelayEngine, RelayManager
 from .settings import Settings, setting
+from .subjects import holder_subject
+from .takeover import Takeover
 from .tasks import end_tasks
 
 _log = get_logger(__name__)
+
+_ANSWER_TIMEOUT_S = 1.0
+_YES = b"1"
 
 
 class JobNodeSettings(Settings):
@@ -59,6 +66,8 @@ class JobNode:
         subject: the jobs it takes.
         engine: a running engine; closed with the node.
         handle: does one job.
+        table: the records of its jobs.
+        ended: the states of jobs that are over.
         on_event: told every event of the engine.
         on_track_changed: told the id of an imported track that ended or came back.
     """
@@ -72,6 +81,8 @@ class JobNode:
         engine: NodeEngine,
         handle: Callable[[Job], Awaitable[None]],
         on_event: Callable[[Any], None] = lambda event: None,
+        table: Callable[[NatsLink], KvTable[Any]],
+        ended: Container[Any],
         on_track_changed: Callable[[str], None] = lambda track_id: None,
         clock: Clock | None = None,
     ) -> None:
@@ -103,6 +114,10 @@ class JobNode:
         self._http = HttpServer(health_app(self.health, self.metrics))
         queue = JobQueue(self.link, subject, settings.service)
         self.worker = JobWorker(queue, handle, max_jobs=settings.max_jobs)
+        self.records = table(self.link)
+        self._ended = ended
+        self._held: set[str] = set()
+        self._takeover = Takeover(self.records, self.node_id, ended, self.directory, self.worker)
         self.grpc_port = 0
         self.http_port = 0
 
@@ -135,12 +150,37 @@ class JobNode:
         for part in (self.directory, self.relays, agent):
             await part.start()
             push(part.aclose)
-        for work in (self._follow_events(), self._measure()):
+        for work in (self._follow_events(), self._measure(), self._answer()):
             push(_cancel, asyncio.create_task(work, name="node-frame"))
         await self.link.start()
         self.worker.start()
         push(self.worker.aclose)
+        await self._takeover.start()
+        push(self._takeover.aclose)
         self._stack.callback(agent.drain)
+
+    @property
+    def watches(self) -> frozenset[str]:
+        """The workers whose death would be noticed now."""
+        return self._takeover.watches
+
+    def record_of(self, key: str) -> NatsJobRecord[Any]:
+        """The record of a job."""
+        return NatsJobRecord(self.records, key, self.node_id, self._ended, self._held, self._holds)
+
+    async def _holds(self, node_id: str, key: str) -> bool:
+        """True if another node says that it does a job: one that died or hangs says nothing."""
+        reply = await self.link.ask(holder_subject(node_id), key.encode(), timeout_s=_ANSWER_TIMEOUT_S)
+        return reply == _YES
+
+    async def _answer(self) -> None:
+        """Tells others which jobs are done here."""
+        await self.link.wait_ready()
+
+        def answer(key: bytes) -> bytes:
+            return _YES if key.decode("utf-8", "replace") in self._held else b""
+
+        await self.link.answer(holder_subject(self.node_id), answer)
 
     def _make_agent(self) -> NodeAgent:
         settings = self._settings

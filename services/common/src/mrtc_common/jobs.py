@@ -19,10 +19,13 @@ from .tasks import end_tasks
 
 _log = get_logger(__name__)
 
-ACK_WAIT_S = 6.0
+ACK_WAIT_S = 3.5
 """A job whose worker was silent for so long goes to another. Three missed heartbeats, as one may be lost."""
 
-_HEARTBEAT_S = 2.0
+HELD_AGAIN_S = 3.0
+"""A job that the queue hands out though its worker is well comes again after this time: the worker may die yet."""
+
+_HEARTBEAT_S = 1.0
 _FETCH_TIMEOUT_S = 5.0
 _RETRY_INTERVAL_S = 0.5
 _SETTLE_TIMEOUT_S = 30.0
@@ -45,12 +48,18 @@ class HandBackError(Exception):
 
 
 class Job:
-    """A job that this process holds. Attributes: its payload, and how often it was handed out, this time included."""
+    """A job that this process holds, from the queue.
+
+    Attributes:
+        payload: what is to be done.
+        former_holder: of a job that was found (`FoundJob`), the node that had it; else empty.
+    """
+
+    former_holder = ""
 
     def __init__(self, message: Any) -> None:
         self._message = message
         self.payload: bytes = message.data
-        self.deliveries: int = message.metadata.num_delivered
 
     async def keep(self) -> None:
         """Says that it is still under way. Raises UnavailableError."""
@@ -66,6 +75,23 @@ class Job:
         """Another worker shall take it. Raises UnavailableError."""
         with nats_errors("job"):
             await self._message.nak(delay=delay_s or None)
+
+
+class FoundJob(Job):
+    """A job whose holder has died. The queue still has it, and will hand it out to somebody as its own time comes."""
+
+    def __init__(self, payload: bytes, former_holder: str) -> None:
+        self.payload = payload
+        self.former_holder = former_holder
+
+    async def keep(self) -> None:
+        """Nothing to say."""
+
+    async def done(self) -> None:
+        """Nothing to say: whoever gets it from the queue finds it done."""
+
+    async def hand_back(self, delay_s: float = 0.0) -> None:
+        """Nothing to say: the queue has it."""
 
 
 class JobQueue:
@@ -178,6 +204,12 @@ class JobWorker:
         if self._taker is None:
             self._taker = asyncio.create_task(self._take_jobs(), name="job-taker")
 
+    async def adopt(self, job: Job) -> None:
+        """Does a job that did not come from the queue, if there is room; returns at once."""
+        if not self._is_paused and not self._room.locked():
+            await self._room.acquire()
+            self._begin(job)
+
     async def pause(self) -> None:
         """Takes no more jobs; those under way go on."""
         self._is_paused = True
@@ -199,9 +231,12 @@ class JobWorker:
             except BaseException:
                 self._room.release()
                 raise
-            task = asyncio.create_task(self._run(job), name="job")
-            self._jobs.add(task)
-            task.add_done_callback(self._ended)
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        task = asyncio.create_task(self._run(job), name="job")
+        self._jobs.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._jobs.discard(task)
@@ -217,7 +252,7 @@ class JobWorker:
             delay_s = error.delay_s if isinstance(error, HandBackError) else 0.0
             settle = _hand_back(job, delay_s)
         except Exception:
-            _log.exception("a job failed, it will be tried again", deliveries=job.deliveries)
+            _log.exception("a job failed, it will be tried again")
             settle = _hand_back(job, self._retry_delay_s)
         finally:
             heartbeat.cancel()

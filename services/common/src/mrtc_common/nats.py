@@ -191,6 +191,26 @@ class NatsLink:
             subscription = await self.client.subscribe(subject, cb=on_message, pending_msgs_limit=65_536)
         return NatsSubscription(subscription)
 
+    async def ask(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes | None:
+        """Asks whoever answers there; None if nobody does in time. Raises UnavailableError while the link is down."""
+        client = self.client
+        try:
+            return bytes((await client.request(subject, payload, timeout=timeout_s)).data)
+        except (TimeoutError, nats.errors.TimeoutError, nats.errors.NoRespondersError):
+            return None
+        except (nats.errors.Error, OSError) as error:
+            raise UnavailableError(f"nobody could be asked: {_brief(error)}") from error
+
+    async def answer(self, subject: str, answer: Callable[[bytes], bytes]) -> NatsSubscription:
+        """Answers what `ask` asks; survives reconnects. Needs the link to be up once. Raises UnavailableError."""
+
+        async def on_message(message: Any) -> None:
+            with contextlib.suppress(nats.errors.Error):
+                await message.respond(answer(message.data))
+
+        with nats_errors("subscribe"):
+            return NatsSubscription(await self.client.subscribe(subject, cb=on_message))
+
     # Connection
 
     async def _run(self) -> None:

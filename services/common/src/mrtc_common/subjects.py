@@ -189,6 +189,11 @@ def node_event_subject(node_id: str) -> str:
 # Nodes, leases, jobs
 
 
+def holder_subject(node_id: str) -> str:
+    """Where a worker is asked whether it does the job of a key."""
+    return f"mrtc.holder.{_checked_id(node_id)}"
+
+
 def node_key(node_id: str) -> str:
     """Key of `Node` in bucket `mrtc_nodes`."""
     return _checked_id(node_id)

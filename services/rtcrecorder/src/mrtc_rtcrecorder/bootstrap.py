@@ -11,7 +11,7 @@ from mrtc.recorder.v1 import recording_pb2
 from mrtc_common import subjects, tables
 from mrtc_common.clock import Clock, SystemClock
 from mrtc_common.job_node import JobNode
-from mrtc_common.job_record import JobRecord, NatsJobRecord
+from mrtc_common.job_record import JobRecord
 from mrtc_common.storage import LocalStorage
 from mrtc_engine import AsyncEngine, EngineConfig
 
@@ -22,6 +22,7 @@ from .core.file_names import FileNames, recording_folder
 from .core.progress import TERMINAL_STATES, Recording
 from .entrypoints.jobs import JobHandler
 from .job import JobLimits, RecordingJob
+from .joining import join_segments
 from .media.single import SingleOutput
 from .mix.output import MixedOutput, MixOptions
 from .ports import Output
@@ -50,17 +51,17 @@ class Recorder:
             subject=subjects.JOB_RECORD,
             engine=engine,
             handle=self._handle,
+            table=tables.recordings,
+            ended=TERMINAL_STATES,
             on_track_changed=self._changes.tell,
             clock=self._clock,
         )
         self._engine = engine
         metrics = self.node.metrics
         self._dropped = metrics.counter("dropped_frames_total", "Frames left out since the disk or the mixer is slow.")
-        self._recordings = tables.recordings(self.node.link)
         self._rooms = tables.rooms(self.node.link)
         self._handler = JobHandler(
-            node_id=self.node.node_id,
-            open_store=lambda key: NatsJobRecord(self._recordings, key, self.node.node_id, TERMINAL_STATES),
+            open_store=self.node.record_of,
             record=self._record,
             now_ms=self._clock.unix_ms,
         )
@@ -87,6 +88,8 @@ class Recorder:
             follow_room=lambda view, on_change: follow_room(self._rooms, room_key, view, on_change),
             feed=feed,
             make_output=lambda: self._make_output(record),
+            join=lambda record: join_segments(record, self._storage.local_path),
+            delete=self._storage.delete,
             limits=JobLimits(settings.room_wait_s, settings.empty_timeout_s),
             clock=self._clock,
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 
+from mrtc.recorder.v1 import recording_pb2
 from mrtc_common.clock import Clock
-from mrtc_common.errors import MediaEncryptedError, UnavailableError
+from mrtc_common.errors import MediaEncryptedError, MrtcError, UnavailableError
 from mrtc_common.job_record import JobRecord, RecordLostError
-from mrtc_common.jobs import HandBackError
+from mrtc_common.jobs import HELD_AGAIN_S, HandBackError
 from mrtc_common.log import get_logger
 from mrtc_common.tasks import end_tasks
 
@@ -27,6 +28,7 @@ _PROGRESS_INTERVAL_S = 1.0
 # Capture times further than this from now are a sender's error; the frame is taken to be of now.
 _MAX_PAST_US, _MAX_FUTURE_US = 10_000_000, 500_000
 
+Join = Callable[[Recording], Awaitable[tuple[list[recording_pb2.RecordingFile], list[str]]]]
 FollowRoom = Callable[[RoomView, Callable[[], None]], Coroutine[None, None, None]]
 
 
@@ -45,6 +47,8 @@ class RecordingJob:
         record: the record as claimed.
         follow_room: keeps a view of the room, see `adapters.room_watch`.
         make_output: makes what writes the files.
+        join: joins the files of several recorders, see `joining.join_segments`.
+        delete: deletes a file by its storage key.
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class RecordingJob:
         follow_room: FollowRoom,
         feed: TrackFeed,
         make_output: Callable[[], Output],
+        join: Join,
+        delete: Callable[[str], Awaitable[None]],
         limits: JobLimits,
         clock: Clock,
     ) -> None:
@@ -63,6 +69,7 @@ class RecordingJob:
         self._follow_room = follow_room
         self._feed = feed
         self._make_output = make_output
+        self._join, self._delete = join, delete
         self._limits = limits
         self._clock = clock
         self._output: Output | None = None
@@ -89,7 +96,7 @@ class RecordingJob:
         await self._close_files()
         if self._is_lost:
             _log.warning("another recorder has taken over; what was written stays")
-            return
+            raise HandBackError(HELD_AGAIN_S)
         await self._end()
 
     async def _supervise(self) -> None:
@@ -184,9 +191,11 @@ class RecordingJob:
 
     async def _end(self) -> None:
         error, files = self._failure() or self._nothing_to_record(), self._files()
+        whole, parts = await self._join_files(files)
 
         def finish(record: Recording) -> Recording:
-            return progress.ended(progress.with_files(record, files), self._clock.unix_ms(), error)
+            updated = progress.with_joined(progress.with_files(record, files), whole, parts)
+            return progress.ended(updated, self._clock.unix_ms(), error)
 
         while True:
             try:
@@ -196,8 +205,17 @@ class RecordingJob:
             except UnavailableError:
                 await asyncio.sleep(_PROGRESS_INTERVAL_S)
             else:
-                _log.info("recording ended", files=len(files), error=error)
+                _log.info("recording ended", files=len(whole) or len(files), error=error)
+                for key in parts:
+                    with contextlib.suppress(MrtcError):
+                        await self._delete(key)
                 return
+
+    async def _join_files(self, files: list[FileProgress]) -> tuple[list[recording_pb2.RecordingFile], list[str]]:
+        """Those that were joined, and the keys of what went into them: nothing, if there was one recorder."""
+        if self._record.claims < 2:
+            return [], []
+        return await self._join(progress.with_files(self._record, files))
 
     # Helpers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -11,10 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from mrtc.recorder.v1 import recording_pb2
 from mrtc_common.testing import NatsServer, wait_until
 from mrtc_rtcrecorder.bootstrap import Recorder
+from mrtc_rtcrecorder.media.join import Segment, join
 
 pytestmark = pytest.mark.integration
 
@@ -37,9 +40,13 @@ class RecorderProcess:
         env = os.environ | {f"MRTC_RTCRECORDER_{key}": value for key, value in values.items()}
         self._process = subprocess.Popen([sys.executable, "-m", "mrtc_rtcrecorder"], env=env)
 
+    def send(self, what: signal.Signals) -> None:
+        """Sends a signal."""
+        self._process.send_signal(what)
+
     def end(self, how: signal.Signals) -> int:
         """Sends a signal and waits for the end."""
-        self._process.send_signal(how)
+        self.send(how)
         return self._process.wait(30)
 
 
@@ -77,7 +84,8 @@ async def test_what_was_written_before_a_kill_plays_and_the_next_goes_on(
         await desk.reached(recording, lambda record: len(record.files) == 2 and record.files[1].duration_ms > 1000)
         await desk.stop(recording)
         done = await desk.reached(recording, lambda r: r.state == recording_pb2.RECORDING_STATE_COMPLETE)
-    assert_decodes(desk.path(done.files[1]))
+    assert len(done.files) == 1, "joined"
+    assert_decodes(desk.path(done.files[0]))
 
 
 async def test_sigterm_ends_the_process_with_whole_files(
@@ -95,3 +103,80 @@ async def test_sigterm_ends_the_process_with_whole_files(
     assert_decodes(desk.path(record.files[0]))
     assert (await desk.record(recording)).state == recording_pb2.RECORDING_STATE_ACTIVE
     await wait_until(lambda: desk.path(record.files[0]).exists())
+
+
+@pytest.mark.parametrize("mode", [SINGLE, MIXED])
+async def test_another_recorder_goes_on_at_once(
+    mode: Any,
+    nats_server: NatsServer,
+    make_settings: Any,
+    node: Any,
+    desk: Any,
+    make_frames: Any,
+    assert_decodes: Any,
+) -> None:
+    """A recorder that stands by sees the other one die, and has the job long before the queue hands it out again."""
+    alice = await node.join("alice")
+    # A key frame each 0.3 s: publishers send one when they are asked, these do not.
+    await node.publish(alice, {"video": make_frames("h264", 0.3), "audio": make_frames("opus")})
+    process = RecorderProcess(nats_server, desk.folder, "a secret of the tests")
+    recording = await desk.start(mode, width=320, height=180)
+    record = await desk.reached(recording, lambda record: record.files and record.files[0].duration_ms > 2000)
+    async with Recorder(make_settings()) as other:
+        await wait_until(lambda: other.node.watches == {record.node_id}, what="the other to be watched")
+        await asyncio.to_thread(process.end, signal.SIGKILL)
+        killed_at = time.monotonic()
+        await desk.reached(recording, lambda record: record.node_id == other.node.node_id)
+        taken_s = time.monotonic() - killed_at
+        await desk.reached(recording, lambda record: len(record.files) == 2 and record.files[1].duration_ms > 2000)
+        await desk.stop(recording)
+        done = await desk.reached(recording, lambda r: r.state == recording_pb2.RECORDING_STATE_COMPLETE)
+    assert taken_s < 1
+    assert [file.key.rsplit("-", 1)[1] for file in done.files] == ["000.mp4"], "one file, joined"
+    path = desk.path(done.files[0])
+    assert_decodes(path)
+    assert list(path.parent.glob("*-001*")) == []
+    for kind, times in _packet_times(path).items():
+        gap_s = max(b - a for a, b in itertools.pairwise(times))
+        print(f"{kind}: taken over after {taken_s:.2f} s, {gap_s:.2f} s missing of {times[-1]:.1f} s")
+        # The mixer leaves pictures out while it is behind on a busy machine, sound never.
+        assert gap_s < 1 or (mode == MIXED and kind == "video")
+    once = _packet_times(path)
+    join([Segment(path, 0), Segment(path, 0)])
+    assert _packet_times(path) == once, "to join again changes nothing"
+    assert done.files[0].duration_ms == pytest.approx(times[-1] * 1000, abs=100)
+
+
+def _packet_times(path: Path) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {}
+    with av.open(str(path)) as file:
+        for packet in file.demux():
+            if packet.pts is not None:
+                times.setdefault(packet.stream.type, []).append(float(packet.pts * packet.time_base))
+    return times
+
+
+async def test_a_recorder_that_hangs_loses_its_job(
+    nats_server: NatsServer, make_settings: Any, node: Any, desk: Any, make_frames: Any, assert_decodes: Any
+) -> None:
+    """It is silent and answers nobody: another one has the job within seconds. When it is back it lets go."""
+    alice = await node.join("alice")
+    await node.publish(alice, {"video": make_frames("h264"), "audio": make_frames("opus")})
+    process = RecorderProcess(nats_server, desk.folder, "a secret of the tests")
+    recording = await desk.start(SINGLE)
+    record = await desk.reached(recording, lambda record: record.files and record.files[0].duration_ms > 1000)
+    async with Recorder(make_settings()) as other:
+        await wait_until(lambda: other.node.watches == {record.node_id}, what="the other to be watched")
+        hangs_at = time.monotonic()
+        process.send(signal.SIGSTOP)
+        await desk.reached(recording, lambda record: record.node_id == other.node.node_id)
+        assert time.monotonic() - hangs_at < 6
+        process.send(signal.SIGCONT)
+        await desk.reached(recording, lambda record: len(record.files) == 2 and record.files[1].duration_ms > 2000)
+        record = await desk.record(recording)
+        assert (record.node_id, record.claims) == (other.node.node_id, 2)
+        await desk.stop(recording)
+        done = await desk.reached(recording, lambda r: r.state == recording_pb2.RECORDING_STATE_COMPLETE)
+    assert await asyncio.to_thread(process.end, signal.SIGTERM) == 0
+    for file in done.files:
+        assert_decodes(desk.path(file))

@@ -137,21 +137,23 @@ async def test_an_empty_room_ends_the_recording(recorder: Recorder, node: Any, d
 async def test_a_recorder_that_ends_hands_its_job_over(
     make_settings: Any, recorder: Recorder, node: Any, desk: Any, make_frames: Any, assert_decodes: Any
 ) -> None:
-    """The next one goes on with a file of the next number; both play."""
+    """The next one goes on with a file of the next number; in the end it is one file."""
     alice = await node.join("alice")
     await node.publish(alice, {"video": make_frames("vp8"), "audio": make_frames("opus")})
     recording = await desk.start(SINGLE)
     await desk.reached(recording, grown_to(1.5))
     async with Recorder(make_settings()):
         await recorder.__aexit__(None, None, None)
-        await desk.reached(recording, lambda record: len(record.files) == 2 and record.files[1].duration_ms > 1000)
+        both = await desk.reached(recording, lambda r: len(r.files) == 2 and r.files[1].duration_ms > 1000)
+        first, second = both.files
+        assert (first.key[-8:], second.key[-8:]) == ("000.webm", "001.webm")
+        assert second.offset_ms >= first.duration_ms
         await desk.stop(recording)
         done = await desk.reached(recording, lambda record: record.state == COMPLETE)
-    first, second = done.files
-    assert (first.key[-8:], second.key[-8:]) == ("000.webm", "001.webm")
-    assert second.offset_ms >= first.duration_ms
-    for file in done.files:
-        assert_decodes(desk.path(file))
+    [file] = done.files
+    assert file.key == first.key
+    assert file.duration_ms >= second.offset_ms + second.duration_ms
+    assert_decodes(desk.path(file))
 
 
 async def test_media_goes_on_while_nats_is_away(

@@ -104,6 +104,7 @@ class World:
     def __init__(self) -> None:
         self.store, self.feed, self.clock = Store(), Feed(), ManualClock()
         self.outputs: list[Files] = []
+        self.deleted: list[str] = []
         self._view: RoomView | None = None
         self._on_change: Callable[[], None] = lambda: None
         self.task: asyncio.Task[None] | None = None
@@ -115,11 +116,21 @@ class World:
             follow_room=self._follow,
             feed=self.feed,
             make_output=self._make_output,
+            join=self._join,
+            delete=self._delete,
             limits=JobLimits(room_wait_s=60, empty_timeout_s=10),
             clock=self.clock,
         )
         self.task = asyncio.create_task(job.run())
         await wait_until(lambda: self._view is not None)
+
+    async def _join(self, record: Recording) -> tuple[list[recording_pb2.RecordingFile], list[str]]:
+        first, *others = record.files
+        whole = recording_pb2.RecordingFile(key=first.key, duration_ms=sum(file.duration_ms for file in record.files))
+        return [whole], [file.key for file in others]
+
+    async def _delete(self, key: str) -> None:
+        self.deleted.append(key)
 
     @property
     def output(self) -> Files:
@@ -281,9 +292,22 @@ async def test_a_recorder_that_lost_it_completes_its_files_and_says_nothing(worl
     world.open_room()
     await wait_until(lambda: world.outputs)
     world.store.on_lost()
-    record = await world.ended()
+    with pytest.raises(HandBackError):
+        await world.ended()
     assert world.output.is_finished
-    assert record.state == recording_pb2.RECORDING_STATE_ACTIVE
+    assert world.store.record.state == recording_pb2.RECORDING_STATE_ACTIVE
+
+
+async def test_what_several_recorders_wrote_is_joined_at_the_end(world: World) -> None:
+    """The record names the whole, the parts are deleted."""
+    world.store.record.claims = 2
+    world.store.record.files.add(key="one", duration_ms=3_000)
+    world.open_room()
+    await wait_until(lambda: world.outputs)
+    world.store.on_stop()
+    record = await world.ended()
+    assert [(file.key, file.duration_ms) for file in record.files] == [("one", 4_000)]
+    assert world.deleted == ["app/room/rec/f.mp4"]
 
 
 async def test_it_goes_on_while_the_store_is_away(world: World) -> None:

@@ -10,7 +10,7 @@ from mrtc.node.v1.master_service_pb2 import NODE_KIND_VOD
 from mrtc_common import subjects, tables
 from mrtc_common.clock import Clock, SystemClock
 from mrtc_common.job_node import JobNode
-from mrtc_common.job_record import JobRecord, NatsJobRecord
+from mrtc_common.job_record import JobRecord
 from mrtc_common.jobs import Job
 from mrtc_common.storage import LocalStorage
 from mrtc_engine import AsyncEngine, EngineConfig, Event
@@ -47,15 +47,15 @@ class VodPlayer:
             subject=subjects.JOB_VOD,
             engine=self._engine,
             handle=self._handle,
+            table=tables.vods,
+            ended=TERMINAL_STATES,
             on_event=self._on_event,
             clock=self._clock,
         )
-        self._vods = tables.vods(self.node.link)
         self._keyframes = self.node.metrics.counter("keyframes_requested_total", "Key frames that receivers asked for.")
         self._handler = JobHandler(
-            node_id=self.node.node_id,
             storage=LocalStorage(settings.storage_root),
-            open_store=lambda key: NatsJobRecord(self._vods, key, self.node.node_id, TERMINAL_STATES),
+            open_store=self.node.record_of,
             play=self._play,
             now_ms=self._clock.unix_ms,
         )

@@ -13,7 +13,7 @@ from mrtc.event.v1 import state_pb2
 from mrtc.vod.v1 import vod_pb2
 from mrtc_common.errors import MrtcError, UnavailableError
 from mrtc_common.job_record import JobRecord, RecordLostError
-from mrtc_common.jobs import HandBackError
+from mrtc_common.jobs import HELD_AGAIN_S, HandBackError
 from mrtc_common.log import get_logger
 from mrtc_common.tasks import end_tasks
 
@@ -27,6 +27,8 @@ from .ports import FilePlayer, MediaSources, VodRoom
 _log = get_logger(__name__)
 
 _PROGRESS_INTERVAL_S = 1.0
+# Whoever takes over goes on here: what is shown twice then is less than this.
+_POSITION_INTERVAL_S = 0.5
 _SETTLE_ATTEMPTS = 30
 # What the engine still has to send when the file has been read to its end.
 _TAIL_S = AHEAD_US / 1e6 + 0.2
@@ -99,7 +101,7 @@ class VodJob:
         await self._end_media()
         if self._is_lost:
             _log.warning("another player has taken over")
-            return
+            raise HandBackError(HELD_AGAIN_S)
         await self._settle(error)
 
     def keyframe_requested(self, track_id: str) -> None:
@@ -221,7 +223,7 @@ class VodJob:
 
     async def _report_always(self) -> None:
         while True:
-            await asyncio.sleep(_PROGRESS_INTERVAL_S)
+            await asyncio.sleep(_POSITION_INTERVAL_S)
             await self._report()
 
     async def _report(self) -> None:

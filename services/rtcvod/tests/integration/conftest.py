@@ -136,6 +136,13 @@ class Desk:
         assert isinstance(record, state_pb2.PublicationRecord)
         return record
 
+    async def publication_of(self, node_id: str) -> state_pb2.PublicationRecord:
+        """The one publication of the room, once it is this node's."""
+        async with asyncio.timeout(10):
+            while (record := await self.publication()).node_id != node_id:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return record
+
 
 @pytest.fixture
 async def receiver(nats_link: NatsLink) -> AsyncIterator[Receiver]:  # noqa: F811

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import sys
+import time
 from typing import Any, cast
 
 import av
@@ -13,7 +16,7 @@ from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
 from mrtc.vod.v1 import vod_pb2
 from mrtc_common import subjects, tables
-from mrtc_common.testing import wait_until
+from mrtc_common.testing import NatsServer, wait_until
 from mrtc_rtcvod.bootstrap import VodPlayer
 from mrtc_rtcvod.core.records import VodIds
 
@@ -173,6 +176,46 @@ async def test_a_vod_outlives_its_player(make_settings: Any, desk: Any, receiver
             assert taken.participant_id == VodIds.of(vod.id).participant
             await desk.stop(vod)
             await desk.reached(vod, is_over)
+
+
+async def test_a_killed_player_is_replaced_at_once(
+    make_settings: Any, nats_server: NatsServer, desk: Any, receiver: Any, media_file: Any
+) -> None:
+    """SIGKILL: another player goes on within a second, at the place where the file was, as the same participant."""
+    values = make_settings()
+    env = os.environ | {
+        f"MRTC_RTCVOD_{key}": str(value)
+        for key, value in {
+            "GRPC_PORT": 0,
+            "HTTP_PORT": 0,
+            "UDP_PORT": 0,
+            "BIND_IP": "127.0.0.1",
+            "NATS_URLS": nats_server.url,
+            "STORAGE_ROOT": values.storage_root,
+            "CLUSTER_SECRET": "a secret of the tests",
+        }.items()
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "mrtc_rtcvod", env=env)
+    vod = await desk.start(media_file("vp8.webm", 20.0))
+    playing = await desk.reached(vod, lambda vod: vod.position_ms > 1_500)
+    async with VodPlayer(make_settings()) as second:
+        await wait_until(lambda: second.node.watches == {playing.node_id}, what="the first to be watched")
+        before, killed_at = (await desk.reached(vod, is_playing)).position_ms, time.monotonic()
+        process.kill()
+        await process.wait()
+        taken = await desk.reached(vod, lambda vod: vod.node_id == second.node.node_id)
+        assert time.monotonic() - killed_at < 1
+        assert before <= taken.position_ms <= before + 1_000
+        record = await desk.publication_of(second.node.node_id)
+        frames = await receiver.receive(VodIds.of(vod.id).video, record.node_id, 10)
+        assert frames[0].is_keyframe
+        going = await desk.reached(vod, lambda vod: vod.position_ms > taken.position_ms + 1_000)
+        played_ms = (time.monotonic() - killed_at) * 1000
+        assert going.position_ms - before == pytest.approx(played_ms, abs=2_000)
+        [participant] = await desk.entries(state_pb2.ParticipantRecord)
+        assert participant.participant.id == playing.participant_id
+        await desk.stop(vod)
+        await desk.reached(vod, is_over)
 
 
 @pytest.mark.parametrize(

@@ -164,8 +164,8 @@ def test_mutes_outlive_a_new_publication_record() -> None:
 def test_records_of_a_life() -> None:
     """Claimed, playing, at a position, ended or failed; the order itself is never changed."""
     one = vod()
-    playing = records.playing(records.claimed(one, "node"), "pa", 6_000_000, 7)
-    assert (playing.node_id, playing.state, playing.duration_ms) == ("node", vod_pb2.VOD_STATE_PLAYING, 6000)
+    playing = records.playing(records.claimed(one), "pa", 6_000_000, 7)
+    assert (playing.state, playing.started_at_ms, playing.duration_ms) == (vod_pb2.VOD_STATE_PLAYING, 7, 6000)
     assert records.at_position(playing, 1_500_000).position_ms == 1500
     assert records.ended(playing, 8).state == vod_pb2.VOD_STATE_ENDED
     assert records.ended(playing, 8, "why").error == "why"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from mrtc.recorder.v1 import recording_pb2
@@ -31,10 +31,9 @@ class FileProgress:
     publication_id: str = ""
 
 
-def claim(record: Recording, node_id: str) -> Recording:
+def claim(record: Recording) -> Recording:
     """The record once a recorder has the job."""
     claimed = _copy(record)
-    claimed.node_id = node_id
     claimed.state = (
         recording_pb2.RECORDING_STATE_ENDING if record.is_stop_requested else recording_pb2.RECORDING_STATE_ACTIVE
     )
@@ -60,6 +59,16 @@ def with_files(record: Recording, files: Iterable[FileProgress]) -> Recording:
         target.offset_ms = max(0, file.begins_at_us // 1000 - updated.started_at_ms)
     if record.is_stop_requested and updated.state == recording_pb2.RECORDING_STATE_ACTIVE:
         updated.state = recording_pb2.RECORDING_STATE_ENDING
+    return updated
+
+
+def with_joined(record: Recording, whole: Iterable[recording_pb2.RecordingFile], parts: Container[str]) -> Recording:
+    """The record after files were joined: these replace those of the same key, the parts are gone."""
+    updated = _copy(record)
+    joined = {file.key: file for file in whole}
+    files = [joined.get(file.key, file) for file in record.files if file.key not in parts]
+    del updated.files[:]
+    updated.files.extend(files)
     return updated
 
 

@@ -8,8 +8,8 @@ from google.protobuf.message import DecodeError
 from mrtc.recorder.v1 import recording_pb2
 from mrtc_common import subjects
 from mrtc_common.errors import MrtcError, UnavailableError
-from mrtc_common.job_record import JobRecord, RecordLostError
-from mrtc_common.jobs import HandBackError, Job
+from mrtc_common.job_record import JobHeldError, JobRecord, RecordLostError
+from mrtc_common.jobs import HELD_AGAIN_S, HandBackError, Job
 from mrtc_common.log import bound, get_logger
 
 from mrtc_rtcrecorder.core import progress
@@ -19,7 +19,7 @@ _log = get_logger(__name__)
 
 # A job that was handed out so often kills its recorders; it is given up so that it stops doing so. Every restart of a
 # recorder counts too, so that a recording of days must be able to see many.
-MAX_DELIVERIES = 100
+MAX_CLAIMS = 100
 _MODES = (recording_pb2.RECORDING_MODE_SINGLE, recording_pb2.RECORDING_MODE_MIXED)
 _MAX_PIXELS, _MAX_FPS = 3840 * 2160, 60
 
@@ -36,12 +36,10 @@ class JobHandler:
     def __init__(
         self,
         *,
-        node_id: str,
         open_store: Callable[[str], JobRecord[Recording]],
         record: Callable[[Recording, JobRecord[Recording]], Awaitable[None]],
         now_ms: Callable[[], int],
     ) -> None:
-        self._node_id = node_id
         self._open_store = open_store
         self._record = record
         self._now_ms = now_ms
@@ -55,24 +53,32 @@ class JobHandler:
             _log.error("a job is malformed, it is dropped")
             return
         with bound(room=wanted.room, app=wanted.app_id, recording=wanted.id):
-            await self._handle(self._open_store(key), job)
+            store = self._open_store(key)
+            try:
+                await self._handle(store, job)
+            except JobHeldError:
+                raise HandBackError(HELD_AGAIN_S) from None
+            except RecordLostError:
+                _log.info("a job of an ended recording is dropped")
+            except UnavailableError:
+                raise HandBackError(1.0) from None
 
     async def _handle(self, store: JobRecord[Recording], job: Job) -> None:
+        record = await store.claim(progress.claim, job.former_holder)
         try:
-            record = await store.claim(lambda record: progress.claim(record, self._node_id))
-            problem = _problem(record)
-            if job.deliveries > MAX_DELIVERIES:
-                problem = f"given up after {MAX_DELIVERIES} tries"
-            if problem:
-                await store.update(lambda record: progress.ended(record, self._now_ms(), problem))
-                _log.error("a recording is given up", error=problem)
-                return
-        except RecordLostError:
-            _log.info("a job of an ended recording is dropped")
+            await self._begin(store, record)
+        finally:
+            store.release()
+
+    async def _begin(self, store: JobRecord[Recording], record: Recording) -> None:
+        problem = _problem(record)
+        if record.claims > MAX_CLAIMS:
+            problem = f"given up after {MAX_CLAIMS} tries"
+        if problem:
+            await store.update(lambda record: progress.ended(record, self._now_ms(), problem))
+            _log.error("a recording is given up", error=problem)
             return
-        except UnavailableError:
-            raise HandBackError(1.0) from None
-        _log.info("recording taken", mode=recording_pb2.RecordingMode.Name(record.mode), deliveries=job.deliveries)
+        _log.info("recording taken", mode=recording_pb2.RecordingMode.Name(record.mode), claims=record.claims)
         await self._record(record, store)
 
 

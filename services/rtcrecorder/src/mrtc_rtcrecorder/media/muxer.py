@@ -19,11 +19,11 @@ _MICROSECOND = Fraction(1, 1_000_000)
 # libav refuses equal times.
 _MIN_STEP_US = 50
 
-# Length of a fragment. With the muxer's wait for the other track (INTERLEAVE_US) it stays under the second that a
-# killed recorder may lose.
-FRAGMENT_US = 400_000
+# Length of a fragment. With the muxer's wait for the other track (INTERLEAVE_US) and the time that another recorder
+# takes to go on it stays under the second that a killed recorder may cost.
+FRAGMENT_US = 200_000
 # How long the muxer holds a frame back for an earlier one of the other track.
-INTERLEAVE_US = 400_000
+INTERLEAVE_US = 200_000
 
 MUXER_OPTIONS = {
     # Fragments while it grows; turned into one plain, seekable MP4 by a few bytes at the end (no copy of the file).

@@ -45,7 +45,7 @@ class Mixer:
     def __init__(self, config: wire.MixConfig, messages: queue.Queue[Message | None]) -> None:
         encoder = EncoderConfig(config.width, config.height, config.fps, config.preset, config.crf)
         self._file = MixedFile(Path(config.path), encoder)
-        self._began_at_us = _now_us()
+        self._began_at_us = config.begins_at_us
         self._messages = messages
         self._session = MixSession(
             self._file,
@@ -101,7 +101,9 @@ class Mixer:
             case wire.MessageKind.FRAME:
                 self._session.push(*wire.parse_frame(body))
             case wire.MessageKind.ADD_TRACK:
-                self._session.add_track(*wire.parse_add_track(body), _now_us())
+                # What came while this process was starting was there from the beginning.
+                at_us = _now_us() if self._session.has_begun else self._began_at_us
+                self._session.add_track(*wire.parse_add_track(body), at_us)
             case wire.MessageKind.REMOVE_TRACK:
                 self._session.remove_track(wire.parse_track(body), _now_us())
             case wire.MessageKind.HIDE_TRACK:

@@ -144,7 +144,7 @@ class MixedOutput:
 
     async def _run_process(self) -> str:
         """Runs one mixing process to its end; gives the reason it named, if any."""
-        options = self._options
+        options, begins_at_us = self._options, time.time_ns() // 1000
         key = self._names.next("mixed", "mp4")
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "mrtc_rtcrecorder.mix", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -157,6 +157,7 @@ class MixedOutput:
             delay_us=options.delay_us,
             preset=options.preset,
             crf=options.crf,
+            begins_at_us=begins_at_us,
         )
         self._send(config.encode())
         for track_id, track in self._tracks.items():

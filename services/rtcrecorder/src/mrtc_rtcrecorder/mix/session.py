@@ -94,6 +94,11 @@ class MixSession:
         self.refused_tracks = 0
 
     @property
+    def has_begun(self) -> bool:
+        """True once the first tick was done."""
+        return self._tick > 0
+
+    @property
     def next_tick_at_us(self) -> int:
         """When `advance` has something to do, in Unix microseconds."""
         return self._tick_time(self._tick) + self._delay_us

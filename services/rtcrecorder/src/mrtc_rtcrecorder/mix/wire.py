@@ -43,6 +43,7 @@ class MixConfig:
         width, height, fps: of the picture.
         delay_us: how far the mixer runs behind the capture clock.
         preset, crf: x264's.
+        begins_at_us: where its timeline begins, Unix microseconds: when the process was asked for, not when it was up.
     """
 
     path: str
@@ -52,6 +53,7 @@ class MixConfig:
     delay_us: int
     preset: str
     crf: int
+    begins_at_us: int
 
     def encode(self) -> bytes:
         """As a message."""

@@ -60,11 +60,9 @@ class PlayedTracks:
         return next((codec for codec in VIDEO_CODECS if codec != self.video_codec), "") if self.video_codec else ""
 
 
-def claimed(vod: Vod, node_id: str) -> Vod:
+def claimed(vod: Vod) -> Vod:
     """The record once a player has the job."""
-    result = _copy(vod)
-    result.node_id = node_id
-    return result
+    return _copy(vod)
 
 
 def playing(vod: Vod, participant_id: str, duration_us: int, now_ms: int) -> Vod:

@@ -8,8 +8,8 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from mrtc_common import subjects
 from mrtc_common.errors import MrtcError, UnavailableError
-from mrtc_common.job_record import JobRecord, RecordLostError
-from mrtc_common.jobs import HandBackError, Job
+from mrtc_common.job_record import JobHeldError, JobRecord, RecordLostError
+from mrtc_common.jobs import HELD_AGAIN_S, HandBackError, Job
 from mrtc_common.log import bound, get_logger
 from mrtc_common.storage import Storage, safe_part
 
@@ -19,7 +19,7 @@ from mrtc_rtcvod.core.records import Vod
 _log = get_logger(__name__)
 
 # A job that was handed out so often kills its players.
-MAX_DELIVERIES = 10
+MAX_CLAIMS = 10
 MEDIA_FOLDER = "media"
 """Folder of an app's media files below its own folder; signaling stores them there."""
 
@@ -36,14 +36,12 @@ class JobHandler:
     def __init__(
         self,
         *,
-        node_id: str,
         storage: Storage,
         open_store: Callable[[str], JobRecord[Vod]],
         play: Callable[[Vod, JobRecord[Vod], Path], Awaitable[None]],
         now_ms: Callable[[], int],
     ) -> None:
         self._now_ms = now_ms
-        self._node_id = node_id
         self._storage = storage
         self._open_store = open_store
         self._play = play
@@ -61,14 +59,22 @@ class JobHandler:
                 await self._handle(self._open_store(key), job)
             except RecordLostError:
                 _log.info("a job of an ended vod is dropped")
+            except JobHeldError:
+                raise HandBackError(HELD_AGAIN_S) from None
             except UnavailableError:
                 raise HandBackError(1.0) from None
 
     async def _handle(self, store: JobRecord[Vod], job: Job) -> None:
-        vod = await store.claim(lambda vod: records.claimed(vod, self._node_id))
+        vod = await store.claim(records.claimed, job.former_holder)
+        try:
+            await self._begin(store, vod)
+        finally:
+            store.release()
+
+    async def _begin(self, store: JobRecord[Vod], vod: Vod) -> None:
         problem, path = self._find(vod)
-        if job.deliveries > MAX_DELIVERIES:
-            problem = f"given up after {MAX_DELIVERIES} tries"
+        if vod.claims > MAX_CLAIMS:
+            problem = f"given up after {MAX_CLAIMS} tries"
         if problem or path is None or (vod.is_stop_requested and not vod.participant_id):
             await store.update(lambda vod: records.ended(vod, self._now_ms(), problem))
             _log.info("vod is not played", error=problem)
