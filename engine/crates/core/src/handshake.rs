@@ -151,7 +151,7 @@ impl Handshake {
         let is_dtls_client = remote.setup.answer() == Setup::Active;
         Ok(Self {
             ice: IceLite::new(remote.ice.ufrag),
-            dtls: DtlsLink::new(certificate, remote.fingerprints, is_dtls_client, now)?,
+            dtls: DtlsLink::new(certificate, remote.fingerprints, is_dtls_client, now),
             outputs: VecDeque::new(),
             handshake_datagrams: 0,
             is_connected: false,

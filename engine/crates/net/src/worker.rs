@@ -122,6 +122,7 @@ impl Intake for UdpIntake<'_> {
         // Time never runs backwards for a shard: not before the last turn, not before the last datagram.
         let at = self.now.checked_sub(age).unwrap_or(self.now).max(*self.last_arrival);
         *self.last_arrival = at;
+        self.shard.expect_next(bytes, &Cache);
         self.shard.handle_datagram(at, Proto::Udp, from, to, bytes);
     }
 }

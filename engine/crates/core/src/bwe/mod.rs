@@ -166,7 +166,7 @@ enum Source {
 /// The estimator of one subscriber.
 #[derive(Debug)]
 pub struct SendSideBwe {
-    epoch: Instant,
+    sending: Sending,
     max_bps: u64,
     desired_bps: u64,
     source: Source,
@@ -175,10 +175,7 @@ pub struct SendSideBwe {
     min_rtt_us: f64,
     /// Of the last feedback.
     last_rtt_us: f64,
-    /// From when the queue grew until it has drained.
-    draining: Option<Draining>,
     loss_share: f64,
-    sent: SentPackets,
     acked: Vec<Acked>,
     acked_bitrate: AckedBitrate,
     groups: ArrivalGroups,
@@ -187,13 +184,22 @@ pub struct SendSideBwe {
     rate: RateControl,
     loss: LossModel,
     reported: ReportedLoss,
-    alr: AlrDetector,
     probes: ProbeControl,
     probe_estimator: ProbeEstimator,
-    /// Bytes since the last receiver report.
-    reported_bytes: u64,
     reported_us: i64,
     first_feedback_us: Option<i64>,
+}
+
+/// What each packet touches that goes out: together, since with hundreds of subscribers it comes from memory each time.
+#[derive(Debug)]
+struct Sending {
+    epoch: Instant,
+    sent: SentPackets,
+    alr: AlrDetector,
+    /// From when the queue grew until it has drained.
+    draining: Option<Box<Draining>>,
+    /// Bytes since the last receiver report.
+    reported_bytes: u64,
     /// Last feedback, or step down for want of it.
     heard_us: i64,
     has_sent_since_heard: bool,
@@ -204,7 +210,15 @@ impl SendSideBwe {
     pub fn new(start_bps: u64, max_bps: u64, now: Instant) -> Self {
         let start = start_bps.clamp(MIN_BPS, max_bps.max(MIN_BPS)) as f64;
         Self {
-            epoch: now,
+            sending: Sending {
+                epoch: now,
+                sent: SentPackets::default(),
+                alr: AlrDetector::new(),
+                draining: None,
+                reported_bytes: 0,
+                heard_us: 0,
+                has_sent_since_heard: false,
+            },
             max_bps: max_bps.max(MIN_BPS),
             desired_bps: 0,
             source: Source::Reports,
@@ -212,9 +226,7 @@ impl SendSideBwe {
             rtt: None,
             min_rtt_us: f64::MAX,
             last_rtt_us: 0.0,
-            draining: None,
             loss_share: 0.0,
-            sent: SentPackets::default(),
             acked: Vec::new(),
             acked_bitrate: AckedBitrate::new(),
             groups: ArrivalGroups::default(),
@@ -223,30 +235,21 @@ impl SendSideBwe {
             rate: RateControl::new(start, MIN_BPS as f64),
             loss: LossModel::new(),
             reported: ReportedLoss::new(start),
-            alr: AlrDetector::new(),
             probes: ProbeControl::new(),
             probe_estimator: ProbeEstimator::default(),
-            reported_bytes: 0,
             reported_us: 0,
             first_feedback_us: None,
-            heard_us: 0,
-            has_sent_since_heard: false,
         }
     }
 
     /// A packet is recorded soon: this struct's part of it.
     pub(crate) fn prefetch_sent(&self, cache: &impl Prefetch) {
-        cache.prefetch(&self.sent);
-        cache.prefetch(&self.alr);
-        cache.prefetch(&self.heard_us);
-        cache.prefetch(&self.has_sent_since_heard);
-        cache.prefetch(&self.reported_bytes);
-        cache.prefetch(&self.epoch);
+        cache.prefetch(&self.sending);
     }
 
     /// The `count` records from `seq` on are used soon.
     pub(crate) fn prefetch_records(&self, seq: u16, count: u16, cache: &impl Prefetch) {
-        self.sent.prefetch(seq, count, cache);
+        self.sending.sent.prefetch(seq, count, cache);
     }
 
     /// Changes the upper limit (a cap of the app or of the participant).
@@ -265,7 +268,7 @@ impl SendSideBwe {
     }
 
     fn us(&self, now: Instant) -> i64 {
-        now.saturating_duration_since(self.epoch).as_micros() as i64
+        now.saturating_duration_since(self.sending.epoch).as_micros() as i64
     }
 
     fn rtt_ms(&self) -> f64 {
@@ -282,31 +285,32 @@ impl SendSideBwe {
         cluster: Option<u8>,
         now: Instant,
     ) {
-        self.reported_bytes += size as u64;
-        if let Some(draining) = &mut self.draining {
+        let now_us = self.us(now);
+        let sending = &mut self.sending;
+        sending.reported_bytes += size as u64;
+        if let Some(draining) = &mut sending.draining {
             draining.sent_bytes += size as u64;
         }
         if class == PacketClass::Media {
-            self.alr.on_sent(size);
+            sending.alr.on_sent(size);
         }
         let Some(seq) = seq else { return };
-        let now_us = self.us(now);
-        if !self.has_sent_since_heard {
-            self.has_sent_since_heard = true;
-            self.heard_us = now_us;
+        if !sending.has_sent_since_heard {
+            sending.has_sent_since_heard = true;
+            sending.heard_us = now_us;
         }
-        self.sent.record(seq, size, cluster.unwrap_or(0), now_us);
+        sending.sent.record(seq, size, cluster.unwrap_or(0), now_us);
     }
 
     /// Takes one transport-wide feedback packet, in order of its sequence numbers.
     pub fn on_feedback(&mut self, packets: impl Iterator<Item = PacketFeedback>, now: Instant) {
         let now_us = self.us(now);
         let mut acked = std::mem::take(&mut self.acked);
-        let sums = self.sent.resolve(packets, &mut acked);
+        let sums = self.sending.sent.resolve(packets, &mut acked);
         if sums.received + sums.lost > 0 {
             self.source = Source::Feedback;
-            self.heard_us = now_us;
-            self.has_sent_since_heard = false;
+            self.sending.heard_us = now_us;
+            self.sending.has_sent_since_heard = false;
             self.first_feedback_us.get_or_insert(now_us);
             self.take_rtt(&acked, now_us);
             let loss = f64::from(sums.lost) / f64::from(sums.received + sums.lost);
@@ -321,7 +325,7 @@ impl SendSideBwe {
             self.control_rate(&acked, now_us);
             let is_startup = now_us - self.first_feedback_us.unwrap_or(now_us) < STARTUP_US;
             if !is_startup || sums.lost == 0 {
-                let is_queue_empty = self.draining.is_none() && self.is_drained();
+                let is_queue_empty = self.sending.draining.is_none() && self.is_drained();
                 let acked_bps = self.acked_bitrate.bps();
                 self.loss.update(&sums, self.rate.estimate_bps(), acked_bps, is_queue_empty, now_us);
             }
@@ -353,7 +357,7 @@ impl SendSideBwe {
     }
 
     fn control_rate(&mut self, acked: &[Acked], now_us: i64) {
-        self.alr.update(self.rate.estimate_bps(), now_us);
+        self.sending.alr.update(self.rate.estimate_bps(), now_us);
         let acked_bps = self.acked_bitrate.bps();
         let usage = self.usage();
         self.note_draining(usage, acked, now_us);
@@ -363,7 +367,9 @@ impl SendSideBwe {
                 self.probes.on_result(bps);
                 self.take_probed(bps, acked_bps, now_us);
             }
-            _ => self.rate.update(usage, self.arriving_bps(usage), self.alr.is_limited(), self.rtt_ms(), now_us),
+            _ => {
+                self.rate.update(usage, self.arriving_bps(usage), self.sending.alr.is_limited(), self.rtt_ms(), now_us)
+            }
         }
         // What nobody may use is not estimated: else a cap that is lifted would let go a flood.
         if self.rate.estimate_bps() > self.max_bps as f64 {
@@ -378,23 +384,24 @@ impl SendSideBwe {
     fn note_draining(&mut self, usage: Usage, acked: &[Acked], now_us: i64) {
         let rtt_us = self.last_rtt_us;
         if usage == Usage::Overuse {
-            self.draining.get_or_insert(Draining::begin(None, rtt_us, now_us)).grew_us = now_us;
+            self.sending.draining.get_or_insert_with(|| Box::new(Draining::begin(None, rtt_us, now_us))).grew_us =
+                now_us;
         }
-        let Some(draining) = &mut self.draining else { return };
+        let Some(draining) = &mut self.sending.draining else { return };
         draining.least_rtt_us = draining.least_rtt_us.min(rtt_us);
         draining.received_bytes += acked.iter().map(|packet| u64::from(packet.size)).sum::<u64>();
-        let draining = *draining;
+        let draining = **draining;
         let is_trial_over = draining.is_trial_over(now_us);
         if self.is_queue_full() && is_trial_over && draining.is_path_longer(now_us) {
             // Loss that comes with it is no sign of a full queue.
             self.min_rtt_us = draining.least_rtt_us;
-            self.draining = None;
+            self.sending.draining = None;
         } else if usage != Usage::Overuse && (self.is_drained() || now_us - draining.grew_us > MAX_DRAIN_US) {
-            self.draining = None;
+            self.sending.draining = None;
         } else if is_trial_over {
             let outflow_bps = draining.outflow_bps.unwrap_or_else(|| draining.bps(draining.received_bytes, now_us));
             let next = Draining::begin(Some(outflow_bps), rtt_us, now_us);
-            self.draining = Some(Draining { grew_us: draining.grew_us, ..next });
+            self.sending.draining = Some(Box::new(Draining { grew_us: draining.grew_us, ..next }));
         }
     }
 
@@ -429,9 +436,9 @@ impl SendSideBwe {
             // Several streams report in one compound: their loss is one and the same path's. The first one counts.
             return;
         }
-        let sent_bps = self.reported_bytes as f64 * 8e6 / elapsed_us as f64;
+        let sent_bps = self.sending.reported_bytes as f64 * 8e6 / elapsed_us as f64;
         self.reported_us = now_us;
-        self.reported_bytes = 0;
+        self.sending.reported_bytes = 0;
         let rtt_us = self.rtt.unwrap_or(DEFAULT_RTT).as_micros() as i64;
         self.reported.update(f64::from(fraction_lost) / 256.0, sent_bps, rtt_us, now_us);
     }
@@ -469,7 +476,7 @@ impl SendSideBwe {
 
     /// True from overuse until the queue on the path has emptied: send without bursts.
     pub fn is_draining(&self) -> bool {
-        self.draining.is_some()
+        self.sending.draining.is_some()
     }
 
     /// True while the queue on the path grows: send nothing that is not needed.
@@ -487,14 +494,14 @@ impl SendSideBwe {
             return None;
         }
         let estimate_bps = self.estimate_bps() as f64;
-        self.alr.update(estimate_bps, now_us);
+        self.sending.alr.update(estimate_bps, now_us);
         let input = ProbeInput {
             estimate_bps,
             desired_bps: self.desired_bps as f64,
             max_bps: self.max_bps as f64,
             is_overusing: self.is_overusing(),
             is_loss_limited: self.loss.is_limiting(),
-            was_application_limited: self.alr.was_limited_within(ALR_MEMORY_US, now_us),
+            was_application_limited: self.sending.alr.was_limited_within(ALR_MEMORY_US, now_us),
         };
         let probe = self.probes.poll(&input, now_us)?;
         self.probe_estimator.start(probe, now_us);
@@ -503,9 +510,9 @@ impl SendSideBwe {
 
     /// Packets go out and nothing comes back: the path is full, or the feedback is lost with the rest.
     fn fall_if_silent(&mut self, now_us: i64) {
-        let is_silent = self.source == Source::Feedback && self.has_sent_since_heard;
-        if is_silent && now_us - self.heard_us >= SILENCE_US {
-            self.heard_us += SILENCE_STEP_US;
+        let is_silent = self.source == Source::Feedback && self.sending.has_sent_since_heard;
+        if is_silent && now_us - self.sending.heard_us >= SILENCE_US {
+            self.sending.heard_us += SILENCE_STEP_US;
             self.rate.set(self.estimate_bps() as f64 * SILENCE_SHARE, now_us);
         }
     }

@@ -3,30 +3,36 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
-use str0m::crypto::dtls::DtlsCert;
-use str0m::crypto::{CryptoProvider, from_feature_flags};
+use dimpl::{Config, Dtls, DtlsCertificate};
 
 use super::HandshakeError;
 
-/// A self-signed certificate with its key. Making one costs about a millisecond: one per process; clones share it.
+/// Records are kept below this, so that a handshake passes every path without IP fragments.
+const MTU: usize = 1200;
+
+/// A self-signed certificate with its key, and what all associations share. Making one costs some milliseconds: one per
+/// process; clones share it.
 #[derive(Clone)]
 pub struct Certificate {
-    cert: Arc<DtlsCert>,
+    cert: Arc<DtlsCertificate>,
+    /// Made once: each time it is, the cryptography is put to the test, which costs a good part of a join.
+    config: Arc<Config>,
     fingerprint: Fingerprint,
 }
 
 impl Certificate {
     /// Makes a new one (ECDSA P-256).
     pub fn generate() -> Result<Self, HandshakeError> {
-        let cert = provider()
-            .dtls_provider
-            .generate_certificate()
-            .ok_or_else(|| HandshakeError::Dtls("no certificate could be made".into()))?;
+        let failed = |error: &dyn fmt::Display| HandshakeError::Dtls(format!("no certificate could be made: {error}"));
+        let cert = dimpl::certificate::generate_self_signed_certificate().map_err(|e| failed(&e))?;
+        // ICE has shown by then that the client is where it says.
+        let config = Config::builder().use_server_cookie(false).mtu(MTU).build().map_err(|e| failed(&e))?;
         let fingerprint = Fingerprint::of(HashFunction::Sha256, &cert.certificate);
-        Ok(Self { cert: Arc::new(cert), fingerprint })
+        Ok(Self { cert: Arc::new(cert), config: Arc::new(config), fingerprint })
     }
 
     /// Its SHA-256 fingerprint.
@@ -34,8 +40,12 @@ impl Certificate {
         &self.fingerprint
     }
 
-    pub(super) fn cert(&self) -> &DtlsCert {
-        &self.cert
+    /// A new association. DTLS 1.2: the version that every WebRTC client speaks; 1.3 saves a round trip and costs larger
+    /// first flights.
+    pub(super) fn associate(&self, now: Instant) -> Dtls {
+        let cert =
+            DtlsCertificate { certificate: self.cert.certificate.clone(), private_key: self.cert.private_key.clone() };
+        Dtls::new_12(self.config.clone(), cert, now)
     }
 }
 
@@ -43,10 +53,6 @@ impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Certificate({})", self.fingerprint)
     }
-}
-
-pub(super) fn provider() -> CryptoProvider {
-    from_feature_flags()
 }
 
 /// A hash function of RFC 8122 that we verify.

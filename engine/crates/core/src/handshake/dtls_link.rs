@@ -4,14 +4,12 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::time::Instant;
 
+use dimpl::{Dtls, Output, SrtpProfile as DtlsProfile};
 use mrtc_rtp::srtp::Profile as SrtpProfile;
-use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion, SrtpProfile as DtlsProfile};
 
 use super::HandshakeError;
-use super::certificate::{Certificate, Fingerprint, provider};
+use super::certificate::{Certificate, Fingerprint};
 
-/// Records are kept below this, so that a handshake passes every path without IP fragments.
-const MTU: usize = 1200;
 /// Larger than any record below the MTU; the state machine says so if a peer's is larger.
 const BUFFER: usize = 2_048;
 
@@ -36,7 +34,7 @@ enum State {
 }
 
 pub(super) struct DtlsLink {
-    instance: Box<dyn DtlsInstance>,
+    instance: Dtls,
     local_fingerprint: Fingerprint,
     remote_fingerprints: Vec<Fingerprint>,
     is_client: bool,
@@ -55,14 +53,9 @@ impl DtlsLink {
         remote_fingerprints: Vec<Fingerprint>,
         is_client: bool,
         now: Instant,
-    ) -> Result<Self, HandshakeError> {
-        // DTLS 1.2: the version that every WebRTC client speaks; 1.3 saves a round trip and costs larger first flights.
-        let instance = provider()
-            .dtls_provider
-            .new_dtls(certificate.cert(), now, DtlsVersion::Dtls12, Some(MTU))
-            .map_err(failed)?;
-        Ok(Self {
-            instance,
+    ) -> Self {
+        Self {
+            instance: certificate.associate(now),
             local_fingerprint: certificate.fingerprint().clone(),
             remote_fingerprints,
             is_client,
@@ -73,7 +66,7 @@ impl DtlsLink {
             state: State::Handshaking,
             next_timeout: None,
             events: VecDeque::new(),
-        })
+        }
     }
 
     pub(super) fn is_client(&self) -> bool {
@@ -150,13 +143,13 @@ impl DtlsLink {
         let mut buffer = [0; BUFFER];
         loop {
             match self.instance.poll_output(&mut buffer) {
-                DtlsOutput::Packet(bytes) => send(bytes),
-                DtlsOutput::Timeout(at) => {
+                Output::Packet(bytes) => send(bytes),
+                Output::Timeout(at) => {
                     self.next_timeout = Some(at);
                     return;
                 }
                 // Everything else was taken when it came; a record of ours never is too large.
-                DtlsOutput::BufferTooSmall { .. } => return,
+                Output::BufferTooSmall { .. } => return,
                 _ => {}
             }
         }
@@ -179,29 +172,29 @@ impl DtlsLink {
         let mut buffer = vec![0; BUFFER];
         loop {
             match self.instance.poll_output(&mut buffer) {
-                DtlsOutput::Packet(bytes) => self.events.push_back(DtlsEvent::Packet(bytes.to_vec())),
-                DtlsOutput::PeerCert(der) => {
+                Output::Packet(bytes) => self.events.push_back(DtlsEvent::Packet(bytes.to_vec())),
+                Output::PeerCert(der) => {
                     self.is_peer_verified = self.remote_fingerprints.iter().any(|f| f.matches(der));
                     if !self.is_peer_verified {
                         self.fail(HandshakeError::FingerprintMismatch);
                     }
                 }
-                DtlsOutput::KeyingMaterial(material, profile) => match srtp_profile(profile) {
+                Output::KeyingMaterial(material, profile) => match srtp_profile(profile) {
                     Some(profile) => self.keys = Some((profile, material.as_ref().to_vec())),
                     None => self.fail(failed(format!("unknown SRTP profile {profile}"))),
                 },
-                DtlsOutput::Connected => self.is_complete = true,
-                DtlsOutput::CloseNotify if self.state != State::Ended => {
+                Output::Connected => self.is_complete = true,
+                Output::CloseNotify if self.state != State::Ended => {
                     self.state = State::Ended;
                     self.events.push_back(DtlsEvent::PeerClosed);
                 }
-                DtlsOutput::Timeout(at) => {
+                Output::Timeout(at) => {
                     self.next_timeout = Some(at);
                     break;
                 }
-                DtlsOutput::BufferTooSmall { needed } => buffer.resize(needed, 0),
+                Output::BufferTooSmall { needed } => buffer.resize(needed, 0),
                 // The handshake's last flight may overtake nothing: data before its end is of nobody we know.
-                DtlsOutput::ApplicationData(data) if self.state == State::Connected => {
+                Output::ApplicationData(data) if self.state == State::Connected => {
                     self.events.push_back(DtlsEvent::Data(data.to_vec()));
                 }
                 _ => {}

@@ -22,6 +22,9 @@ use crate::transport::{MAX_ADDRS, Progress, Received, Restored};
 /// which no subscriber's UDP path takes and of which a ring of packets would hold far too much.
 const MAX_MEDIA_DATAGRAM: usize = 2_000;
 
+/// So many reports ahead the memory of their senders is asked for: enough to be there in time, and little enough to stay.
+const AHEAD_REPORTERS: usize = 4;
+
 impl Shard {
     /// Tells of datagrams that are handed over one by one hereafter, so that the state of those who report is near by then.
     pub fn expect<'a>(
@@ -30,14 +33,27 @@ impl Shard {
         batch: impl Iterator<Item = (SocketAddr, &'a [u8])>,
         cache: &impl Prefetch,
     ) {
-        let mut reporters = std::mem::take(&mut self.scratch.reporters);
+        let reporters = &mut self.scratch.reporters;
         reporters.clear();
         let reports = batch.filter(|(_, bytes)| classify(bytes) == DatagramKind::Rtcp);
         reporters.extend(reports.filter_map(|(from, _)| self.by_addr.get(&(proto, from))));
-        let transports = |key: &TransportKey| self.transports.get(key.index());
-        reporters.iter().filter_map(transports).for_each(|transport| transport.prefetch_rtcp(cache));
-        reporters.iter().filter_map(transports).for_each(|transport| transport.prefetch_rtcp_behind(cache));
-        self.scratch.reporters = reporters;
+        let first = reporters.iter().take(AHEAD_REPORTERS).filter_map(|key| self.transports.get(key.index()));
+        first.for_each(|transport| transport.prefetch_rtcp(cache));
+    }
+
+    /// The next datagram comes; so the state of those who report a little later is asked for.
+    pub fn expect_next(&mut self, bytes: &[u8], cache: &impl Prefetch) {
+        if classify(bytes) != DatagramKind::Rtcp || self.scratch.reporters.is_empty() {
+            return;
+        }
+        let ahead = |count: usize| self.transports.get(self.scratch.reporters.get(count)?.index());
+        if let Some(transport) = ahead(AHEAD_REPORTERS) {
+            transport.prefetch_rtcp(cache);
+        }
+        if let Some(transport) = ahead(AHEAD_REPORTERS / 2) {
+            transport.prefetch_rtcp_behind(cache);
+        }
+        self.scratch.reporters.pop_front();
     }
 
     /// Takes a datagram. Media is decrypted in place. `to` is our address that it came to. True if it proves that `from`

@@ -130,7 +130,7 @@ struct Scratch {
     payload: Vec<u8>,
     due: Vec<Subscriber>,
     /// Transports of a batch of RTCP.
-    reporters: Vec<TransportKey>,
+    reporters: VecDeque<TransportKey>,
 }
 
 impl Shard {
