@@ -8,7 +8,12 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from mrtc.common.v1.common_pb2 import LEAVE_REASON_CONNECTION_LOST, Participant, Publication
+from mrtc.common.v1.common_pb2 import (
+    LEAVE_REASON_CONNECTION_LOST,
+    LEAVE_REASON_DUPLICATE_IDENTITY,
+    Participant,
+    Publication,
+)
 from mrtc.event.v1 import state_pb2
 from mrtc.node.v1 import master_service_pb2 as pb
 from mrtc.node.v1 import master_service_pb2_grpc
@@ -247,6 +252,26 @@ async def test_a_participant_whose_session_expired_is_reaped_and_its_room_closed
         for final in finals
     )
     assert await rooms.list() == []
+
+
+async def test_of_two_with_one_identity_the_newest_stays(master: Master, nats_link: NatsLink) -> None:
+    await _join(nats_link)
+    rooms = tables.rooms(nats_link)
+    await tables.sessions(nats_link).put("s2", state_pb2.SessionRecord(session_id="s2"))
+    await rooms.put(subjects.identity_key(ROOM, "ann"), state_pb2.IdentityRecord(participant_id="p2"))
+    newer = state_pb2.ParticipantRecord(participant=Participant(id="p2", identity="ann"), session_id="s2")
+    await rooms.put(subjects.participant_key(ROOM, "p2"), newer)
+    async with asyncio.timeout(10), rooms.watch(f"{ROOM}.{subjects.RoomEntryKind.PARTICIPANT}.*") as watch:
+        async for item in watch:
+            if isinstance(item, Change) and item.value is None:
+                break
+    assert item.key == subjects.participant_key(ROOM, "p1")
+    assert isinstance(item.final, state_pb2.ParticipantRecord)
+    assert item.final.leave_reason == LEAVE_REASON_DUPLICATE_IDENTITY
+    assert await rooms.get(subjects.publication_key(ROOM, "pub1")) is None
+    held = await rooms.get(subjects.identity_key(ROOM, "ann"))
+    assert held is not None
+    assert held.value == state_pb2.IdentityRecord(participant_id="p2")
 
 
 async def test_a_refreshed_session_keeps_its_participant_over_a_restart_of_nats(

@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 from mrtc.node.v1 import master_service_pb2_grpc
+from mrtc_common import tables
 from mrtc_common.clock import Clock, SystemClock
 from mrtc_common.grpc import GrpcSecurity, GrpcServer
 from mrtc_common.health import Health
@@ -93,12 +94,17 @@ class Master:
         await self.link.start()
 
     def _build_duties(self, figures: MasterFigures) -> Duties:
-        reaper = Reaper(orphan_grace_s=self.settings.orphan_grace_s, empty_timeout_s=self.settings.room_empty_timeout_s)
+        settings = self.settings
+        reaper = Reaper(
+            orphan_grace_s=settings.orphan_grace_s,
+            claim_grace_s=settings.session_grace_s,
+            empty_timeout_s=settings.room_empty_timeout_s,
+        )
         return Duties(
             self.link,
             self.directory,
             self.lease,
-            NatsRoomStore(self.link),
+            NatsRoomStore(tables.rooms(self.link), tables.sessions(self.link)),
             NatsNotifier(self.link),
             reaper,
             figures,

@@ -9,6 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from mrtc.common.v1 import common_pb2 as common
+from mrtc.event.v1 import state_pb2
 from mrtc.recorder.v1 import recording_pb2
 from mrtc.signaling.v1 import client_pb2 as pb
 from mrtc_common import subjects, tables
@@ -36,6 +37,37 @@ async def api(world: World) -> AsyncIterator[httpx.AsyncClient]:
 def camera() -> pb.NewPublication:
     track = pb.NewTrack(kind=common.TRACK_KIND_VIDEO, source=common.TRACK_SOURCE_CAMERA, mid="0")
     return pb.NewPublication(cid="cam", tag="cam", tracks=[track])
+
+
+async def test_a_ghost_can_always_be_removed(world: World, api: httpx.AsyncClient) -> None:
+    """A participant without session, on a node that is gone, in a room without a record; and such a room as a whole."""
+    rooms, room_key = tables.rooms(world.link), subjects.room_key("demo", "r1")
+
+    async def haunt(name: str) -> str:
+        person = common.Participant(id=f"pa_{name}", identity=name)
+        record = state_pb2.ParticipantRecord(
+            participant=person, session_id="se_none", node_id="mcu_gone", transport_id="tp_gone"
+        )
+        publication = common.Publication(id=f"pub_{name}", participant_id=person.id)
+        key = subjects.participant_key(room_key, person.id)
+        await rooms.put(key, record)
+        await rooms.put(
+            subjects.publication_key(room_key, publication.id), state_pb2.PublicationRecord(publication=publication)
+        )
+        await rooms.put(subjects.identity_key(room_key, name), state_pb2.IdentityRecord(participant_id=person.id))
+        return key
+
+    await haunt("ann")
+    assert (await api.delete(f"{ROOM}/participants/ann")).status_code == 204
+    assert await rooms.list(subjects.room_filter(room_key)) == []
+    key = await haunt("bob")
+    await wait_until(lambda: _deleted(api), what="the room to be deleted")
+    assert await rooms.get(key) is None
+    assert await rooms.list(subjects.room_filter(room_key)) == []
+
+
+async def _deleted(api: httpx.AsyncClient) -> bool:
+    return (await api.delete(ROOM)).status_code == 204
 
 
 async def test_room_life_cycle(world: World, api: httpx.AsyncClient) -> None:

@@ -18,6 +18,21 @@ class ReapParticipant:
 
 
 @dataclass(frozen=True, slots=True)
+class ReapDuplicate:
+    """Its identity is not its own any more.
+
+    Attributes:
+        has_successor: whoever has the identity is in the room: both were joining at once. If not, the successor died
+            while it took this one out, perhaps in the middle.
+    """
+
+    room_key: str
+    participant_id: str
+    identity: str
+    has_successor: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ReapPublication:
     """Its participant is gone."""
 
@@ -50,7 +65,7 @@ class CloseRoom:
     revision: int
 
 
-Reap = ReapParticipant | ReapPublication | ReapIdentity | ReapCodecWant | CloseRoom
+Reap = ReapParticipant | ReapDuplicate | ReapPublication | ReapIdentity | ReapCodecWant | CloseRoom
 
 
 class Reaper:
@@ -58,11 +73,12 @@ class Reaper:
 
     Args:
         orphan_grace_s: how long something must have been without owner. Keys of one change arrive one after the other.
+        claim_grace_s: the same for an identity. It is claimed before the media node is asked, which may take its time.
         empty_timeout_s: for rooms whose record says nothing.
     """
 
-    def __init__(self, *, orphan_grace_s: float, empty_timeout_s: float) -> None:
-        self._grace_s = orphan_grace_s
+    def __init__(self, *, orphan_grace_s: float, claim_grace_s: float, empty_timeout_s: float) -> None:
+        self._grace_s, self._claim_grace_s = orphan_grace_s, claim_grace_s
         self._empty_timeout_s = empty_timeout_s
         self._since: dict[Hashable, float] = {}
         self._not_before = 0.0
@@ -78,9 +94,16 @@ class Reaper:
         self._since = {reap: self._since.get(reap, now) for reap in current}
         if now < self._not_before:
             return []
-        due: list[Reap] = [reap for reap in orphans if now - self._since[reap] >= self._grace_s]
+        due: list[Reap] = [reap for reap in orphans if now - self._since[reap] >= self._grace_of(reap)]
         due += [CloseRoom(key, room.record_revision) for key, room in view.rooms.items() if self._is_expired(room, now)]
         return due
+
+    def _grace_of(self, reap: Reap) -> float:
+        match reap:
+            case ReapIdentity() | ReapDuplicate(has_successor=False):
+                return self._claim_grace_s
+            case _:
+                return self._grace_s
 
     def _is_expired(self, room: RoomState, now: float) -> bool:
         if room.record is None or room.empty_since is None:
@@ -91,8 +114,11 @@ class Reaper:
 
 def _orphans(key: str, room: RoomState, view: RoomsView) -> Iterator[Reap]:
     for participant_id, record in room.participants.items():
+        identity = record.participant.identity
         if record.session_id not in view.sessions:
             yield ReapParticipant(key, participant_id, record.session_id)
+        elif identity and (holder := room.identities.get(identity)) != participant_id:
+            yield ReapDuplicate(key, participant_id, identity, holder in room.participants)
     for publication_id, publication in room.publications.items():
         if publication.publication.participant_id not in room.participants:
             yield ReapPublication(key, publication_id)

@@ -96,12 +96,13 @@ class Rooms:
         """Closes a room: everybody is taken out. Raises RoomNotFoundError."""
         key = subjects.room_key(app_id, room)
         async with self._ctx.hubs.lease(key) as hub:
-            if hub.view.room is None:
+            if hub.view.room is None and not hub.view.participants:
                 raise RoomNotFoundError(f"there is no room {room!r}")
             record = hub.view.room
             # Before the room, so that its end is the last that the app is told; and whoever came meanwhile after it.
             await self._remove_all(key, hub.view)
-            await self._ctx.rooms.delete_room(key, record)
+            if record is not None:
+                await self._ctx.rooms.delete_room(key, record)
             await self._remove_all(key, hub.view)
         _log.info("room closed by API", room=key)
 
@@ -116,8 +117,11 @@ class Rooms:
             )
 
     async def remove(self, app_id: str, room: str, participant: str) -> None:
-        """Takes a participant out, by id or identity. Raises ParticipantNotFoundError."""
-        view = await self.view(app_id, room)
+        """Takes a participant out, by id or identity, in whatever state it is. Raises ParticipantNotFoundError."""
+        async with self._ctx.hubs.lease(subjects.room_key(app_id, room)) as hub:
+            view = hub.view
+        if view.room is None and not view.participants:
+            raise RoomNotFoundError(f"there is no room {room!r}")
         record = view.participants.get(participant) or view.by_identity(participant)
         if record is None:
             raise ParticipantNotFoundError
