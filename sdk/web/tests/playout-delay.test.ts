@@ -45,7 +45,7 @@ describe('the wait for lost packets', () => {
 
   it('grows when pictures stand still all the same, once the change before has taken effect', () => {
     const frozen = second(0, { freezes: 1, videoRequests: 9 });
-    expect(targets(repeat(9, frozen))).toEqual([...repeat(4, 150), ...repeat(4, 300), 400]);
+    expect(targets(repeat(9, frozen))).toEqual([...repeat(4, 300), ...repeat(4, 600), 600]);
   });
 
   it('is no answer to pictures that stand still for other reasons', () => {

@@ -1,8 +1,8 @@
 //! Loss that a publisher's path has at any rate, and how much of it transport-wide feedback keeps to itself.
 //!
 //! libwebrtc lowers its rate for as long as a tenth or more is lost: at 40 % of random loss its picture ends with 30 kbit/s
-//! and two frames a second, though everything lost is fetched again. A sender that is told of loss slows down within a
-//! second or two. What is still lost after that is not caused by its rate, and to tell it on and on only ends the picture.
+//! and two frames a second, though everything lost is fetched again. A sender that is told of loss slows down within
+//! a second. What is still lost after two is not caused by its rate, and to tell it on and on only ends the picture.
 //!
 //! So the least loss of the last seconds counts as inherent, and of it only [`TOLD`] is told; of the other lost packets
 //! feedback says nothing. Loss beyond it, which a full path adds, is told whole, and a queue shows as ever, by the times of
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 /// What is told of inherent loss: libwebrtc takes so much for inherent by itself.
 const TOLD: f32 = 0.05;
 /// Loss is measured over this time ...
-const WINDOW: Duration = Duration::from_secs(1);
+const WINDOW: Duration = Duration::from_millis(600);
 /// ... and so many packets at least: fewer scatter too much.
 const MIN_PACKETS: u32 = 30;
-/// The least of so many windows counts: longer than senders need to slow down.
-const WINDOWS: usize = 4;
+/// The least of so many windows counts: longer than senders need to slow down, shorter than libwebrtc remembers.
+const WINDOWS: usize = 3;
 /// The least of a few random figures lies about as much below their mean; in standard deviations.
 const SCATTER: f32 = 1.3;
 /// More is no path that a call can stand on.

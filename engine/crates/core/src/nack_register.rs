@@ -66,6 +66,8 @@ struct Missing {
     since: Instant,
     asked_at: Option<Instant>,
     tries: u8,
+    /// Of the packet before the gap.
+    mark: u64,
 }
 
 impl Missing {
@@ -108,6 +110,7 @@ pub struct NackRegister {
     received_at_report: u64,
     jitter: f64,
     transit: Option<(Instant, u32)>,
+    mark: u64,
 }
 
 impl NackRegister {
@@ -127,6 +130,7 @@ impl NackRegister {
             restored: 0,
             given_up: 0,
             given_up_before: 0,
+            mark: 0,
             expected_before_reset: 0,
             expected_at_report: 0,
             received_at_report: 0,
@@ -221,7 +225,7 @@ impl NackRegister {
                 self.missing.pop_front();
                 self.given_up += 1;
             }
-            self.missing.push_back(Missing { seq, since: now, asked_at: None, tries: 0 });
+            self.missing.push_back(Missing { seq, since: now, asked_at: None, tries: 0, mark: self.mark });
         }
     }
 
@@ -275,6 +279,16 @@ impl NackRegister {
     /// Forgets the gaps: a key frame made them useless, or nobody wants the stream.
     pub fn clear_missing(&mut self) {
         self.missing.clear();
+    }
+
+    /// Notes where the newest packet lies in an order of all streams; grows.
+    pub fn note_mark(&mut self, mark: u64) {
+        self.mark = mark;
+    }
+
+    /// All packets up to this mark are here or were given up.
+    pub fn complete_to(&self) -> u64 {
+        self.missing.front().map_or(self.mark, |m| m.mark)
     }
 
     /// Figures since the last call, for a receiver report; `None` before the first packet.
@@ -389,6 +403,23 @@ mod tests {
         let rtt = Some(ms(400));
         let asked = (0..5000).filter(|&t| register.poll_nacks(start + ms(t), rtt).count() > 0).count();
         assert_eq!(asked, 5);
+    }
+
+    #[test]
+    fn tells_how_far_nothing_is_missing() {
+        let start = Instant::now();
+        let mut register = NackRegister::new(90_000, true);
+        for (seq, mark) in [(100, 7), (101, 8), (104, 15), (106, 20)] {
+            register.on_packet(ExtSeq(seq), 0, start);
+            register.note_mark(mark);
+        }
+        assert_eq!(register.complete_to(), 8);
+        register.on_packet(ExtSeq(102), 0, start);
+        assert_eq!(register.complete_to(), 8);
+        register.restore(ExtSeq(103));
+        assert_eq!(register.complete_to(), 15);
+        register.on_packet(ExtSeq(105), 0, start);
+        assert_eq!(register.complete_to(), 20);
     }
 
     #[test]

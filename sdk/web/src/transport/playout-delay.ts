@@ -24,7 +24,7 @@ const MIN_PACKETS = 20;
 /** A freeze is the network's if so many requests for packets went out in the same second. */
 const MIN_REQUESTS = 3;
 /** More patience after a second with such a freeze, whatever its cause (the publisher's path, say) ... */
-const FREEZE_STEP_MS = 150;
+const FREEZE_STEP_MS = 300;
 /** ... but not while the last change may still take effect, in seconds; less after each second without. */
 const EFFECT_S = 3;
 const CALM_STEP_MS = 10;
@@ -126,7 +126,7 @@ export class PlayoutDelay {
     const loss = lossOf(news);
     if (loss === undefined) return this.#targetMs;
     this.#adaptPatience(news);
-    this.#wanted.push(repairMs(loss, now.rttMs) + this.#patienceMs);
+    this.#wanted.push(Math.max(repairMs(loss, now.rttMs), this.#patienceMs));
     if (this.#wanted.length > PLAYOUT_HOLD_S) this.#wanted.shift();
     const target = Math.min(this.#maxMs, Math.ceil(Math.max(...this.#wanted) / GRID_MS) * GRID_MS);
     this.#unchangedS = target === this.#targetMs ? this.#unchangedS + 1 : 0;

@@ -112,7 +112,7 @@ impl Call {
             now_us: 0,
             bwe,
             pacer: Pacer::new(start_bps, epoch),
-            register: TwccRegister::new(epoch),
+            register: TwccRegister::new(epoch).telling_all(),
             path,
             media,
             seq: 0,

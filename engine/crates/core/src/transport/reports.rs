@@ -146,6 +146,7 @@ impl Transport {
         if self.rx.twcc.next_timeout().is_none_or(|at| at > now) {
             return;
         }
+        self.rx.settle_feedback(now);
         loop {
             let mut compound = self.begin_feedback();
             if !self.rx.twcc.write_feedback(now, self.local_ssrc, media, &mut compound) {

@@ -1,7 +1,7 @@
 //! The receiving half of a transport: opens SRTP, finds the stream, undoes RTX, and says what a packet is.
 
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mrtc_rtp::codec::PayloadInfo;
 use mrtc_rtp::ext::AudioLevel;
@@ -22,6 +22,9 @@ use crate::twcc_register::TwccRegister;
 
 /// Bytes of a key with its tables, as far as a short packet needs them.
 const RTCP_KEY_LEN: usize = 576;
+
+/// A stream that was silent for this long has lost nothing that could still come.
+const SENDING: Duration = Duration::from_secs(1);
 
 /// The receiving half.
 #[derive(Debug)]
@@ -124,9 +127,7 @@ impl TransportRx {
             Some(profile) => negotiated.exts.parse(profile, header.ext_block(plain)),
             None => Default::default(),
         };
-        if let Some(number) = values.transport_cc {
-            self.twcc.on_packet(SeqNo(number), now);
-        }
+        let number = values.transport_cc.map(|number| self.twcc.on_packet(SeqNo(number), now));
         let known = self.streams.find(header.ssrc);
         let found =
             known.map_or_else(|| self.streams.learn(header.ssrc, header.pt, &values, &negotiated.lines, max_ssrcs), Ok);
@@ -158,7 +159,13 @@ impl TransportRx {
         let arrival = stream.register.on_packet(placed.seq, header.timestamp, now);
         let mut is_restart = std::mem::take(&mut stream.is_restarting);
         match arrival {
-            Arrival::New => stream.highest = placed.seq,
+            Arrival::New => {
+                stream.highest = placed.seq;
+                stream.heard_at = Some(now);
+                if let Some(number) = number {
+                    stream.register.note_mark(number.0);
+                }
+            }
             Arrival::Recovered => counters.rx_recovered_packets += 1,
             Arrival::Duplicate => {
                 counters.drop_duplicate += 1;
@@ -209,6 +216,19 @@ impl TransportRx {
             payload,
             restored,
         })
+    }
+
+    /// What was lost, fetched again, and not told of, counts as received from now on: the client's estimate would
+    /// else take what arrives for much less than it is, and grow no more.
+    pub(crate) fn settle_feedback(&mut self, now: Instant) {
+        if !self.twcc.has_untold() {
+            return;
+        }
+        let is_sending = |s: &&StreamRx| s.heard_at.is_some_and(|at| now < at + SENDING);
+        let streams = self.streams.list.iter().filter(is_sending);
+        if let Some(complete_to) = streams.map(|s| s.register.complete_to()).min() {
+            self.twcc.take_complete(complete_to);
+        }
     }
 
     fn open(&mut self, buf: &mut [u8], counters: &mut Counters) -> Option<(RtpHeader, ExtSeq, usize)> {

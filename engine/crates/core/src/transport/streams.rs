@@ -39,6 +39,8 @@ pub(crate) struct StreamRx {
     /// The next packet begins a sequence that has no relation to what came before.
     pub(crate) is_restarting: bool,
     pub(crate) highest: ExtSeq,
+    /// When `highest` came.
+    pub(crate) heard_at: Option<Instant>,
     pub(crate) fir_count: u8,
     /// What packets carry now.
     format: Option<StreamFormat>,
@@ -95,6 +97,7 @@ impl StreamRx {
             bytes: 0,
             is_restarting: false,
             highest: ExtSeq(0),
+            heard_at: None,
             fir_count: 0,
             format: None,
             descriptors: Reader::new(),
