@@ -44,6 +44,9 @@ const CONSENT_TIMEOUT: Duration = Duration::from_secs(15);
 const CONSENT_INTERVAL: Duration = Duration::from_secs(1);
 /// RTCP reports: libwebrtc's own interval for video.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// What is done once a second is done at multiples of this, so that hundreds of idle clients wake the worker some dozens
+/// of times a second and not once each.
+const GRID: Duration = Duration::from_millis(20);
 /// Gaps are looked at this often while there are some.
 const NACK_INTERVAL: Duration = Duration::from_millis(10);
 /// Addresses of one transport in the shard's demultiplexer: what a client that changes networks may use up.
@@ -321,16 +324,23 @@ impl Transport {
         if is_quiet { self.tx.next_timeout(now) } else { Some(self.next_timeout(now)) }
     }
 
+    /// The next multiple of [`GRID`], the same for all transports of a shard.
+    fn on_grid(&self, at: Instant) -> Instant {
+        let past = at.saturating_duration_since(self.tx.epoch);
+        self.tx.epoch + Duration::from_micros((past.as_micros() as u64).next_multiple_of(GRID.as_micros() as u64))
+    }
+
     /// When `handle_timeout` (or a flush) is wanted next.
     pub(crate) fn next_timeout(&self, now: Instant) -> Instant {
-        let mut at = self.consent_at.min(self.handshake.next_timeout().unwrap_or(self.consent_at));
+        let mut at = self.on_grid(self.consent_at);
+        at = at.min(self.handshake.next_timeout().unwrap_or(at));
         if let Some(port) = self.data.as_ref().and_then(|d| d.port.as_ref()) {
             at = at.min(port.next_timeout(now).unwrap_or(at));
         }
         if !self.tx.is_ready() {
             return at;
         }
-        at = at.min(self.report_at);
+        at = at.min(self.on_grid(self.report_at));
         at = at.min(self.rx.twcc.next_timeout().unwrap_or(at));
         at = at.min(self.tx.next_timeout(now).unwrap_or(at));
         if self.has_missing() {
