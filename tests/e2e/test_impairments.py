@@ -84,7 +84,7 @@ def test_loss_to_the_receiver_is_waited_for(call_on: Callable[[Conditions], Impa
     wait_until(lambda: waits_ms(call) >= 250, lambda: f"media waits for repair: {waits_ms(call)} ms")
     call.bob.page.wait_for_timeout(3000)  # the buffer fills
     lossy = told("20 % loss", call.watch(8))
-    # docs/impairments.md measures none; without the wait a fifth of the time.
+    # docs/impairments.md measures none; without the wait a tenth of the time.
     assert lossy.freeze_share < 0.08
     call.impair.set("bob", down=FAR)
     wait_until(lambda: waits_ms(call) == 0, lambda: f"media waits no more: {waits_ms(call)} ms", 30)
