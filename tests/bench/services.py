@@ -91,7 +91,7 @@ class Measured:
         process = psutil.Process(self.pid)
         cpu = process.cpu_times()
         busy_us, delays, packets = 0.0, defaultdict[float, float](float), dict[str, float]()
-        for name, labels, value in _samples(text):
+        for name, labels, value in samples(text):
             if name == "mrtc_rtcmcu_engine_busy_us_total":
                 busy_us += value
             elif name == _DELAY:
@@ -112,7 +112,8 @@ async def measured(data: Path, *, is_realtime: bool, workers: int) -> AsyncItera
         yield Measured(suite, is_realtime=is_realtime, is_alone=workers == 1)
 
 
-def _samples(text: str) -> list[tuple[str, dict[str, str], float]]:
+def samples(text: str) -> list[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of each line of a service's metrics."""
     found = (_SAMPLE.fullmatch(line) for line in text.splitlines())
     return [(m["name"], dict(_LABEL.findall(m["labels"] or "")), float(m["value"])) for m in found if m]
 

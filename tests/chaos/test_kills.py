@@ -7,10 +7,8 @@ import time
 import uuid
 
 import pytest
-from mrtc_sdk import Room
 from mrtc_sdk.pattern import PatternTrack
 
-from tests.support.api import RoomApi
 from tests.support.media import Watcher, joined, remote_track
 from tests.support.suite import RunningSuite
 
@@ -69,34 +67,3 @@ async def test_a_killed_master_costs_nothing_to_those_in_a_call(victims: Running
             await third.sees(42)
             await third.aclose()
         await watcher.aclose()
-
-
-async def test_a_killed_rtcmcu_is_replaced_and_the_call_comes_back(victims: RunningSuite) -> None:
-    """Its sessions are told, make new transports on the other node, and see each other again."""
-    room = new_room()
-    async with (
-        joined(victims.url, victims.token(room, "alice"), room) as alice,
-        joined(victims.url, victims.token(room, "bob"), room) as bob,
-    ):
-        await alice.publish(PatternTrack(44))
-        watcher = Watcher((await remote_track(bob, "video", "alice")).media)
-        await watcher.sees(44)
-        api = await asyncio.to_thread(RoomApi, victims, room)
-        people = (await asyncio.to_thread(api.call, "GET", "participants"))["participants"]
-        node_id = next(person["node_id"] for person in people if person["identity"] == "alice")
-        victim = await asyncio.to_thread(victims.process_of_node, node_id)
-        await asyncio.to_thread(victims.kill, victim)
-        on_victim = {person["identity"] for person in people if person["node_id"] == node_id}
-        hit = [person for person in (alice, bob) if person.local.identity in on_victim]
-        await asyncio.gather(*(_event(participant, "media_restored") for participant in hit))
-        restored = Watcher((await remote_track(bob, "video", "alice", 20)).media)
-        await restored.sees(44, timeout_s=30)
-        await restored.aclose()
-        await asyncio.to_thread(victims.restart, victim)
-        await watcher.aclose()
-
-
-async def _event(room: Room, name: str) -> None:
-    async with asyncio.timeout(40):
-        while (await room.next_event())[0] != name:
-            pass

@@ -23,18 +23,9 @@ async def balancer(urls: Sequence[str]) -> AsyncIterator[str]:
         assert task is not None
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        for port in ports:
-            with contextlib.suppress(OSError):
-                server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-                await asyncio.wait(
-                    [
-                        asyncio.create_task(_pipe(reader, server_writer)),
-                        asyncio.create_task(_pipe(server_reader, writer)),
-                    ],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                server_writer.close()
-                break
+        # A cancelled handler would be reported as an error by the server.
+        with contextlib.suppress(asyncio.CancelledError):
+            await _pass_on(reader, writer, ports)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -45,6 +36,23 @@ async def balancer(urls: Sequence[str]) -> AsyncIterator[str]:
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ports: Sequence[int | None]) -> None:
+    for port in ports:
+        with contextlib.suppress(OSError):
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+            ways = [
+                asyncio.create_task(_pipe(reader, server_writer)),
+                asyncio.create_task(_pipe(server_reader, writer)),
+            ]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                server_writer.close()
+            return
 
 
 async def _pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

@@ -96,12 +96,17 @@ class RunningSuite:
         response = httpx.get(f"http://127.0.0.1:{self.suite.http_ports[name]}/readyz", timeout=5)
         return response.status_code, response.json()
 
-    def process_of_node(self, node_id: str) -> str:
-        """The name of the process that is a media node."""
+    def nodes(self) -> list[dict[str, Any]]:
+        """The registry's nodes with their load."""
         headers = {"authorization": f"Bearer {self.suite.cluster_secret}"}
         response = httpx.get(f"http://127.0.0.1:{self.suite.http_ports['master']}/nodes", headers=headers, timeout=5)
         response.raise_for_status()
-        address = next(node["grpc_address"] for node in response.json()["nodes"] if node["id"] == node_id)
+        nodes: list[dict[str, Any]] = response.json()["nodes"]
+        return nodes
+
+    def process_of_node(self, node_id: str) -> str:
+        """The name of the process that is a media node."""
+        address = next(node["grpc_address"] for node in self.nodes() if node["id"] == node_id)
         port = int(address.rsplit(":", 1)[1])
         for name, process in self.suite.processes.items():
             listening = psutil.Process(process.pid).net_connections("tcp") if process.is_running else []

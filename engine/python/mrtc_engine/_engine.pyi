@@ -60,6 +60,7 @@ class Subscription:
         track: str,
         kind: str,
         alternatives: list[str] = ...,
+        formers: list[str] = ...,
         max_height: int = 0,
         max_fps: int = 0,
         is_paused: bool = False,

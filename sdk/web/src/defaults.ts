@@ -60,6 +60,18 @@ export const CAMERA_LAYERS: readonly SimulcastLayer[] = [
   { rid: 'f', scaleDownBy: 1, maxBitrateBps: 1_700_000 },
 ];
 
+/** After a move, how often is looked whether the new transport plays what the former one still does ... */
+export const MOVE_POLL_MS = 10;
+
+/** ... and for how long; the server ends the former transport somewhat later. */
+export const MOVE_WAIT_MS = 2_500;
+
+/** A track that lost its slot while media was repaired is taken for gone after this. */
+export const REPAIR_PATIENCE_MS = 5_000;
+
+/** A former transport that the server has not ended after this is closed. */
+export const FORMER_LINGER_MS = 6_000;
+
 /** Text must stay readable: one encoding, resolution before frame rate. */
 export const SCREEN_MAX_BITRATE_BPS = 2_500_000;
 

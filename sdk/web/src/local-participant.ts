@@ -10,6 +10,7 @@ import { LocalPublication } from './publication';
 import type { ClientBody, ServerCase, ServerValue } from './signal/frames';
 import { captureCamera, captureMicrophone, captureScreen } from './tracks/capture';
 import { LocalTrack } from './tracks/local-track';
+import type { TrackMove } from './transport/media-session';
 import type { Transport } from './transport/transport';
 import { kindToWire, sourceToWire } from './words';
 import type { Source } from './words';
@@ -239,9 +240,10 @@ export class LocalParticipant extends Participant {
     return publication;
   }
 
-  /** Puts everything that is published on a new transport; the result tells the mids after its offer. Internal. */
-  async moveTo(transport: Transport): Promise<() => Record<string, string>> {
+  /** Puts everything that is published on a new transport. Internal. */
+  async moveTo(transport: Transport): Promise<TrackMove> {
     const tracks = this.tracks;
+    const former = tracks.map((track) => ({ track, line: track.line, lines: track.alternatives.map((one) => one.line) }));
     await this.placeTracks(transport, tracks);
     for (const track of tracks) {
       for (const alternative of track.alternatives) {
@@ -250,13 +252,17 @@ export class LocalParticipant extends Participant {
         await track.sendOn(alternative.line, alternative.wantedRids);
       }
     }
-    return () => {
-      const mids: Record<string, string> = {};
-      for (const { id, line, alternatives } of tracks) {
-        for (const one of [{ id, line }, ...alternatives]) mids[one.id] = one.line?.transceiver.mid ?? '';
-      }
-      return mids;
+    const mids = (): Record<string, string> => {
+      const all = tracks.flatMap(({ id, line, alternatives }) => [{ id, line }, ...alternatives]);
+      return Object.fromEntries(all.map(({ id, line }) => [id, line?.transceiver.mid ?? '']));
     };
+    const undo = (): void => {
+      for (const { track, line, lines } of former) {
+        track.line = line;
+        track.alternatives.forEach((one, index) => (one.line = lines[index] ?? one.line));
+      }
+    };
+    return { mids, undo };
   }
 
   /** News of an own publication: an admin may have muted a track. Internal. */

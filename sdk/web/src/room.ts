@@ -69,7 +69,12 @@ export class Room extends Emitter<RoomEvents> {
         wish: (trackId, wish) => this.#wishes.add(trackId, wish),
         setSubscribed: (trackId, isSubscribed) => this.#setSubscribed(trackId, isSubscribed),
       },
-      (mid) => this.#session?.media.transport.trackOfSlot(mid),
+      {
+        of: (mid) => this.#session?.media.transport.trackOfSlot(mid),
+        isFormer: (media) => this.#session?.media.former?.receives(media) ?? false,
+        hasBegun: (mid) => this.#session?.media.transport.isPlaying(mid) ?? false,
+        isInRepair: () => this.#session?.media.isInRepair ?? false,
+      },
       (placeByMid) => this.#assignSlots(placeByMid),
     );
     this.localParticipant = new LocalParticipant(create(ParticipantSchema), {
@@ -340,6 +345,8 @@ export class Room extends Emitter<RoomEvents> {
         return this.#recordingChanged(body.value);
       case 'mediaLost':
         return this.#background('a new transport', this.#live().media.replace(body.value.message));
+      case 'moveRequested':
+        return this.#background('a move to another media node', this.#live().media.move());
       case 'codecRequested':
         return this.#background(
           'a further codec',

@@ -1,5 +1,6 @@
 /** The others in the room: folds snapshots and pushes into participants, publications and tracks, and tells changes. */
 
+import { REPAIR_PATIENCE_MS } from './defaults';
 import type { Emitter } from './emitter';
 import type { RoomEvents } from './events';
 import type { Participant as ParticipantInfo, Publication } from './gen/mrtc/common/v1/common_pb';
@@ -9,8 +10,17 @@ import { RemotePublication } from './publication';
 import type { RemoteTrack, TrackControl } from './tracks/remote-track';
 import type { Reason } from './words';
 
-/** What the browser receives in a slot. */
-export type MediaOfSlot = (mid: string) => MediaStreamTrack | undefined;
+/** What the browser receives. */
+export interface SlotMedia {
+  /** In a slot of the present transport. */
+  of: (mid: string) => MediaStreamTrack | undefined;
+  /** True if a former transport, which is there still, plays this. */
+  isFormer: (media: MediaStreamTrack) => boolean;
+  /** True once the present transport has played something of a slot. */
+  hasBegun: (mid: string) => boolean;
+  /** True while media is being repaired, and for a moment after: a track without a slot is about to get one again. */
+  isInRepair: () => boolean;
+}
 
 /** A track with its surroundings. */
 export interface Place {
@@ -25,21 +35,22 @@ export class Roster {
   readonly participants = new Map<string, RemoteParticipant>();
   readonly #events: Emitter<RoomEvents>;
   readonly #control: TrackControl;
-  readonly #mediaOf: MediaOfSlot;
+  readonly #media: SlotMedia;
   readonly #onSlots: (placeByMid: ReadonlyMap<string, Place>) => void;
   #midByTrack = new Map<string, string>();
   #selfId = '';
+  #patience: ReturnType<typeof setTimeout> | undefined;
 
   /** @param onSlots told what the slots carry before anybody is told of the tracks */
   constructor(
     events: Emitter<RoomEvents>,
     control: TrackControl,
-    mediaOf: MediaOfSlot,
+    media: SlotMedia,
     onSlots: (placeByMid: ReadonlyMap<string, Place>) => void = () => undefined,
   ) {
     this.#events = events;
     this.#control = control;
-    this.#mediaOf = mediaOf;
+    this.#media = media;
     this.#onSlots = onSlots;
   }
 
@@ -133,6 +144,7 @@ export class Roster {
 
   /** The room is over: all tracks end, without participants leaving one by one. */
   clear(): void {
+    clearTimeout(this.#patience);
     for (const place of [...this.#places()]) this.#unbind(place);
     this.participants.clear();
     this.#midByTrack.clear();
@@ -174,11 +186,19 @@ export class Roster {
   #bind(place: Place): void {
     const { track, publication, participant } = place;
     const mid = this.#midByTrack.get(track.id);
-    const media = mid === undefined ? undefined : this.#mediaOf(mid);
-    if (!media) return this.#unbind(place);
+    const media = mid === undefined ? undefined : this.#media.of(mid);
+    if (mid === undefined || !media) return this.#loseSlot(place);
     const isNew = !track.isSubscribed;
-    track.setMedia(media);
+    const isMoving = track.mediaStreamTrack !== undefined && this.#media.isFormer(track.mediaStreamTrack);
+    track.setMedia(media, isMoving ? () => this.#media.hasBegun(mid) : undefined);
     if (isNew) this.#events.emit('trackSubscribed', track, publication, participant);
+  }
+
+  /** Its publisher's media may have been lost with ours and be back a little later: that is no end of the track. */
+  #loseSlot(place: Place): void {
+    if (!place.track.isSubscribed || !this.#media.isInRepair()) return this.#unbind(place);
+    clearTimeout(this.#patience);
+    this.#patience = setTimeout(() => this.#bindAll(), REPAIR_PATIENCE_MS);
   }
 
   #unbind({ track, publication, participant }: Place): void {

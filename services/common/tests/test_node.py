@@ -1,6 +1,7 @@
 """Nodes register, are found, and are not lost with NATS."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -50,6 +51,29 @@ async def test_a_node_that_will_end_says_so_at_once(nats_link: NatsLink, directo
     await wait_until(lambda: agent.node_id in directory.nodes)
     agent.drain()
     await wait_until(lambda: directory.nodes[agent.node_id].state == NODE_STATE_DRAINING, timeout_s=1)
+    await agent.aclose()
+
+
+async def test_a_process_that_stood_still_too_long_is_told(
+    nats_link: NatsLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mrtc_common.node.NODE_TTL_S", 0.5)
+    monkeypatch.setattr("mrtc_common.node._STALL_CHECK_S", 0.05)
+    fenced: list[bool] = []
+    agent = NodeAgent(
+        nats_link,
+        node_id=new_node_id("mcu"),
+        kind=NODE_KIND_MCU,
+        grpc_address="127.0.0.1:1",
+        load=NodeLoad,
+        on_fenced=lambda: fenced.append(True),
+    )
+    await agent.start()
+    await asyncio.sleep(0.2)
+    assert not fenced
+    # The whole loop stands still, as that of a frozen process does.
+    time.sleep(0.7)  # noqa: ASYNC251
+    await wait_until(lambda: fenced == [True])
     await agent.aclose()
 
 

@@ -444,6 +444,38 @@ async def test_a_draining_node_refuses_and_says_so_in_the_registry(node: Node, n
         await node.create("t1")
 
 
+async def test_a_draining_node_asks_its_clients_to_move_each_in_its_turn_and_again(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mrtc_rtcmcu.drain._ASK_AGAIN_S", 0.3)
+    node = await start_node(drain_moves_per_s=50.0)
+    for transport_id in ("t1", "t2", "t3"):
+        await node.create(transport_id)
+    # Who is not connected yet is not asked.
+    for transport_id in ("t1", "t2"):
+        node.engine.emit("TransportConnected", transport=transport_id)
+    asked: list[str] = []
+
+    async def watch() -> None:
+        async for item in stream(node.stub.WatchTransports, pb.WatchTransportsRequest()):
+            if item.WhichOneof("event") == "move_wanted":
+                asked.append(item.transport_id)
+
+    task = asyncio.create_task(watch())
+    await wait_until(lambda: len(node.mcu.media.watchers))
+    node.mcu.mover.set(True)
+    await wait_until(lambda: asked[:2] == ["t1", "t2"])
+    await node.close("t1")
+    await wait_until(lambda: asked.count("t2") >= 2)
+    assert "t3" not in asked
+    # Taken back: nobody is asked any more.
+    node.mcu.mover.set(False)
+    node.engine.emit("TransportConnected", transport="t3")
+    await node.subscribe("t2")
+    assert "t3" not in asked
+    task.cancel()
+
+
 async def _entry(link: NatsLink, node_id: str) -> Any:
     entry = await tables.nodes(link).get(subjects.node_key(node_id))
     assert entry is not None
@@ -466,6 +498,23 @@ async def test_the_end_of_the_process_closes_transports_with_a_reason(start_node
     await asyncio.wait_for(task, 5)
     assert reasons == ["node_shutdown"]
     assert not node.mcu.health.is_ready
+
+
+async def test_a_node_that_was_taken_for_dead_gives_up_its_transports_and_serves_on(start_node: StartNode) -> None:
+    node = await start_node()
+    await node.create("t1")
+    reasons: list[str] = []
+
+    async def watch() -> None:
+        async for item in stream(node.stub.WatchTransports, pb.WatchTransportsRequest()):
+            reasons.append(item.closed.reason)
+
+    task = asyncio.create_task(watch())
+    await wait_until(lambda: len(node.mcu.media.watchers))
+    node.mcu.media.abandon()
+    await wait_until(lambda: reasons == ["node_lost"])
+    assert (await node.create("t2")).answer
+    task.cancel()
 
 
 async def test_calls_are_served_and_the_node_registers_anew_over_a_restart_of_nats(

@@ -45,6 +45,7 @@ class SuiteOptions:
         env: added to every service's environment.
         services: kinds to start; nats-server always runs.
         advertised_ips: of rtcmcu's media ports; empty: the machine's own address and loopback.
+        drain_timeout_s: how long rtcmcu waits for its clients to move away; short, since mostly the whole suite ends.
     """
 
     data_dir: Path
@@ -60,6 +61,7 @@ class SuiteOptions:
     env: dict[str, str] = field(default_factory=dict)
     services: tuple[str, ...] = ("master", "rtcmcu", "rtcrecorder", "rtcvod", "signaling")
     advertised_ips: tuple[str, ...] = ()
+    drain_timeout_s: float = 2.0
 
 
 class Suite:
@@ -162,6 +164,7 @@ class Suite:
                     "UDP_PORT": "0",
                     "TCP_PORT": "0",
                     "WORKERS": str(self.options.mcu_workers),
+                    "DRAIN_TIMEOUT_S": str(self.options.drain_timeout_s),
                     "CAPTURE_DIR": str(data / "captures") if self.options.captures else "",
                 },
             )

@@ -191,6 +191,24 @@ impl<K: Copy + Eq + Hash> ActiveSpeakers<K> {
         }
     }
 
+    /// The same sound comes as another track from now on, which has the place of the former one in the order until its own
+    /// levels say otherwise.
+    pub fn succeed(&mut self, former: K, key: K) {
+        if !self.places.contains_key(&former) {
+            return;
+        }
+        self.remove(key);
+        if let Some(index) = self.places.remove(&former) {
+            self.voices[index].key = key;
+            self.places.insert(key, index);
+        }
+        for key_before in self.order.iter_mut().flat_map(|order| &mut order.keys).chain(&mut self.dominant) {
+            if *key_before == former {
+                *key_before = key;
+            }
+        }
+    }
+
     /// The track ended.
     pub fn remove(&mut self, key: K) {
         let Some(index) = self.places.remove(&key) else { return };

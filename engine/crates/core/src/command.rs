@@ -271,6 +271,9 @@ pub struct Subscription {
     pub kind: Kind,
     /// The same picture in other codecs; the first one that the slot's negotiated codecs allow is sent.
     pub alternatives: Vec<TrackId>,
+    /// What the track and its alternatives were called before their publisher moved to another transport: one that has a
+    /// slot is sent until the track can be decoded, so that nobody sees the move.
+    pub formers: Vec<TrackId>,
     /// Largest picture of use in pixels of height; the fitting layer is sent.
     pub max_height: Option<u32>,
     /// Largest frame rate of use; decides temporal layers.

@@ -40,6 +40,16 @@ pub(crate) struct Carried {
     pub(crate) target: Target,
 }
 
+/// The track that a slot will carry: the same one as it comes since its publisher moved. It waits for a key frame while
+/// the slot goes on with the former.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heir {
+    pub(crate) track: TrackKey,
+    pub(crate) format: Format,
+    /// Since when it waits.
+    pub(crate) since: Instant,
+}
+
 /// How a track is sent on a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Format {
@@ -76,6 +86,8 @@ pub(crate) struct Slot {
     pub(crate) kind: Kind,
     pub(crate) source: SlotSource,
     pub(crate) carried: Option<Carried>,
+    /// Only while something is carried.
+    pub(crate) heir: Option<Heir>,
     pub(crate) forwarder: Forwarder,
     pub(crate) history: Option<SendHistory>,
     pub(crate) figures: SlotFigures,
@@ -114,6 +126,7 @@ impl Slot {
             kind: negotiated.kind,
             source: negotiated.tx?,
             carried: None,
+            heir: None,
             forwarder,
             history: None,
             figures: SlotFigures::default(),

@@ -151,6 +151,8 @@ pub(crate) struct Track {
     pub(crate) pending: Vec<Pending>,
     pub(crate) is_dirty: bool,
     pub(crate) subscribers: Vec<Subscriber>,
+    /// Slots that carry the track's former self until its next key frame.
+    pub(crate) heirs: Vec<Subscriber>,
     /// Transports that choose the loudest among this track and others.
     pub(crate) listeners: Vec<TransportKey>,
     pub(crate) sinks: Vec<SinkKey>,
@@ -183,6 +185,7 @@ impl Track {
             pending: Vec::new(),
             is_dirty: false,
             subscribers: Vec::new(),
+            heirs: Vec::new(),
             listeners: Vec::new(),
             sinks: Vec::new(),
             exports: Vec::new(),
@@ -206,7 +209,7 @@ impl Track {
 
     pub(crate) fn has_receivers(&self) -> bool {
         let has_ends = !(self.subscribers.is_empty() && self.listeners.is_empty() && self.sinks.is_empty());
-        has_ends || !(self.exports.is_empty() && self.mirrors.is_empty())
+        has_ends || !(self.exports.is_empty() && self.mirrors.is_empty() && self.heirs.is_empty())
     }
 
     pub(crate) fn packet(&self, layer: u8, seq: ExtSeq) -> Option<&Arc<Packet>> {
@@ -408,6 +411,6 @@ impl Layer {
     }
 }
 
-fn all_layers(count: usize) -> u8 {
+pub(crate) fn all_layers(count: usize) -> u8 {
     ((1u16 << count) - 1) as u8
 }

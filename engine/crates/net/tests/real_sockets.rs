@@ -85,6 +85,7 @@ impl Rig {
             track: track.into(),
             kind: Kind::Audio,
             alternatives: vec![],
+            formers: vec![],
             max_height: None,
             max_fps: None,
             is_paused: false,

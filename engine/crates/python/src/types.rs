@@ -53,11 +53,13 @@ pub struct Subscription(pub command::Subscription);
 #[pymethods]
 impl Subscription {
     #[new]
-    #[pyo3(signature = (*, track, kind, alternatives=vec![], max_height=0, max_fps=0, is_paused=false, priority=128))]
+    #[pyo3(signature = (*, track, kind, alternatives=vec![], formers=vec![], max_height=0, max_fps=0, is_paused=false, priority=128))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         track: String,
         kind: &str,
         alternatives: Vec<String>,
+        formers: Vec<String>,
         max_height: u32,
         max_fps: u32,
         is_paused: bool,
@@ -67,6 +69,7 @@ impl Subscription {
             track: track.into(),
             kind: parse_kind(kind)?,
             alternatives: alternatives.into_iter().map(Into::into).collect(),
+            formers: formers.into_iter().map(Into::into).collect(),
             max_height: some_if_set(max_height),
             max_fps: some_if_set(max_fps),
             is_paused,

@@ -53,8 +53,13 @@ class DataChannels:
         self._pc = pc
         self._on_message = on_message
         self._outbound: dict[tuple[str, bool], RTCDataChannel] = {}
-        pc.createDataChannel("", negotiated=True, id=_FIRST_CHANNEL)
+        self._first = pc.createDataChannel("", negotiated=True, id=_FIRST_CHANNEL)
         pc.on("datachannel", self._take)
+
+    @property
+    def is_open(self) -> bool:
+        """True once messages can come."""
+        return bool(self._first.readyState == "open")
 
     async def publish(self, payload: bytes | str, topic: str, *, is_reliable: bool, to: Sequence[str]) -> None:
         """Sends; waits while the server holds this client back.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from aiortc import MediaStreamTrack, RTCIceServer
+from aiortc.contrib.media import MediaRelay
 from mrtc.common.v1 import common_pb2
 from mrtc.signaling.v1 import client_pb2 as pb
 
@@ -18,6 +20,11 @@ from mrtc_sdk.errors import MrtcError, RequestFailed
 from mrtc_sdk.signal import SignalClient
 from mrtc_sdk.transport import Kind, Transport
 
+_log = logging.getLogger(__name__)
+
+# After a move the server ends the former transport; this is for the case that it cannot.
+FORMER_LINGER_S = 6.0
+MOVE_TIMEOUT_S = 10.0
 # Events that a slow application has not taken yet; older ones are dropped beyond it, state is kept.
 EVENT_QUEUE = 1024
 
@@ -69,8 +76,21 @@ class RemoteTrack:
 
 @dataclass
 class _LocalTrack:
+    """An own track. During a move two peer connections send it, so each has a copy of its frames (`sent`)."""
+
     media: MediaStreamTrack
     kind: Kind
+    sent: MediaStreamTrack
+    relay: MediaRelay
+
+    @classmethod
+    def of(cls, media: MediaStreamTrack, kind: Kind) -> _LocalTrack:
+        relay = MediaRelay()
+        return cls(media, kind, _copy(relay, media), relay)
+
+    def copy(self) -> MediaStreamTrack:
+        """For one more peer connection."""
+        return _copy(self.relay, self.media)
 
 
 class Room:
@@ -100,6 +120,7 @@ class Room:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ice_servers = list(options.ice_servers)
         self._is_restoring = False
+        self._is_going_over = False
 
     @classmethod
     async def connect(cls, url: str, token: str, room: str = "", options: RoomOptions | None = None) -> Room:
@@ -164,7 +185,8 @@ class Room:
             line = self._active_transport.free_line(kind)
             if line is None:
                 raise MrtcError(f"the server refused a further {kind} line")
-        line.sender.replaceTrack(media)
+        local = _LocalTrack.of(media, kind)
+        line.sender.replaceTrack(local.sent)
         default = common_pb2.TRACK_SOURCE_MICROPHONE if kind == "audio" else common_pb2.TRACK_SOURCE_CAMERA
         track = pb.NewTrack(
             kind=_kind(kind),
@@ -178,10 +200,11 @@ class Room:
             reply = await self._active_signal.request(pb.ClientFrame(publish=pb.PublishRequest(publications=[new])))
         except RequestFailed:
             line.sender.replaceTrack(None)
+            local.sent.stop()
             raise
         publication = reply.publish.publications[0]
         self.publications[publication.id] = publication
-        self._local_tracks[publication.tracks[0].id] = _LocalTrack(media, kind)
+        self._local_tracks[publication.tracks[0].id] = local
         return publication
 
     async def unpublish(self, publication_id: str) -> None:
@@ -190,7 +213,8 @@ class Room:
         for track in publication.tracks if publication else ():
             local = self._local_tracks.pop(track.id, None)
             if local is not None:
-                self._active_transport.clear(local.media)
+                self._active_transport.clear(local.sent)
+                local.sent.stop()
         request = pb.UnpublishRequest(publication_id=publication_id)
         await self._active_signal.request(pb.ClientFrame(unpublish=request))
 
@@ -277,13 +301,19 @@ class Room:
         return self._signal
 
     def _new_transport(self) -> Transport:
+        def on_data(message: DataReceived) -> None:
+            # After a move both transports are members of the room for a moment.
+            present = self._transport
+            if transport is present or present is None or present.data is None or not present.data.is_open:
+                self._emit("data", message)
+
         transport = Transport(
             self.options.audio_slots,
             self.options.video_slots,
             self.options.video_codecs,
             self._ice_servers,
             is_relay_only=self.options.is_relay_only,
-            on_data=self._on_data if self.options.data_channels else None,
+            on_data=on_data if self.options.data_channels else None,
         )
 
         def state_changed() -> None:
@@ -337,27 +367,55 @@ class Room:
         finally:
             self._is_restoring = False
 
-    async def _replace_transport(self) -> None:
+    async def _move(self) -> None:
+        """Goes over to another media node; what there is goes on until the new transport flows."""
+        try:
+            async with self._negotiating:
+                await self._replace_transport(is_move=True)
+        except MrtcError as error:
+            _log.warning("the move to another media node failed: %s", error)
+
+    async def _replace_transport(self, *, is_move: bool = False) -> None:
         """A new peer connection with the same publications."""
         old, new = self._active_transport, self._new_transport()
-        await old.aclose()
+        if not is_move:
+            await old.aclose()
         counts = {kind: sum(1 for t in self._local_tracks.values() if t.kind == kind) for kind in ("audio", "video")}
         for _ in range(counts["audio"] - 1):
             new.add_line("audio")
         for _ in range(counts["video"] - 1):
             new.add_line("video")
         offer = await new.offer()
-        for local in self._local_tracks.values():
+        copies = {track_id: local.copy() for track_id, local in self._local_tracks.items()}
+        for track_id, local in self._local_tracks.items():
             line = new.free_line(local.kind)
             if line is not None:
-                line.sender.replaceTrack(local.media)
-        mids = {track_id: new.line_of(local.media) or "" for track_id, local in self._local_tracks.items()}
-        self._transport = new
-        request = pb.NegotiateRequest(offer=offer, new_transport=True, track_mids=mids)
-        reply = await self._active_signal.request(pb.ClientFrame(negotiate=request))
-        await new.accept(reply.negotiate.answer)
-        self.tracks.clear()
-        self._map_slots(reply.negotiate.slots)
+                line.sender.replaceTrack(copies[track_id])
+        mids = {track_id: new.line_of(copy) or "" for track_id, copy in copies.items()}
+        request = pb.NegotiateRequest(offer=offer, new_transport=True, track_mids=mids, is_move=is_move)
+        try:
+            reply = await self._active_signal.request(
+                pb.ClientFrame(negotiate=request), on_reply=lambda reply: self._go_over(new, reply.negotiate.slots)
+            )
+        except BaseException:
+            await new.aclose()
+            raise
+        for track_id, local in self._local_tracks.items():
+            local.sent = copies.get(track_id, local.sent)
+        try:
+            await new.accept(reply.negotiate.answer)
+            if is_move:
+                self._spawn(_close_later(old))
+                await new.connected(MOVE_TIMEOUT_S)
+            else:
+                self.tracks.clear()
+        finally:
+            self._is_going_over = False
+        self._map_slots(self._slots)
+
+    def _go_over(self, transport: Transport, slots: Any) -> None:
+        """The slots of pushes are this transport's from now on; they are mapped when it is up."""
+        self._transport, self._is_going_over, self._slots = transport, True, list(slots)
 
     async def _on_resumed(self, reply: pb.ResumeResponse) -> None:
         self._take_ice_servers(reply.ice_servers)
@@ -365,9 +423,6 @@ class Room:
         self._emit("resumed", None)
         if not reply.has_transport:
             self._lose_media("the media node is gone")
-
-    def _on_data(self, message: DataReceived) -> None:
-        self._emit("data", message)
 
     def _on_closed(self, reason: str) -> None:
         self._emit("disconnected", reason)
@@ -398,6 +453,8 @@ class Room:
             case "slots_needed":
                 self._active_transport.add_slots(frame.slots_needed.audio, frame.slots_needed.video)
                 self._spawn(self._negotiate())
+            case "move_requested":
+                self._spawn(self._move())
             case "media_lost":
                 self._lose_media(frame.media_lost.message)
             case "message_received":
@@ -416,6 +473,8 @@ class Room:
 
     def _map_slots(self, slots: Any) -> None:
         self._slots = list(slots)
+        if self._is_going_over:
+            return
         wanted = {slot.track_id: slot.mid for slot in slots if slot.track_id}
         for track_id in [t for t in self.tracks if t not in wanted]:
             self._emit("track_unsubscribed", self.tracks.pop(track_id))
@@ -445,6 +504,18 @@ class Room:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _close_later(transport: Transport) -> None:
+    try:
+        await asyncio.sleep(FORMER_LINGER_S)
+    finally:
+        await transport.aclose()
+
+
+def _copy(relay: MediaRelay, media: MediaStreamTrack) -> MediaStreamTrack:
+    # Of pictures the newest counts; of sound every frame.
+    return relay.subscribe(media, buffered=media.kind == "audio")
 
 
 def _kind(kind: Kind) -> common_pb2.TrackKind.ValueType:

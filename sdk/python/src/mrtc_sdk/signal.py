@@ -39,6 +39,9 @@ def websocket_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 
 
+_Waiting = tuple[pb.ClientFrame, asyncio.Future[pb.ServerFrame], Callable[[pb.ServerFrame], None]]
+
+
 class SignalClient:
     """One session. Survives lost connections as long as the server's grace time runs.
 
@@ -62,7 +65,7 @@ class SignalClient:
         self._on_closed = on_closed
         self._socket: ClientConnection | None = None
         self._next_request = 1
-        self._waiting: dict[int, tuple[pb.ClientFrame, asyncio.Future[pb.ServerFrame]]] = {}
+        self._waiting: dict[int, _Waiting] = {}
         self._resume_token = ""
         self._grace_s = 0.0
         self._heartbeat_s = 10.0
@@ -88,8 +91,13 @@ class SignalClient:
         self._spawn(self._heartbeat())
         return reply
 
-    async def request(self, frame: pb.ClientFrame) -> pb.ServerFrame:
+    async def request(
+        self, frame: pb.ClientFrame, on_reply: Callable[[pb.ServerFrame], None] = lambda reply: None
+    ) -> pb.ServerFrame:
         """Sends a request and waits for its reply, over reconnects.
+
+        Args:
+            on_reply: called with a reply that is no error, before any push that came after it is handled.
 
         Raises:
             RequestFailed: refused.
@@ -101,7 +109,7 @@ class SignalClient:
         frame.request_id = self._next_request
         self._next_request += 1
         future: asyncio.Future[pb.ServerFrame] = asyncio.get_running_loop().create_future()
-        self._waiting[frame.request_id] = (frame, future)
+        self._waiting[frame.request_id] = (frame, future, on_reply)
         try:
             with contextlib.suppress(websockets.ConnectionClosed):
                 await self._send(frame)
@@ -178,6 +186,8 @@ class SignalClient:
         if frame.request_id:
             waiting = self._waiting.get(frame.request_id)
             if waiting is not None and not waiting[1].done():
+                if frame.WhichOneof("body") != "error":
+                    waiting[2](frame)
                 waiting[1].set_result(frame)
             return
         self._last_push_seq = frame.push_seq
@@ -224,7 +234,7 @@ class SignalClient:
             return None if reply.error.HasField("retry_after_ms") else False
         self._socket = socket
         await self._on_resumed(reply.resume)
-        for request, _ in list(self._waiting.values()):
+        for request, *_ in list(self._waiting.values()):
             with contextlib.suppress(websockets.ConnectionClosed):
                 await self._send(request)
         return True
@@ -238,7 +248,7 @@ class SignalClient:
 
     def _finish(self, reason: str) -> None:
         was_over, self._is_over = self._is_over, True
-        for _, future in self._waiting.values():
+        for _, future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(ConnectionLost(reason))
         if not was_over:

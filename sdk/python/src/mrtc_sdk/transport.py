@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -112,6 +114,17 @@ class Transport:
     async def accept(self, answer: str) -> None:
         """Takes the server's answer; ICE and DTLS start."""
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp=repeat_candidates(answer), type="answer"))
+
+    async def connected(self, timeout_s: float) -> bool:
+        """Waits until ICE and DTLS are up; False if that takes too long or fails."""
+        changed = asyncio.Event()
+        self.pc.on("connectionstatechange", changed.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.pc.connectionState not in ("connected", "failed", "closed"):
+                    changed.clear()
+                    await changed.wait()
+        return bool(self.pc.connectionState == "connected")
 
     async def aclose(self) -> None:
         """Closes the peer connection."""

@@ -1,5 +1,6 @@
 /** A track of somebody else: stays the same object while the slot that carries it may change. */
 
+import { MOVE_POLL_MS, MOVE_WAIT_MS } from '../defaults';
 import { Emitter } from '../emitter';
 import type { Track } from '../gen/mrtc/common/v1/common_pb';
 import { logger } from '../logger';
@@ -43,6 +44,7 @@ export class RemoteTrack extends Emitter<RemoteTrackEvents> {
   #media: MediaStreamTrack | undefined;
   #ownWish: TrackWish = {};
   #viewWish: TrackWish = {};
+  #waiting: ReturnType<typeof setInterval> | undefined;
 
   constructor(info: Track, control: TrackControl) {
     super();
@@ -148,9 +150,22 @@ export class RemoteTrack extends Emitter<RemoteTrackEvents> {
     return changed;
   }
 
-  /** Takes what the slot receives. Internal. */
-  setMedia(media: MediaStreamTrack | undefined): void {
+  /**
+   * Takes what the slot receives. Internal.
+   *
+   * @param hasBegun given while what is played now goes on (a move to another transport): the change waits until this is
+   *   true, but not for ever
+   */
+  setMedia(media: MediaStreamTrack | undefined, hasBegun?: () => boolean): void {
+    clearInterval(this.#waiting);
     if (media === this.#media) return;
+    if (hasBegun && !hasBegun()) {
+      const deadline = performance.now() + MOVE_WAIT_MS;
+      this.#waiting = setInterval(() => {
+        if (hasBegun() || performance.now() > deadline) this.setMedia(media);
+      }, MOVE_POLL_MS);
+      return;
+    }
     this.#media = media;
     for (const element of this.elements) this.#show(element);
     this.emit('mediaChanged', media);
@@ -158,8 +173,15 @@ export class RemoteTrack extends Emitter<RemoteTrackEvents> {
 
   #show(element: HTMLMediaElement): void {
     const media = this.#media;
-    const shown = element.srcObject instanceof MediaStream ? element.srcObject.getTracks()[0] : undefined;
+    const stream = element.srcObject instanceof MediaStream ? element.srcObject : undefined;
+    const shown = stream?.getTracks()[0];
     if (shown === media) return;
+    if (stream && shown && media) {
+      // The element plays on; with another stream it would load anew, which is seen and heard.
+      stream.addTrack(media);
+      stream.removeTrack(shown);
+      return;
+    }
     element.srcObject = media ? new MediaStream([media]) : null;
     if (!media) return;
     element.play().catch((error: unknown) => {

@@ -48,11 +48,12 @@ export interface DataSend {
 /** The data channels of one peer connection. Those to send on are opened when they are first used. */
 export class DataChannels {
   readonly #pc: RTCPeerConnection;
+  readonly #first: RTCDataChannel;
   readonly #outbound = new Map<string, RTCDataChannel>();
 
   constructor(pc: RTCPeerConnection, onMessage: (message: DataMessage) => void) {
     this.#pc = pc;
-    pc.createDataChannel('', { negotiated: true, id: FIRST_CHANNEL });
+    this.#first = pc.createDataChannel('', { negotiated: true, id: FIRST_CHANNEL });
     pc.addEventListener('datachannel', ({ channel }) => {
       if (channel.protocol !== PROTOCOL) return;
       const isReliable = channel.maxRetransmits === null && channel.maxPacketLifeTime === null;
@@ -63,6 +64,11 @@ export class DataChannels {
         else logger.debug(`a message on ${channel.label} that this version does not know`);
       });
     });
+  }
+
+  /** True once messages can come. */
+  get isOpen(): boolean {
+    return this.#first.readyState === 'open';
   }
 
   /** Sends; waits for the channel to open, and while the server holds this client back. */

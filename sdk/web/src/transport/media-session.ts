@@ -3,7 +3,13 @@
  * transport when the old one or its media node is lost.
  */
 
-import { ICE_RESTART_AFTER_MS, TRANSPORT_TIMEOUT_MS, TURN_FALLBACK_AFTER_MS } from '../defaults';
+import {
+  FORMER_LINGER_MS,
+  ICE_RESTART_AFTER_MS,
+  REPAIR_PATIENCE_MS,
+  TRANSPORT_TIMEOUT_MS,
+  TURN_FALLBACK_AFTER_MS,
+} from '../defaults';
 import { Emitter } from '../emitter';
 import { ConnectionError, MrtcError } from '../errors';
 import type { NegotiateResponse, SlotMapping } from '../gen/mrtc/signaling/v1/client_pb';
@@ -31,9 +37,18 @@ export interface MediaHost {
     offer: string;
     newTransport?: boolean;
     trackMids?: Record<string, string>;
+    isMove?: boolean;
   }) => Promise<NegotiateResponse>;
-  /** Puts all published tracks on m-lines of a new transport; what it returns gives their mids after the offer. */
-  moveTracks: (transport: Transport) => Promise<() => Record<string, string>>;
+  /** Puts all published tracks on m-lines of a new transport. */
+  moveTracks: (transport: Transport) => Promise<TrackMove>;
+}
+
+/** Published tracks on another transport. */
+export interface TrackMove {
+  /** Their m-lines by track id, once the offer is made. */
+  mids: () => Record<string, string>;
+  /** Puts them back on the m-lines that they had; those have sent all the time. */
+  undo: () => void;
 }
 
 /** The media of one session. */
@@ -48,9 +63,13 @@ export class MediaSession extends Emitter<MediaEvents> {
   #queue: Promise<unknown> = Promise.resolve();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #isLost = false;
+  #repairedAt = -Infinity;
   /** Servers that the present transport has not gathered with. */
   #hasNewServers = false;
   #isReplacing = false;
+  /** Left by a move, while it may still play what the present one does not yet. */
+  #former: Transport | undefined;
+  #formerTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(host: MediaHost, options: TransportOptions, maxSlots: number) {
     super();
@@ -58,7 +77,7 @@ export class MediaSession extends Emitter<MediaEvents> {
     this.#options = options;
     this.#maxSlots = maxSlots;
     this.#ownServers = options.iceServers;
-    this.#transport = new Transport(options);
+    this.#transport = this.#newTransport();
   }
 
   #hasClosed(): boolean {
@@ -68,6 +87,16 @@ export class MediaSession extends Emitter<MediaEvents> {
   /** The present transport. */
   get transport(): Transport {
     return this.#transport;
+  }
+
+  /** True while media is lost, and until the others' media must be back too. */
+  get isInRepair(): boolean {
+    return performance.now() < this.#repairedAt + REPAIR_PATIENCE_MS;
+  }
+
+  /** The one before it, for some seconds after a move. */
+  get former(): Transport | undefined {
+    return this.#former;
   }
 
   /**
@@ -142,10 +171,27 @@ export class MediaSession extends Emitter<MediaEvents> {
     }
   }
 
+  /** Moves to another media node while the call goes on: what there is ends when the new transport flows. */
+  async move(): Promise<void> {
+    if (this.#isReplacing || this.#hasClosed()) return;
+    this.#isReplacing = true;
+    const present = this.#transport;
+    try {
+      await this.#enqueue(() => this.#replaceOnce(true));
+    } catch (error) {
+      logger.warn('the move to another media node failed', error);
+    } finally {
+      this.#isReplacing = false;
+    }
+    const hasFailed = this.#transport !== present && this.#transport.state !== 'connected';
+    if (hasFailed && !this.#hasClosed()) await this.replace('the new media node cannot be reached');
+  }
+
   /** Ends all. */
   close(): void {
     this.#closed.abort();
     clearTimeout(this.#timer);
+    this.#closeFormer();
     this.removeAllListeners();
     this.#transport.close();
   }
@@ -163,24 +209,55 @@ export class MediaSession extends Emitter<MediaEvents> {
     }
   }
 
-  async #replaceOnce(): Promise<void> {
+  async #replaceOnce(isMove = false): Promise<void> {
     const old = this.#transport;
-    const fresh = new Transport({ ...this.#options });
+    const fresh = this.#newTransport();
     this.#hasNewServers = false;
+    let moved: TrackMove | undefined;
     try {
-      const midsOf = await this.#host.moveTracks(fresh);
+      moved = await this.#host.moveTracks(fresh);
       const offer = await fresh.createOffer();
-      const { answer, slots } = await this.#host.negotiate({ offer, newTransport: true, trackMids: midsOf() });
-      await fresh.acceptAnswer(answer);
+      const { answer, slots } = await this.#host.negotiate({ offer, newTransport: true, trackMids: moved.mids(), isMove });
+      // No await in between: the pushes that follow the reply speak of the new transport's slots.
       this.#transport = fresh;
-      old.close();
+      this.#closeFormer();
+      if (isMove) this.#keepFormer(old);
+      else old.close();
       this.emit('slots', slots);
+      await fresh.acceptAnswer(answer);
       await this.#connected(fresh);
       this.#watch(fresh);
     } catch (error) {
-      if (this.#transport !== fresh) fresh.close();
+      if (this.#transport !== fresh) {
+        moved?.undo();
+        fresh.close();
+      }
       throw error;
     }
+  }
+
+  #newTransport(): Transport {
+    const { onData, ...options } = this.#options;
+    const transport: Transport = new Transport({
+      ...options,
+      onData: onData && ((message) => {
+        // After a move both are members of the room for a moment; the new one counts as soon as it can be heard.
+        const isDouble = transport === this.#former && this.#transport.data?.isOpen === true;
+        if (!isDouble) onData(message);
+      }),
+    });
+    return transport;
+  }
+
+  #keepFormer(transport: Transport): void {
+    this.#former = transport;
+    this.#formerTimer = setTimeout(() => this.#closeFormer(), FORMER_LINGER_MS);
+  }
+
+  #closeFormer(): void {
+    clearTimeout(this.#formerTimer);
+    this.#former?.close();
+    this.#former = undefined;
   }
 
   /** Resolves when the transport is up; fails when that takes too long. */
@@ -269,12 +346,14 @@ export class MediaSession extends Emitter<MediaEvents> {
   #markLost(message: string): void {
     if (this.#isLost) return;
     this.#isLost = true;
+    this.#repairedAt = Infinity;
     this.emit('lost', message);
   }
 
   #markRestored(): void {
     if (!this.#isLost) return;
     this.#isLost = false;
+    this.#repairedAt = performance.now();
     this.emit('restored');
   }
 

@@ -147,6 +147,17 @@ export class Transport extends Emitter<TransportEvents> {
     return this.#slots.find((transceiver) => transceiver.mid === mid)?.receiver.track;
   }
 
+  /** True once something of the slot was played. */
+  isPlaying(mid: string): boolean {
+    const receiver = this.#slots.find((transceiver) => transceiver.mid === mid)?.receiver;
+    return receiver !== undefined && receiver.getSynchronizationSources().length > 0;
+  }
+
+  /** True if one of the slots receives it. */
+  receives(media: MediaStreamTrack): boolean {
+    return this.#slots.some(({ receiver }) => receiver.track === media);
+  }
+
   /** The receivers of all slots, by mid. */
   get slotReceivers(): [mid: string, receiver: RTCRtpReceiver][] {
     return this.#slots.map(({ mid, receiver }) => [mid ?? '', receiver]);

@@ -18,3 +18,13 @@ def new_id(prefix: str) -> str:
 def is_id(text: str) -> bool:
     """True if the text can be an id of ours (1 to 64 of `A-Za-z0-9_-`)."""
     return _ID_RE.fullmatch(text) is not None
+
+
+def media_track_id(track_id: str, generation: int) -> str:
+    """What media nodes call a track of a publisher that moved `generation` times; it is at two nodes for a moment."""
+    return f"{track_id}-{generation}" if generation else track_id
+
+
+def track_of_media(media_id: str) -> str:
+    """The track that a media node means."""
+    return media_id.partition("-")[0]

@@ -28,6 +28,7 @@ from .tasks import end_tasks
 _log = get_logger(__name__)
 
 HEARTBEAT_INTERVAL_S = 2.0
+_STALL_CHECK_S = 1.0
 
 
 def new_node_id(kind: str) -> str:
@@ -43,6 +44,8 @@ class NodeAgent:
         grpc_address: `host:port` as other nodes reach it.
         load: measures; called at every heartbeat.
         on_drain: called with True when told to drain and with False when that is taken back.
+        on_fenced: called when this process stood still for longer than its heartbeat lives: the others took it for dead
+            and what it had is elsewhere now, so it must end all of it. Not when NATS alone was away.
     """
 
     def __init__(
@@ -56,9 +59,11 @@ class NodeAgent:
         region: str = "",
         zone: str = "",
         on_drain: Callable[[bool], None] | None = None,
+        on_fenced: Callable[[], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._link = link
+        self._on_fenced = on_fenced
         self._nodes = tables.nodes(link)
         self._drains = tables.drains(link)
         self._load = load
@@ -94,6 +99,7 @@ class NodeAgent:
         self._tasks = [
             asyncio.create_task(self._beat(), name="node-heartbeat"),
             asyncio.create_task(self._follow_drain(), name="node-drain"),
+            asyncio.create_task(self._watch_stall(), name="node-fence"),
         ]
         self._remove_listener = self._link.on_change(lambda ready: self._beat_now.set() if ready else None)
 
@@ -131,6 +137,15 @@ class NodeAgent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_INTERVAL_S):
                     await self._beat_now.wait()
+
+    async def _watch_stall(self) -> None:
+        while True:
+            before = self._clock.monotonic()
+            await asyncio.sleep(_STALL_CHECK_S)
+            stall = self._clock.monotonic() - before - _STALL_CHECK_S
+            if stall >= NODE_TTL_S and self._on_fenced is not None:
+                _log.warning("this process stood still; it gives up what it had", seconds=round(stall, 1))
+                self._on_fenced()
 
     def _heartbeat(self) -> Node:
         node = Node()

@@ -24,6 +24,7 @@ from .adapters.engine_mrtc import EngineKit, real_engine_kit
 from .captures import Captures
 from .config import McuSettings
 from .core.load import LoadLimits, node_load
+from .drain import Drain
 from .entrypoints.grpc import MediaServicer
 from .figures import EngineCollector, McuFigures
 from .media import Media
@@ -78,13 +79,11 @@ class Mcu:
         _log.info("rtcmcu ended")
 
     async def drain(self) -> None:
-        """Takes nothing new, and waits a while for transports to move away."""
+        """Takes nothing new, has its clients move away, and after a while closes what is left."""
         self.agent.drain()
         self.health.set("draining", False, "the process is ending")
-        deadline = self._clock.monotonic() + self.settings.drain_timeout_s
-        # Polled: a drain is rare, and a wake-up per transport would be more to get wrong.
-        while len(self.media.transports) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        self.mover.set(True)
+        await self.mover.wait_empty(self.settings.drain_timeout_s)
         await self.media.close_all("node_shutdown")
 
     async def _start(self) -> None:
@@ -114,6 +113,7 @@ class Mcu:
             await part.start()
             push(part.aclose)
         push(self.media.subscriptions.aclose)
+        push(self.mover.aclose)
         push(_cancel, asyncio.create_task(self._follow_engine(), name="engine-events"))
         await self.link.start()
 
@@ -136,6 +136,7 @@ class Mcu:
             lambda: self.agent.is_draining,
             self._kit.make_subscription,
         )
+        self.mover = Drain(self.media.transports, self.media.watchers, self._clock, self.settings.drain_moves_per_s)
         self.speakers = SpeakerNotices(self.link, self.media.transports, self.node_id, self._clock)
 
     def _build_agent(self) -> NodeAgent:
@@ -149,9 +150,14 @@ class Mcu:
             load=self._load,
             region=settings.region,
             zone=settings.zone,
-            on_drain=lambda drains: self.health.set("draining", not drains, "told to take nobody new"),
+            on_drain=self._on_drain,
+            on_fenced=self.media.abandon,
             clock=self._clock,
         )
+
+    def _on_drain(self, is_draining: bool) -> None:
+        self.health.set("draining", not is_draining, "told to take nobody new")
+        self.mover.set(is_draining)
 
     def _load(self) -> NodeLoad:
         workers = self.engine.counters()

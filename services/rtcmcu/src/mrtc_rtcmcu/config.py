@@ -46,7 +46,10 @@ class McuSettings(Settings):
     capture_max_bytes: int = setting(64 << 20, "Largest file of a capture.", unit="bytes", ge=4096, le=1 << 40)
     capture_max_s: float = setting(300.0, "Longest duration of a capture.", unit="s", gt=0, le=86400)
     drain_timeout_s: float = setting(
-        2.0, "How long SIGTERM waits for transports to move away before they are closed.", unit="s", ge=0, le=86400
+        300.0, "How long SIGTERM waits for clients to move away before they are cut off.", unit="s", ge=0, le=86400
+    )
+    drain_moves_per_s: float = setting(
+        20.0, "Clients per second that are asked to move while the node drains.", unit="1/s", gt=0, le=1000
     )
 
     @field_validator("advertised_ips")

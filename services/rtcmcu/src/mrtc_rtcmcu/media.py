@@ -286,14 +286,21 @@ class Media:
             return transport
         return {"participant_id": state.participant_id, "identity": state.identity} | transport
 
+    def abandon(self) -> None:
+        """Ends every transport because the others took this node for dead: its clients are elsewhere."""
+        self._spawn(self._close_each("node_lost"))
+
     async def close_all(self, reason: str) -> None:
         """Ends every transport, for the end of the process."""
+        await self._close_each(reason)
+        self.watchers.end()
+
+    async def _close_each(self, reason: str) -> None:
         for state in self.transports:
             try:
                 await self.close_transport(state.transport_id, reason)
             except MrtcError as error:
                 _log.debug("a transport could not be closed", error=error.message)
-        self.watchers.end()
 
     def _connected(self, transport_id: str) -> None:
         state = self.transports.find(transport_id)

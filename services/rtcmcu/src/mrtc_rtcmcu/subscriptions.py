@@ -65,7 +65,7 @@ class Subscriptions:
             raise LimitExceededError(f"at most {limit} subscriptions per transport")
         for item in wanted:
             kind_name(item.kind)
-            if not is_id(item.track_id) or not all(is_id(track) for track in item.alternative_track_ids):
+            if not all(is_id(t) for t in (item.track_id, *item.alternative_track_ids, *item.former_track_ids)):
                 raise BadRequestError("track ids must be ids")
         async with state.lock:
             state.wanted = {item.track_id: item for item in wanted}
@@ -193,6 +193,7 @@ def _to_engine(item: pb.Subscription) -> dict[str, Any]:
         "track": item.track_id,
         "kind": kind_name(item.kind),
         "alternatives": list(item.alternative_track_ids),
+        "formers": list(item.former_track_ids),
         "max_height": item.max_height,
         "max_fps": item.max_fps,
         "is_paused": item.is_paused,

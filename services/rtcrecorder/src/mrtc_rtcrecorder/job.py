@@ -163,20 +163,36 @@ class RecordingJob:
             if known is not None and known[0] == track:
                 continue
             output.update(track)
-            if known is not None and known[0].node_id == track.node_id:
+            if known is not None and (known[0].media_id, known[0].node_id) == (track.media_id, track.node_id):
                 self._followers[track.track_id] = (track, known[1])
                 continue
-            if known is not None:
-                known[1].cancel()
             self._has_followed = True
-            self._followers[track.track_id] = (track, self._start_following(track, output))
+            follow = self._follow(track, output, known[1] if known is not None else None)
+            task = asyncio.create_task(follow, name=f"follow {track.media_id}")
+            self._followers[track.track_id] = (track, task)
 
-    def _start_following(self, track: WantedTrack, output: Output) -> asyncio.Task[None]:
+    async def _follow(self, track: WantedTrack, output: Output, former: asyncio.Task[None] | None) -> None:
+        """Writes a track; what it was before its publisher moved is written until the first frame comes."""
+        has_begun = False
+
+        def on_start() -> None:
+            nonlocal has_begun
+            has_begun = False
+
         def on_frame(frame: Frame) -> None:
+            nonlocal has_begun
+            if not has_begun:
+                has_begun = True
+                if former is not None:
+                    former.cancel()
+                output.restart(track.track_id)
             output.push(track.track_id, _with_sane_time(frame))
 
-        follow = self._feed.follow(track, lambda: output.restart(track.track_id), on_frame)
-        return asyncio.create_task(follow, name=f"follow {track.track_id}")
+        try:
+            await self._feed.follow(track, on_start, on_frame)
+        finally:
+            if former is not None:
+                former.cancel()
 
     # Record
 

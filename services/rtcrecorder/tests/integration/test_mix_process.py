@@ -18,8 +18,8 @@ from mrtc_rtcrecorder.mix.output import MixedOutput, MixOptions
 
 pytestmark = pytest.mark.integration
 
-VIDEO = WantedTrack("v", Kind.VIDEO, "node", "h264", False, "pub", "alice")
-AUDIO = WantedTrack("a", Kind.AUDIO, "node", "opus", False, "pub", "alice")
+VIDEO = WantedTrack("v", "v", Kind.VIDEO, "node", "h264", False, "pub", "alice")
+AUDIO = WantedTrack("a", "a", Kind.AUDIO, "node", "opus", False, "pub", "alice")
 
 
 @pytest.fixture

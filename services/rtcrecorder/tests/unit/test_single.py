@@ -17,8 +17,8 @@ from mrtc_rtcrecorder.core.room_view import WantedTrack
 from mrtc_rtcrecorder.media import single
 from mrtc_rtcrecorder.media.single import SingleOutput
 
-VIDEO = WantedTrack("v", Kind.VIDEO, "node", "vp8", False, "pub", "alice")
-AUDIO = WantedTrack("a", Kind.AUDIO, "node", "opus", False, "pub", "alice")
+VIDEO = WantedTrack("v", "v", Kind.VIDEO, "node", "vp8", False, "pub", "alice")
+AUDIO = WantedTrack("a", "a", Kind.AUDIO, "node", "opus", False, "pub", "alice")
 
 
 def output_in(folder: Path, on_drop: Callable[[int], None] = lambda count: None) -> SingleOutput:

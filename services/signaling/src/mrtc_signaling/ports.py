@@ -172,6 +172,10 @@ class Bus(Protocol):
         """Orders for a session."""
         ...
 
+    async def control(self, session_id: str, order: state_pb2.SessionControl) -> None:
+        """Gives an order to whoever serves a session. Raises UnavailableError."""
+        ...
+
     async def on_speakers(self, room_key: str, handler: Callable[[state_pb2.NodeSpeakers], None]) -> Subscription:
         """Speakers of a room."""
         ...

@@ -64,7 +64,7 @@ async def test_killed_node_costs_a_new_transport_only(world: World) -> None:
     reply = await alice.request(negotiate=request)
     assert reply.negotiate.answer.startswith("v=0")
     first = world.nodes[0]
-    assert first.transport_of(alice.joined.participant.id).tracks[track.id].mid == "1"
+    assert first.transport_of(alice.joined.participant.id).tracks[f"{track.id}-1"].mid == "1"
     if any(kind == "media_lost" for kind in bob.kinds()):
         await bob.request(negotiate=pb.NegotiateRequest(offer=offer(["video send", "video recv"]), new_transport=True))
     await wait_until(
@@ -95,7 +95,81 @@ async def test_lost_transport_alone(world: World) -> None:
     reply = await alice.request(negotiate=request)
     assert reply.negotiate.answer.startswith("v=0")
     await wait_until(lambda: node.set_subscriptions_calls > calls)
-    assert node.transport_of(bob.joined.participant.id).slots == {"0": track.id}
+    bob_has = node.transport_of(bob.joined.participant.id)
+    await wait_until(lambda: bob_has.slots == {"0": f"{track.id}-1"})
+
+
+async def test_a_move_keeps_the_former_transport_until_the_new_one_flows(world: World) -> None:
+    """Asked by the node; others are told when the new transport is connected, and the former ends after that."""
+    first, second = world.nodes[0], await world.add_node()
+    alice = await world.joined("alice", offer=offer(["video send", "video recv"]), publications=[camera()])
+    bob = await world.joined("bob", offer=offer(["video recv"]))
+    track = alice.joined.publications[0].tracks[0].id
+    former = first.transport_of(alice.joined.participant.id)
+    first.emit(former.id, move_wanted=media.MoveWanted())
+    await alice.wait_push("move_requested")
+    request = pb.NegotiateRequest(
+        offer=offer(["video send", "video recv"]), new_transport=True, is_move=True, track_mids={track: "0"}
+    )
+    assert (await alice.request(negotiate=request)).negotiate.answer.startswith("v=0")
+    fresh = second.transport_of(alice.joined.participant.id)
+    assert list(fresh.tracks) == [f"{track}-1"]
+    bob_has = first.transport_of(bob.joined.participant.id)
+    assert bob_has.slots == {"0": track}
+    assert former.id in first.transports
+
+    second.emit(fresh.id, connected=media.TransportConnected())
+    await wait_until(lambda: [s.track_id for s in bob_has.subscriptions] == [f"{track}-1"])
+    wanted = bob_has.subscriptions[0]
+    assert (wanted.origin_node_id, list(wanted.former_track_ids)) == (second.id, [track])
+    await wait_until(lambda: former.id not in first.transports)
+    # What others do with the track goes to where it is now, and the client knows one name only.
+    await alice.request(mute=pb.MuteRequest(track_id=track, is_muted=True))
+    assert fresh.muted == {f"{track}-1": True}
+    slots = [s.track_id for f in bob.pushes if f.WhichOneof("body") == "slots_changed" for s in f.slots_changed.slots]
+    assert set(slots) <= {track, ""}
+    assert not {"participant_left", "publication_removed", "media_lost"} & {*alice.kinds(), *bob.kinds()}
+
+
+async def test_a_move_that_finds_no_place_changes_nothing(world: World) -> None:
+    """Nobody is asked while no other node has room; a client that moves by itself is refused and stays."""
+    node = world.nodes[0]
+    alice = await world.joined("alice", offer=offer(["video send"]), publications=[camera()])
+    track = alice.joined.publications[0].tracks[0].id
+    transport = node.transport_of(alice.joined.participant.id)
+    node.emit(transport.id, move_wanted=media.MoveWanted())
+    request = pb.NegotiateRequest(
+        offer=offer(["video send"]), new_transport=True, is_move=True, track_mids={track: "0"}
+    )
+    reply = await alice.request(negotiate=request)
+    assert reply.error.code == common.ERROR_CODE_NO_CAPACITY
+    await alice.request(mute=pb.MuteRequest(track_id=track, is_muted=True))
+    assert transport.muted == {track: True}
+    assert "move_requested" not in alice.kinds()
+
+
+async def test_the_api_moves_a_participant_to_a_node(world: World) -> None:
+    """To a certain node or any other; what cannot be moved is refused with a code."""
+    second, third = await world.add_node(), await world.add_node()
+    alice = await world.joined("alice", offer=offer(["video recv"]))
+    await world.joined("bob")
+    path = "/v1/apps/demo/rooms/r1/participants/{}/move"
+    headers = {"authorization": f"Bearer {await world.token('', room='', api=True)}"}
+    async with httpx.AsyncClient(base_url=world.url(), headers=headers) as client:
+        for who, node, status, code in (
+            ("bob", "", 409, "failed_precondition"),
+            ("alice", world.nodes[0].id, 409, "failed_precondition"),
+            ("alice", "mcu_nowhere", 503, "unavailable"),
+            ("alice", "../x", 400, "bad_request"),
+            ("nobody", "", 404, "participant_not_found"),
+        ):
+            refused = await client.post(path.format(who), json={"node": node})
+            assert (refused.status_code, refused.json()["code"]) == (status, code)
+        assert (await client.post(path.format("alice"), json={"node": third.id})).status_code == 202
+    await alice.wait_push("move_requested")
+    await alice.request(negotiate=pb.NegotiateRequest(offer=offer(["video recv"]), new_transport=True, is_move=True))
+    assert not second.transports
+    assert len(third.transports) == 1
 
 
 async def test_the_room_says_how_many_are_heard_and_the_node_who_they_are(world: World) -> None:

@@ -50,6 +50,44 @@ def test_automatic_is_everything_of_others() -> None:
     ]
 
 
+def test_a_track_that_moved_is_wanted_by_its_new_name_and_names_the_former() -> None:
+    """Media nodes have one name per transport of the publisher; clients always the same."""
+    view = room(("p2", "b", [track("b1"), track("b2", codec="h264", alternative_of="b1")]))
+    record = state_pb2.PublicationRecord()
+    record.CopyFrom(view.publications["p2"])
+    record.generation = 2
+    view.apply(PublicationChange("p2", record))
+    [wanted] = wanted_subscriptions(view, "me", SubscriptionPolicy())
+    assert (wanted.track_id, list(wanted.alternative_track_ids)) == ("b1-2", ["b2-2"])
+    assert list(wanted.former_track_ids) == ["b1-1", "b2-1"]
+    table = SlotTable()
+    table.update([media.Slot(mid="0", kind=VIDEO, track_id="b1-2")])
+    assert [(s.mid, s.track_id) for s in table.mappings()] == [("0", "b1")]
+
+
+def test_a_track_that_is_away_for_a_moment_keeps_a_slot() -> None:
+    """Only one that the client had, in a slot of its kind that is free; the node's word is the last."""
+
+    def slots(first: str, second: str, sound: str = "") -> list[media.Slot]:
+        kinds = (("0", VIDEO, first), ("1", VIDEO, second), ("2", AUDIO, sound))
+        return [media.Slot(mid=mid, kind=kind, track_id=name) for mid, kind, name in kinds]
+
+    table = SlotTable()
+    table.update(slots("a", "b"), "t1", 1)
+    assert not table.update(slots("a", ""), "t1", 2, ["b-1", "new"])
+    # Its place went to somebody else.
+    table.update(slots("", "c"), "t1", 3, ["a-1", "b-1"])
+    assert table.current == (("0", "a"), ("1", "c"), ("2", ""))
+    # Another transport: any free slot will do.
+    table.clear()
+    table.update(slots("c", ""), "t2", 1, ["a-1"])
+    assert table.current == (("0", "c"), ("1", "a"), ("2", ""))
+    # It is not wanted any more.
+    table.update(slots("c", ""), "t2", 2)
+    table.update(slots("c", ""), "t2", 3, ["a-1"])
+    assert table.current == (("0", "c"), ("1", ""), ("2", ""))
+
+
 def test_declined_wished_manual_and_forbidden() -> None:
     """Every policy."""
     policy = SubscriptionPolicy()

@@ -32,6 +32,9 @@ impl Shard {
             send_datagram(dest, &datagram, &mut self.counters, out);
         }
         let tracks = self.take_due_tracks();
+        for key in &tracks {
+            self.seat_heirs(*key);
+        }
         self.pass_to_shards(&tracks);
         for key in &tracks {
             self.pass_to_sinks(*key);

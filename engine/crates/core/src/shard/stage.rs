@@ -52,6 +52,7 @@ impl Shard {
         let former = self.transports[key.index()].listening.take();
         if top_n > 0 {
             let wanted = self.find_sounds(key, wanted, reply);
+            self.pass_on_places(key, &wanted);
             for (track, _) in &wanted {
                 let listeners = &mut self.tracks[track.index()].listeners;
                 if !listeners.contains(&key) {
@@ -135,6 +136,31 @@ impl Shard {
         found
     }
 
+    /// The places of tracks whose publishers moved go to what those are called now.
+    fn pass_on_places(&mut self, key: TransportKey, wanted: &[(TrackKey, Subscription)]) {
+        for (track, subscription) in wanted {
+            let Some(former) = subscription.formers.iter().find_map(|id| self.track_ids.get(id)).copied() else {
+                continue;
+            };
+            if former == *track {
+                continue;
+            }
+            let room = &self.transports[key.index()].room;
+            if let Some(room) = self.rooms.get_mut(room) {
+                room.speakers.succeed(former, *track);
+            }
+            let slots = &self.transports[key.index()].tx.slots;
+            let Some(slot) = slots.iter().position(|s| s.carried.as_ref().is_some_and(|c| c.track == former)) else {
+                continue;
+            };
+            let codec = self.tracks[track.index()].codec;
+            if let Some(format) = slots[slot].format_of(codec) {
+                self.detach_slot(key, slot);
+                self.attach_slot(key, slot, subscription.clone(), *track, format);
+            }
+        }
+    }
+
     /// Gives the places of a listener to those who are to be heard now. True if that changed its slots.
     pub(super) fn seat(&mut self, key: TransportKey) -> bool {
         let transport = &self.transports[key.index()];
@@ -212,6 +238,7 @@ mod tests {
             track: n.to_string().as_str().into(),
             kind: Kind::Audio,
             alternatives: vec![],
+            formers: vec![],
             max_height: None,
             max_fps: None,
             is_paused: false,

@@ -61,6 +61,7 @@ impl Shard {
         }
         self.seat(key);
         reply.unplaced.extend(self.unseated(key));
+        reply.missing.extend(self.sent_as_former(key));
         let transport = &mut self.transports[key.index()];
         reply.slots = transport.tx.carried();
         transport.slots_version += u64::from(reply.slots != before);
@@ -80,20 +81,21 @@ impl Shard {
                 continue;
             }
             let sent = self.tracks[carried.track.index()].id.clone();
-            let is_same = |s: &Subscription| {
-                s.track == carried.wanted.track
-                    && s.kind == carried.wanted.kind
-                    && self.best_source(key, slot, s).is_some_and(|id| id == sent)
-            };
+            let is_same = |s: &Subscription| s.kind == carried.wanted.kind && names(s, &carried.wanted.track);
             let position = fresh.iter().position(is_same);
-            match position {
-                Some(at) => {
+            let best = position.and_then(|at| self.best_source(key, slot, &fresh[at]));
+            match (position, best) {
+                (Some(at), Some(best)) if best == sent || fresh[at].formers.contains(&sent) => {
                     let subscription = fresh.remove(at);
                     if let Some(carried) = &mut self.transports[key.index()].tx.slots[slot].carried {
                         carried.wanted = subscription;
                     }
+                    match best == sent {
+                        true => self.clear_heir(Subscriber { transport: key, slot: slot as u16 }),
+                        false => self.set_heir(key, slot, &best),
+                    }
                 }
-                None => self.detach_slot(key, slot),
+                _ => self.detach_slot(key, slot),
             }
         }
         fresh
@@ -180,6 +182,7 @@ impl Shard {
 
     /// Frees a slot. Its stream goes on with the next track that it carries.
     pub(super) fn detach_slot(&mut self, key: TransportKey, slot: usize) {
+        self.clear_heir(Subscriber { transport: key, slot: slot as u16 });
         let Some(transport) = self.transports.get_mut(key.index()) else { return };
         let Some(carried) = transport.tx.slots.get_mut(slot).and_then(|s| s.detach()) else { return };
         transport.tx.forget_slot(slot);
@@ -260,7 +263,12 @@ impl Shard {
     }
 }
 
-/// A subscription's track, then its alternatives.
+/// A subscription's track, then its alternatives, then what they were before they moved.
 fn candidates(subscription: &Subscription) -> impl Iterator<Item = &TrackId> {
-    std::iter::once(&subscription.track).chain(&subscription.alternatives)
+    std::iter::once(&subscription.track).chain(&subscription.alternatives).chain(&subscription.formers)
+}
+
+/// True if a slot with a track wanted by this name is the subscription's.
+fn names(subscription: &Subscription, track: &TrackId) -> bool {
+    subscription.track == *track || subscription.formers.contains(track)
 }

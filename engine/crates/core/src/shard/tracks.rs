@@ -60,13 +60,16 @@ impl Shard {
         track.is_ending = true;
         let (subscribers, sinks) = (std::mem::take(&mut track.subscribers), std::mem::take(&mut track.sinks));
         let (exports, mirrors) = (std::mem::take(&mut track.exports), std::mem::take(&mut track.mirrors));
-        let listeners = std::mem::take(&mut track.listeners);
+        let (listeners, heirs) = (std::mem::take(&mut track.listeners), std::mem::take(&mut track.heirs));
         let was_heard_by: Vec<TransportKey> = match listeners.is_empty() {
             true => Vec::new(),
             false => subscribers.iter().map(|s| s.transport).collect(),
         };
+        for heir in heirs {
+            self.clear_heir(heir);
+        }
         for subscriber in subscribers {
-            self.detach_slot(subscriber.transport, usize::from(subscriber.slot));
+            self.vacate_slot(subscriber);
         }
         for sink in sinks {
             self.remove_sink(sink);

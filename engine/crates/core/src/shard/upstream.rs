@@ -8,7 +8,7 @@ use crate::command::Kind;
 use crate::event::Event;
 use crate::keys::{TrackKey, TransportKey};
 use crate::shard_message::ShardMessage;
-use crate::track::{Origin, Track, UNWANTED_DELAY};
+use crate::track::{Origin, Track, UNWANTED_DELAY, all_layers};
 
 impl Shard {
     /// A receiver needs a key frame of a layer. Asked for at once, unless it was lately.
@@ -124,6 +124,14 @@ impl Shard {
             if let Some(Target::Layer { spatial, .. }) = slot.carried.as_ref().map(|c| c.target) {
                 // Until the switch the present layer goes on.
                 mask |= 1 << spatial | slot.forwarder.current().map_or(0, |layer| 1 << layer);
+            }
+        }
+        for heir in &track.heirs {
+            let slot = self.transports.get(heir.transport.index());
+            let target = slot.and_then(|t| t.tx.slots.get(usize::from(heir.slot))?.carried.as_ref()).map(|c| c.target);
+            if let Some(Target::Layer { spatial, .. }) = target {
+                // What of it comes first is not known yet.
+                mask |= all_layers(usize::from(spatial) + 1);
             }
         }
         mask |= track.exports.iter().fold(0, |mask, export| mask | export.mask);

@@ -351,6 +351,7 @@ pub fn wanted(track: &str, kind: Kind) -> Subscription {
         track: track.into(),
         kind,
         alternatives: vec![],
+        formers: vec![],
         max_height: None,
         max_fps: None,
         is_paused: false,

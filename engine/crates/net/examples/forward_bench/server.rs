@@ -95,6 +95,7 @@ fn subscription(track: TrackId) -> Subscription {
         track,
         kind: Kind::Video,
         alternatives: vec![],
+        formers: vec![],
         max_height: None,
         max_fps: None,
         is_paused: false,

@@ -59,26 +59,26 @@ class EngineTrackFeed:
     async def follow(self, track: WantedTrack, on_start: Callable[[], None], on_frame: Callable[[Frame], None]) -> None:
         """See `TrackFeed`."""
         attempt = 0
-        with self._changes.of(track.track_id) as changed:
+        with self._changes.of(track.media_id) as changed:
             try:
                 while True:
                     changed.clear()
                     if await self._import(track):
                         attempt = 0
-                        await self._pump(track.track_id, changed, on_start, on_frame)
+                        await self._pump(track.media_id, changed, on_start, on_frame)
                     delay = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
                     attempt += 1
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(delay):
                             await changed.wait()
             finally:
-                self._relays.release_track(track.track_id, holder=self._holder)
+                self._relays.release_track(track.media_id, holder=self._holder)
 
     async def _import(self, track: WantedTrack) -> bool:
         try:
-            await self._relays.import_track(track.track_id, track.node_id, self._room_key, holder=self._holder)
+            await self._relays.import_track(track.media_id, track.node_id, self._room_key, holder=self._holder)
         except MrtcError as error:
-            _log.debug("a track is not there yet", track=track.track_id, origin=track.node_id, error=error.message)
+            _log.debug("a track is not there yet", track=track.media_id, origin=track.node_id, error=error.message)
             return False
         return True
 

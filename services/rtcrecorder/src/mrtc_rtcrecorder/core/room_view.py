@@ -8,6 +8,7 @@ from typing import TypeVar
 from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
 from mrtc_common import subjects
+from mrtc_common.ids import media_track_id
 from mrtc_common.subjects import RoomEntryKind
 from mrtc_common.tables import RoomValue
 
@@ -22,11 +23,13 @@ class WantedTrack:
     """A track to record.
 
     Attributes:
+        media_id: what media nodes call it.
         node_id: the node that receives it from its publisher.
         codec: lower case; empty if not known yet.
     """
 
     track_id: str
+    media_id: str
     kind: Kind
     node_id: str
     codec: str
@@ -99,6 +102,7 @@ class RoomView:
         return {
             track.id: WantedTrack(
                 track_id=track.id,
+                media_id=media_track_id(track.id, record.generation),
                 kind=_KINDS[track.kind],
                 node_id=record.node_id,
                 codec=track.codec,

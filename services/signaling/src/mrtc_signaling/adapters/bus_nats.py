@@ -28,6 +28,10 @@ class NatsBus:
         """See the port."""
         return await self._subscribe(subjects.control_subject(session_id), state_pb2.SessionControl, handler)
 
+    async def control(self, session_id: str, order: state_pb2.SessionControl) -> None:
+        """See the port."""
+        await self._link.publish(subjects.control_subject(session_id), order.SerializeToString())
+
     async def on_speakers(self, room_key: str, handler: Callable[[state_pb2.NodeSpeakers], None]) -> Subscription:
         """See the port."""
         return await self._subscribe(subjects.speakers_subject(room_key), state_pb2.NodeSpeakers, handler)

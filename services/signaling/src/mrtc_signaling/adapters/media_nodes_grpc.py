@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mrtc.common.v1 import common_pb2
 from mrtc.media.v1 import media_service_pb2, media_service_pb2_grpc
 from mrtc.node.v1 import master_service_pb2, master_service_pb2_grpc
 from mrtc_common import subjects
 from mrtc_common.clock import Clock
 from mrtc_common.errors import MrtcError, UnavailableError
-from mrtc_common.grpc import Channels, call, stream
+from mrtc_common.grpc import Channels, call, is_refused, stream
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink, NatsSubscription
 from mrtc_common.node import NodeDirectory
@@ -30,9 +31,13 @@ Listener = Callable[[TransportEvent], None]
 # Joins of one room within this time go where the master put the last one: a class of thirty is one question.
 _PLACEMENT_TTL_S = 1.0
 _MAX_PLACEMENTS_KEPT = 10_000
-# A node whose event stream cannot be had for so long is taken for dead, before its heartbeat expires.
+# A node whose event stream cannot be had for so long is taken for dead, before its heartbeat expires ...
 _NODE_LOST_AFTER_S = 2.0
+# ... and so is one that answers nothing for so long: its process is frozen, or its machine is gone without a word.
+_NODE_MUTE_AFTER_S = 4.0
+_PULSE_INTERVAL_S = 1.0
 _STREAM_RETRY_S = 0.2
+_REFUSED_WAIT_S = 0.05
 # The present state comes at once; after this time there is no more of it.
 _PRESENT_STATE_S = 1.0
 # A stream that lasted so long was up.
@@ -184,7 +189,7 @@ class GrpcMediaNodes:
         watched.listeners[transport_id] = listener
         self._node_of[transport_id] = node_id
         if watched.task is None:
-            watched.task = asyncio.create_task(self._follow(node_id), name=f"node {node_id}")
+            watched.task = asyncio.create_task(self._care(node_id), name=f"node {node_id}")
 
     def refresh(self, node_id: str, transport_id: str) -> None:
         """See the port. A stream of its own, since the shared one told its present state when it was opened."""
@@ -217,6 +222,31 @@ class GrpcMediaNodes:
             raise UnavailableError("the media node is not in the registry")
         return media_service_pb2_grpc.MediaServiceStub(self._channels.get(node.grpc_address))
 
+    async def _care(self, node_id: str) -> None:
+        """Hands out a node's events until it is lost."""
+        tasks = {asyncio.create_task(self._follow(node_id)), asyncio.create_task(self._feel_pulse(node_id))}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end_tasks(*tasks)
+
+    async def _feel_pulse(self, node_id: str) -> None:
+        """Ends when the node has answered nothing for a time; its event stream may look sound meanwhile."""
+        node = await self._directory.find(node_id)
+        if node is None:
+            return
+        health = health_pb2_grpc.HealthStub(self._channels.get(node.grpc_address))
+        answered_at = self._clock.monotonic()
+        while self._clock.monotonic() - answered_at < _NODE_MUTE_AFTER_S:
+            asked_at = self._clock.monotonic()
+            try:
+                await call(health.Check, health_pb2.HealthCheckRequest(), timeout_s=_PULSE_INTERVAL_S, retries=0)
+                answered_at = self._clock.monotonic()
+            except MrtcError as error:
+                _log.debug("a node did not answer", node_id=node_id, error=error.message)
+            await asyncio.sleep(max(0.0, asked_at + _PULSE_INTERVAL_S - self._clock.monotonic()))
+        self._lost(node_id, "it answers nothing")
+
     async def _follow(self, node_id: str) -> None:
         """Hands out a node's events; when its stream breaks and cannot be had again the node is lost."""
         failing_since: float | None = None
@@ -228,6 +258,9 @@ class GrpcMediaNodes:
                     self._hand_out(node_id, event)
             except MrtcError as error:
                 _log.debug("a node's event stream broke", node_id=node_id, error=error.message)
+            if await self._is_refused(node_id):
+                self._lost(node_id, "its process is gone")
+                return
             now = self._clock.monotonic()
             if failing_since is None or now - began_at > _STREAM_STOOD_S:
                 failing_since = now
@@ -235,6 +268,20 @@ class GrpcMediaNodes:
                 self._lost(node_id, "it does not answer")
                 return
             await asyncio.sleep(_STREAM_RETRY_S)
+
+    async def _is_refused(self, node_id: str) -> bool:
+        """True if nothing listens at the node's address any more: its machine answers, and its engine went with it.
+
+        Asked twice, since a port may be refused for a moment while a proxy in between changes its mind.
+        """
+        node = await self._directory.find(node_id)
+        if node is None:
+            return False
+        for _ in range(2):
+            await asyncio.sleep(_REFUSED_WAIT_S)
+            if not await is_refused(node.grpc_address):
+                return False
+        return True
 
     def _hand_out(self, node_id: str, event: media_service_pb2.WatchTransportsResponse) -> None:
         watched = self._watched.get(node_id)

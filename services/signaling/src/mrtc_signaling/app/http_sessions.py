@@ -17,6 +17,7 @@ from mrtc_common.errors import (
     PermissionDeniedError,
     SessionNotFoundError,
 )
+from mrtc_common.ids import track_of_media
 
 from mrtc_signaling.core import sdp
 from mrtc_signaling.core.ids import derived_id
@@ -188,7 +189,7 @@ def _player_wants(
             return []
         others = view.publications_of(record.publication.participant_id)
         playable = [track.id for owned in (record, *others) for track in owned.publication.tracks]
-        by_track = {wish.track_id: wish for wish in wanted_subscriptions(view, own_id, policy)}
+        by_track = {track_of_media(wish.track_id): wish for wish in wanted_subscriptions(view, own_id, policy)}
         first_of_kind: dict[int, media_service_pb2.Subscription] = {}
         for wish in (by_track[track_id] for track_id in playable if track_id in by_track):
             first_of_kind.setdefault(wish.kind, wish)

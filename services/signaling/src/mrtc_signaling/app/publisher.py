@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
@@ -14,10 +14,12 @@ from mrtc_common.errors import (
     PermissionDeniedError,
     PublicationNotFoundError,
 )
+from mrtc_common.ids import media_track_id, track_of_media
 from mrtc_common.log import get_logger
 
 from mrtc_signaling.core import codecs, ids, limits
 from mrtc_signaling.core.room_view import RoomView
+from mrtc_signaling.core.subscriptions import media_names
 
 from .context import Context
 from .transport_leg import TransportLeg
@@ -61,9 +63,8 @@ class Publisher:
         plans = [self._plan(new, planned) for new in wanted]
         if len(self.publications.keys() | {plan.publication.id for plan, _ in plans}) > self._max_publications > 0:
             raise LimitExceededError(f"a participant may have {self._max_publications} publications")
-        fresh = [track for _, tracks in plans for track in tracks]
-        if fresh:
-            await self._make_tracks(plans, fresh)
+        if any(tracks for _, tracks in plans):
+            await self._make_tracks(plans)
         for record, _ in plans:
             self.publications[record.publication.id] = record
         return [record for record, _ in plans]
@@ -79,7 +80,8 @@ class Publisher:
             raise PublicationNotFoundError
         if self._leg.is_open:
             node = await self._leg.node()
-            await node.unpublish_tracks(self._leg.transport_id, [t.id for t in record.publication.tracks])
+            tracks = media_names((t.id for t in record.publication.tracks), record.generation)
+            await node.unpublish_tracks(self._leg.transport_id, tracks)
         await self._ctx.rooms.delete_publication(self._room_key, record)
         self.publications.pop(publication_id, None)
         self._forget_asked(record)
@@ -91,14 +93,14 @@ class Publisher:
         affected = [t for t in changed.publication.tracks if track_id in (t.id, t.alternative_of)]
         if self._leg.is_open:
             node = await self._leg.node()
-            for track in affected:
-                await node.mute_track(self._leg.transport_id, track.id, is_muted)
+            for media_id in media_names((t.id for t in affected), record.generation):
+                await node.mute_track(self._leg.transport_id, media_id, is_muted)
         for track in affected:
             track.is_muted = is_muted
         await self._store(changed)
 
-    async def move_to_new_transport(self, track_mids: Mapping[str, str]) -> list[state_pb2.PublicationRecord]:
-        """Makes all tracks anew on a transport that replaced the old one; returns the records to write.
+    async def move_to_new_transport(self, track_mids: Mapping[str, str]) -> None:
+        """Makes all tracks anew on a transport that replaced the old one; the records are the caller's to write.
 
         Tracks without a mid in `track_mids` end; a publication without tracks ends.
         """
@@ -106,6 +108,7 @@ class Publisher:
         for record in list(self.publications.values()):
             moved = copy_record(record)
             moved.node_id = self._leg.node_id
+            moved.generation += 1
             kept = [t for t in moved.publication.tracks if t.id in track_mids]
             for track in kept:
                 track.mid = track_mids[track.id]
@@ -113,8 +116,7 @@ class Publisher:
             del moved.publication.tracks[:]
             moved.publication.tracks.extend(kept)
             records.append(moved)
-        going_on = [r for r in records if r.publication.tracks]
-        tracks = [t for r in going_on for t in r.publication.tracks]
+        tracks = [t for r in records for t in _as_media_knows_them(r.publication.tracks, r.generation)]
         if tracks:
             node = await self._leg.node()
             await node.publish_tracks(self._leg.transport_id, tracks)
@@ -126,7 +128,6 @@ class Publisher:
                 self.publications[record.publication.id] = record
             else:
                 await self._ctx.rooms.delete_publication(self._room_key, self.publications.pop(record.publication.id))
-        return going_on
 
     async def track_started(self, track_id: str, codec: str) -> None:
         """Media of a track came: notes the codec that is really sent."""
@@ -220,13 +221,10 @@ class Publisher:
             is_encrypted=new.is_encrypted,
         )
 
-    async def _make_tracks(
-        self,
-        plans: Sequence[tuple[state_pb2.PublicationRecord, list[common_pb2.Track]]],
-        fresh: Sequence[common_pb2.Track],
-    ) -> None:
+    async def _make_tracks(self, plans: Sequence[tuple[state_pb2.PublicationRecord, list[common_pb2.Track]]]) -> None:
         node = await self._leg.node()
-        made = {t.id: t for t in await node.publish_tracks(self._leg.transport_id, fresh)}
+        wanted = [t for record, tracks in plans for t in _as_media_knows_them(tracks, record.generation)]
+        made = {track_of_media(t.id): t for t in await node.publish_tracks(self._leg.transport_id, wanted)}
         for record, tracks in plans:
             for track in tracks:
                 if track.id in made:
@@ -234,7 +232,7 @@ class Publisher:
                     if made[track.id].layers:
                         _merge_layers(track, made[track.id])
                 record.offered_codecs[track.id].codecs.extend(self._leg.line(track.mid).codecs)
-        for track in fresh:
+        for track in wanted:
             if track.is_muted:
                 await node.mute_track(self._leg.transport_id, track.id, True)
 
@@ -263,6 +261,15 @@ def copy_record(record: state_pb2.PublicationRecord) -> state_pb2.PublicationRec
     fresh = state_pb2.PublicationRecord()
     fresh.CopyFrom(record)
     return fresh
+
+
+def _as_media_knows_them(tracks: Iterable[common_pb2.Track], generation: int) -> list[common_pb2.Track]:
+    renamed: list[common_pb2.Track] = []
+    for track in tracks:
+        renamed.append(common_pb2.Track())
+        renamed[-1].CopyFrom(track)
+        renamed[-1].id = media_track_id(track.id, generation)
+    return renamed
 
 
 def _merge_layers(track: common_pb2.Track, made: common_pb2.Track) -> None:

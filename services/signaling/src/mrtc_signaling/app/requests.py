@@ -106,17 +106,22 @@ class Requests:
         """The client's media goes on over another transport; what it publishes and receives stays what it is."""
         leg = session.leg
         async with leg.lock:
-            if leg.is_open:
-                # The same node may be chosen again, and there a track has one transport.
+            is_move = request.is_move and leg.is_open
+            former = (leg.node_id, leg.transport_id)
+            if leg.is_open and not is_move:
                 await leg.close()
             egress = session.limits.max_egress_bps_per_participant
-            answer = await leg.open(request.offer, session.hub.view.media_nodes(), egress)
+            nodes, first = session.hub.view.media_nodes(), session.mover.take_target()
+            answer = await leg.open(request.offer, nodes, egress, away=is_move, first=first)
             session.media_is_back()
             session.subscriber.lost()
             session.subscriber.renegotiated()
-            records = await session.publisher.move_to_new_transport(dict(request.track_mids))
-        await self._ctx.rooms.put_participant(session.room_key, session.participant)
-        await session.publisher.write(records)
+            await session.publisher.move_to_new_transport(dict(request.track_mids))
+        if is_move:
+            # Others are told when the new transport flows; until then they receive what comes on the former.
+            session.mover.leave(*former)
+        else:
+            await session.show_media()
         await session.subscriber.apply()
         return answer
 

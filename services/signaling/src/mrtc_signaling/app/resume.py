@@ -94,6 +94,9 @@ class Resumer:
                 session.publisher.publications[publication.publication.id] = publication
             if record.transport_id:
                 session.leg.attach(record.node_id, record.transport_id, record.lines)
+                if any(p.node_id != record.node_id for p in session.publisher.publications.values()):
+                    # Its former instance ended in the middle of a move, which nobody can finish now.
+                    session.leg.lose(with_node=False)
             session.replies.last_request_id = record.last_request_id
             await self._sessions.add(session)
         except BaseException:

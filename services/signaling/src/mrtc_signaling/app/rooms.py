@@ -33,6 +33,7 @@ from mrtc_common.storage import FileInfo, Storage, safe_part
 from mrtc_signaling.core import limits
 from mrtc_signaling.core.media_sniff import SNIFF_BYTES, sniff_media_type
 from mrtc_signaling.core.room_view import RoomView
+from mrtc_signaling.core.subscriptions import media_names
 
 from .access import Access
 from .context import Context
@@ -131,6 +132,25 @@ class Rooms:
         reason = common_pb2.LEAVE_REASON_REMOVED
         await remove_participant(self._ctx, subjects.room_key(app_id, room), record, publications, reason)
 
+    async def move(self, app_id: str, room: str, participant: str, node_id: str) -> None:
+        """Asks a participant's client to move to another media node: a certain one, or any but the present.
+
+        Raises ParticipantNotFoundError, FailedPreconditionError if it has no media or is there already, and
+        UnavailableError if there is no such node.
+        """
+        view = await self.view(app_id, room)
+        record = view.participants.get(participant) or view.by_identity(participant)
+        if record is None:
+            raise ParticipantNotFoundError
+        if not record.transport_id or record.participant.kind != common_pb2.PARTICIPANT_KIND_STANDARD:
+            raise FailedPreconditionError("only media of clients with a signaling connection can be moved")
+        if node_id == record.node_id:
+            raise FailedPreconditionError("its media is on this node already")
+        if node_id:
+            await self._ctx.nodes.node(node_id)
+        order = state_pb2.SessionControl(move_media=state_pb2.MoveMedia(node_id=node_id))
+        await self._ctx.bus.control(record.session_id, order)
+
     async def mute(self, app_id: str, room: str, track_id: str, is_muted: bool) -> common_pb2.Publication:
         """Mutes or unmutes somebody's track. Raises PublicationNotFoundError.
 
@@ -147,8 +167,8 @@ class Rooms:
         if owner.participant.kind == common_pb2.PARTICIPANT_KIND_VOD:
             raise FailedPreconditionError("the tracks of a played file cannot be muted; stop the vod")
         node = await self._ctx.nodes.node(owner.node_id)
-        for track in affected:
-            await node.mute_track(owner.transport_id, track.id, is_muted)
+        for media_id in media_names((track.id for track in affected), changed.generation):
+            await node.mute_track(owner.transport_id, media_id, is_muted)
         for track in affected:
             track.is_muted = is_muted
         await self._ctx.rooms.put_publication(subjects.room_key(app_id, room), changed)

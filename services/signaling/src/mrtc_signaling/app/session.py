@@ -10,6 +10,7 @@ from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
 from mrtc.signaling.v1 import client_pb2
 from mrtc_common.errors import MrtcError
+from mrtc_common.ids import track_of_media
 from mrtc_common.log import bound, get_logger
 
 from mrtc_signaling.core import pushes
@@ -22,6 +23,7 @@ from mrtc_signaling.ports import AppLimits, MediaNodeLost, TransportEvent
 from .connection import Connection
 from .context import Context
 from .data_peers import DataPeers
+from .mover import Mover
 from .publisher import Publisher
 from .room_hub import RoomHub
 from .subscriber import Subscriber, Wanted
@@ -98,6 +100,7 @@ class Session:
             can_publish_data=record.grants.can_publish_data,
         )
         self.data_peers = DataPeers(hub.view, self.leg)
+        self.mover = Mover(self)
         self.policy = SubscriptionPolicy(
             can_subscribe=record.grants.can_subscribe,
             is_manual=record.manual_subscribe,
@@ -253,6 +256,8 @@ class Session:
             case "media_node_lost":
                 if order.media_node_lost.node_id == self.leg.node_id and self.leg.is_open:
                     self.media_lost("node_lost")
+            case "move_media":
+                self.mover.request(order.move_media.node_id)
             case "force_mute":
                 self.spawn(self._force_mute(order.force_mute.track_id, order.force_mute.is_muted))
 
@@ -273,10 +278,16 @@ class Session:
         match event.WhichOneof("event"):
             case "closed":
                 self.media_lost(event.closed.reason or "closed")
+            case "connected":
+                self.mover.connected()
+            case "move_wanted":
+                self.mover.request()
             case "track_started":
-                self.spawn(self.publisher.track_started(event.track_started.track_id, event.track_started.codec))
+                started = event.track_started
+                self.spawn(self.publisher.track_started(track_of_media(started.track_id), started.codec))
             case "layers_wanted":
-                wanted = client_pb2.LayersWanted(track_id=event.layers_wanted.track_id, rids=event.layers_wanted.rids)
+                track_id, rids = track_of_media(event.layers_wanted.track_id), event.layers_wanted.rids
+                wanted = client_pb2.LayersWanted(track_id=track_id, rids=rids)
                 self._layers[wanted.track_id] = client_pb2.ServerFrame(layers_wanted=wanted)
                 self.push(self._layers[wanted.track_id])
             case "slots_changed":
@@ -312,6 +323,11 @@ class Session:
         self.record.node_id = self.participant.node_id = self.leg.node_id
         self.record.transport_id = self.participant.transport_id = self.leg.transport_id
         self.on_nodes()
+
+    async def show_media(self) -> None:
+        """Shows the room where its media is now. Raises UnavailableError."""
+        await self.ctx.rooms.put_participant(self.room_key, self.participant)
+        await self.publisher.write(list(self.publisher.publications.values()))
 
     # Inside
 

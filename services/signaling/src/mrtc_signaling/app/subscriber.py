@@ -16,6 +16,7 @@ from mrtc_common.errors import (
     TransportNotFoundError,
     UnavailableError,
 )
+from mrtc_common.ids import track_of_media
 from mrtc_common.log import get_logger
 
 from mrtc_signaling.core import codecs, limits
@@ -168,10 +169,10 @@ class Subscriber:
         with self._ctx.metrics.subscription_seconds.time():
             response = await node.set_subscriptions(self._leg.transport_id, wanted, self._top_n())
         self._applied = wanted
-        self._take_slots(response.slots, response.slots_version)
+        self._take_slots(response.slots, response.slots_version, response.missing_track_ids)
         if needed := self.slots.need(wanted, response.unplaced_track_ids):
             self._push(client_pb2.ServerFrame(slots_needed=needed))
-        await self._handle_codecs(response.no_common_codec_track_ids)
+        await self._handle_codecs([track_of_media(track) for track in response.no_common_codec_track_ids])
         if response.missing_track_ids:
             self._applied = None
             self._retry_later()
@@ -186,8 +187,10 @@ class Subscriber:
         """The node gave the slots of sound to those who speak now."""
         self._take_slots(changed.slots, changed.slots_version)
 
-    def _take_slots(self, slots: Iterable[media_service_pb2.Slot], version: int = 0) -> None:
-        if self.slots.update(slots, self._leg.transport_id, version):
+    def _take_slots(
+        self, slots: Iterable[media_service_pb2.Slot], version: int = 0, missing_ids: Iterable[str] = ()
+    ) -> None:
+        if self.slots.update(slots, self._leg.transport_id, version, missing_ids):
             self._push(client_pb2.ServerFrame(slots_changed=client_pb2.SlotsChanged(slots=self.slots.mappings())))
 
     def _retry_later(self) -> None:

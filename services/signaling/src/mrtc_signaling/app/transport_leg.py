@@ -72,16 +72,23 @@ class TransportLeg:
             raise TransportNotFoundError("there is no transport; negotiate with `new_transport`")
         return await self._ctx.nodes.node(self.node_id)
 
-    async def open(self, offer: str, room_node_ids: Iterable[str], max_egress_bps: int) -> str:
+    async def open(
+        self, offer: str, room_node_ids: Iterable[str], max_egress_bps: int, *, away: bool = False, first: str = ""
+    ) -> str:
         """Opens a transport on a node that has room, tries another when one fails; returns the answer.
 
-        Raises NoCapacityError, UnavailableError, and what the node says about the offer.
+        Raises NoCapacityError, UnavailableError, and what the node says about the offer; then the former transport is
+        what it was.
+
+        Args:
+            away: not on the node of the present transport, which is left as it is.
+            first: the node to try first.
         """
-        excluded: list[str] = [self.node_id] if self._is_node_lost else []
+        excluded: list[str] = [self.node_id] if self._is_node_lost or away else []
         room_nodes = list(room_node_ids)
         failure: MrtcError = NoCapacityError(retry_after_ms=1000)
         for _ in range(self._ctx.options.max_placements):
-            node_id = await self._place(room_nodes, excluded)
+            node_id = first if first and first not in excluded else await self._place(room_nodes, excluded)
             request = media_service_pb2.CreateTransportRequest(
                 transport_id=new_id("tp"),
                 room_key=self._room_key,
@@ -108,7 +115,7 @@ class TransportLeg:
         try:
             return await self._ctx.nodes.place(self._room_key, room_nodes, excluded)
         except NoCapacityError:
-            if excluded != [self.node_id]:
+            if excluded != [self.node_id] or not self._is_node_lost:
                 raise
             # Only the node that was taken for lost is there: it may be back.
             excluded.clear()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
 from mrtc.media.v1 import media_service_pb2
+from mrtc_common.ids import media_track_id
 
 from .room_view import RoomView
 
@@ -65,21 +66,27 @@ def wanted_subscriptions(
             if track.alternative_of or not policy.wants(track.id):
                 continue
             wish = policy.wishes.get(track.id, state_pb2.SubscriptionWish())
+            names = [track.id, *(other.id for other in record.publication.tracks if other.alternative_of == track.id)]
+            first, *others = media_names(names, record.generation)
             wanted.append(
                 media_service_pb2.Subscription(
-                    track_id=track.id,
+                    track_id=first,
                     kind=track.kind,
                     origin_node_id=record.node_id,
                     max_height=wish.max_height,
                     max_fps=wish.max_fps,
                     is_paused=wish.is_paused,
                     priority=wish.priority or DEFAULT_PRIORITY,
-                    alternative_track_ids=[
-                        other.id for other in record.publication.tracks if other.alternative_of == track.id
-                    ],
+                    alternative_track_ids=others,
+                    former_track_ids=media_names(names, record.generation - 1) if record.generation else (),
                 )
             )
     return wanted
+
+
+def media_names(track_ids: Iterable[str], generation: int) -> list[str]:
+    """What media nodes call these tracks."""
+    return [media_track_id(track_id, generation) for track_id in track_ids]
 
 
 def first_playable(view: RoomView, identity: str | None) -> state_pb2.PublicationRecord | None:

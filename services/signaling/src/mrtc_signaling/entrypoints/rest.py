@@ -114,6 +114,14 @@ def _add_rooms(router: APIRouter, rooms: Rooms, for_app: Any, for_room: Any) -> 
         await rooms.remove(app, room, participant)
         return Response(status_code=204)
 
+    @router.post("/rooms/{room}/participants/{participant}/move", status_code=202, tags=["participants"])
+    async def move_participant(
+        app: Id, room: RoomName, participant: Id, body: m.Move, access: Access = for_room
+    ) -> Response:
+        """Moves a participant's media to another media node while the call goes on."""
+        await rooms.move(app, room, participant, body.node)
+        return Response(status_code=202)
+
     @router.post("/rooms/{room}/tracks/{track}/mute", tags=["participants"])
     async def mute_track(app: Id, room: RoomName, track: Id, body: m.Mute, access: Access = for_room) -> m.Publication:
         """Mutes or unmutes somebody's track."""

@@ -186,6 +186,12 @@ class Mute(Body):
     is_muted: bool
 
 
+class Move(Body):
+    """Where a participant's media is to go."""
+
+    node: str = Field("", max_length=64, pattern=r"^[A-Za-z0-9_-]*$", description="A media node; empty: any other.")
+
+
 class SendMessage(Body):
     """A text message in the name of the app; exactly one of `text` and `payload_base64`."""
 

@@ -1,0 +1,80 @@
+"""Moves a session's media to another node while the call goes on: a second transport, then the end of the first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from mrtc.signaling.v1 import client_pb2
+from mrtc_common.errors import NoCapacityError
+from mrtc_common.log import get_logger
+
+from .transport_leg import close_transport
+
+if TYPE_CHECKING:
+    from .session import Session
+
+_log = get_logger(__name__)
+
+# A transport that is not connected after this is not going to be.
+_CONNECT_TIMEOUT_S = 15.0
+# The former transport is kept so long after the new one is connected: everybody else has gone over then, at key frames.
+_LINGER_S = 3.0
+
+
+class Mover:
+    """The moves of one session, one after the other.
+
+    A move is the client's doing, since it has to make a second peer connection: it is asked (`request`), negotiates,
+    and what it had is left behind (`leave`). A client that cannot be asked stays where it is until its node ends.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._target = ""
+        self._connected = asyncio.Event()
+
+    def request(self, node_id: str = "") -> None:
+        """Asks the client to move: to this node, or to any but the present one."""
+        session = self._session
+        if session.is_headless or session.connection is None or not session.leg.is_open:
+            return
+        self._target = node_id
+        session.spawn(self._ask(node_id))
+
+    def take_target(self) -> str:
+        """The node that was asked for last, for the transport that is opened now."""
+        target, self._target = self._target, ""
+        return target
+
+    def connected(self) -> None:
+        """The present transport is connected."""
+        self._connected.set()
+
+    def leave(self, node_id: str, transport_id: str) -> None:
+        """The client has a transport beside this one, which ends when the new one flows."""
+        self._connected = asyncio.Event()
+        self._session.spawn(self._finish(node_id, transport_id, self._connected))
+
+    async def _ask(self, node_id: str) -> None:
+        session = self._session
+        if not node_id:
+            view = session.hub.view
+            others = [node for node in view.media_nodes() if node != session.leg.node_id]
+            try:
+                await session.ctx.nodes.place(session.room_key, others, [session.leg.node_id])
+            except NoCapacityError:
+                _log.info("no other media node has room; the media stays", node_id=session.leg.node_id)
+                return
+        session.push(client_pb2.ServerFrame(move_requested=client_pb2.MoveRequested()))
+
+    async def _finish(self, node_id: str, transport_id: str, connected: asyncio.Event) -> None:
+        session = self._session
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                await connected.wait()
+            await session.show_media()
+            _log.info("media moved", from_node=node_id, to_node=session.leg.node_id)
+        await asyncio.sleep(_LINGER_S)
+        await close_transport(session.ctx, node_id, transport_id)

@@ -1,0 +1,118 @@
+"""Torments calls on real processes and says what it cost: `python -m tests.chaos`. Ends with one JSON line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tests.chaos.call import Call, call_of
+from tests.chaos.figures import Figures
+from tests.support.suite import RunningSuite, running_suite
+
+Trial = Callable[[Call, Figures], Awaitable[None]]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--people", type=int, default=6, help="participants of the call (default 6)")
+    parser.add_argument("--nodes", type=int, default=3, help="rtcmcu nodes (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything is done (default 3)")
+    parser.add_argument("--nats-s", type=float, default=600.0, help="seconds without NATS (default 600), in one round")
+    parser.add_argument("--seed", type=int, default=1, help="decides the order of what is done (default 1)")
+    return parser.parse_args()
+
+
+async def moves(call: Call, figures: Figures) -> None:
+    """Everybody moves, one after the other."""
+    for person in call.people:
+        figures.moves += await call.move(person)
+
+
+async def drain(call: Call, figures: Figures) -> None:
+    """A node is emptied."""
+    figures.drains += await call.drain()
+
+
+async def kill_media_node(call: Call, figures: Figures) -> None:
+    """A node dies."""
+    figures.media_kills += await call.kill_media_node()
+
+
+async def freeze_media_node(call: Call, figures: Figures) -> None:
+    """A node stands still for longer than its lease."""
+    figures.freezes += await call.freeze_media_node(15.0)
+
+
+async def kill_signaling(call: Call, figures: Figures) -> None:
+    """A signaling instance dies."""
+    name = f"signaling-{random.randint(1, call.suite.options.signalings)}"
+    figures.signaling_kills += await call.kill(name)
+
+
+async def kill_master(call: Call, figures: Figures) -> None:
+    """The master dies."""
+    figures.master_kills += await call.kill("master", away_s=3.0)
+
+
+async def nats_away(call: Call, figures: Figures, seconds: float) -> None:
+    """NATS dies and is away."""
+    figures.nats_down += await call.kill("nats", away_s=seconds)
+    figures.joins_after_nats.append(await call.time_to_join())
+
+
+async def torment(suite: RunningSuite, options: argparse.Namespace, figures: Figures) -> None:
+    """Rounds of everything in random order, in a new call each."""
+    chance = random.Random(options.seed)
+    random.seed(options.seed)
+    for turn in range(options.rounds):
+        trials: list[Trial] = [
+            moves, drain, kill_media_node, freeze_media_node, kill_signaling, kill_signaling, kill_master,
+        ]  # fmt: skip
+        chance.shuffle(trials)
+        async with call_of(suite, f"chaos-{turn}", options.people) as call:
+            for trial in trials:
+                say(f"round {turn + 1}: {(trial.__doc__ or '').strip().lower()}")
+                await trial(call, figures)
+            seconds = options.nats_s if turn == 0 else 10.0
+            say(f"round {turn + 1}: NATS is away for {seconds:.0f} s")
+            await nats_away(call, figures, seconds)
+            await settle(call, figures)
+
+
+async def settle(call: Call, figures: Figures) -> None:
+    """Counts what must not be: lost and doubled messages, and what is left when all have gone."""
+    lost, doubled = await call.messages()
+    figures.messages += sum(len(person.sent) for person in call.people)
+    figures.messages_lost += lost
+    figures.messages_doubled += doubled
+    left = await call.leftovers()
+    figures.ghosts += sum(left.values())
+    if any(left.values()):
+        say(f"left over: {left}")
+
+
+def say(text: str) -> None:
+    """Progress, for whoever waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """0 if nothing was lost."""
+    options = _arguments()
+    figures = Figures()
+    with (
+        tempfile.TemporaryDirectory(prefix="mrtc-chaos-") as data,
+        running_suite(Path(data), mcus=options.nodes, signalings=2, mcu_workers=1, drain_timeout_s=60.0) as suite,
+    ):
+        asyncio.run(torment(suite, options, figures))
+    print(figures.line())
+    return 1 if figures.messages_lost or figures.messages_doubled or figures.ghosts else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,138 @@
+"""Participants of a call that is tormented: each publishes, watches everybody, talks, and keeps a record of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from aiortc import MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError
+from mrtc.common.v1 import common_pb2
+from mrtc_sdk import Room, RoomOptions
+from mrtc_sdk.errors import MrtcError
+from mrtc_sdk.pattern import PatternTrack, ToneTrack
+
+_TALK_INTERVAL_S = 0.5
+_SIZE = (160, 96)
+FPS = 30
+
+
+@dataclass
+class Seen:
+    """What came of one track, over all the objects that brought it. Seconds on the monotonic clock."""
+
+    last: float
+    longest: float = 0.0
+    frames: int = 0
+
+    def frame(self, now: float) -> None:
+        """One more frame."""
+        self.longest = max(self.longest, now - self.last)
+        self.last = now
+        self.frames += 1
+
+
+@dataclass
+class Person:
+    """A participant on the Python SDK.
+
+    Attributes:
+        sent: numbers of own messages that the server has taken.
+        received: how often each message of each other came.
+        seen: by track id.
+    """
+
+    identity: str
+    room: Room
+    sent: list[int] = field(default_factory=list)
+    received: dict[str, Counter[int]] = field(default_factory=dict)
+    seen: dict[str, Seen] = field(default_factory=dict)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _is_gone: bool = False
+    _talking: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    async def join(cls, url: str, token: str, room: str, identity: str, number: int) -> Person:
+        """Joins and publishes a picture and a tone."""
+        joined = await Room.connect(url, token, room, RoomOptions(audio_slots=12, video_slots=12))
+        person = cls(identity, joined)
+        person._spawn(person._follow())
+        await joined.publish(ToneTrack(400 + 20 * number), source=common_pb2.TRACK_SOURCE_MICROPHONE)
+        await joined.publish(PatternTrack(number, *_SIZE, fps=FPS), source=common_pb2.TRACK_SOURCE_CAMERA)
+        return person
+
+    def talk(self) -> None:
+        """Begins to send a numbered message now and then."""
+        self._talking.set()
+        self._spawn(self._talk())
+
+    def stop_talking(self) -> None:
+        """Says no more; what is on its way is still counted."""
+        self._talking.clear()
+
+    def mark(self) -> float:
+        """Gaps are counted from now on; returns the time."""
+        now = time.monotonic()
+        for seen in self.seen.values():
+            seen.longest, seen.last = 0.0, max(seen.last, now - 1 / FPS)
+        return now
+
+    def tracks(self) -> set[str]:
+        """Ids of all tracks of the others, as the room has them."""
+        return {
+            track.id
+            for publication in self.room.publications.values()
+            if publication.participant_id != self.room.local.id
+            for track in publication.tracks
+        }
+
+    def longest_gap_s(self) -> float:
+        """The longest time without a frame since the mark, of any track of the others, up to now."""
+        now = time.monotonic()
+        gaps = [max(self.seen[one].longest, now - self.seen[one].last) for one in self.tracks() if one in self.seen]
+        return max(gaps, default=0.0)
+
+    def is_whole(self, since: float) -> bool:
+        """True if a frame of every other's every track came after a moment."""
+        return all(one in self.seen and self.seen[one].last > since for one in self.tracks())
+
+    async def aclose(self) -> None:
+        """Leaves; nothing happens the second time."""
+        if self._is_gone:
+            return
+        self._is_gone = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(MrtcError, OSError):
+            await self.room.leave()
+
+    async def _talk(self) -> None:
+        number = 0
+        while self._talking.is_set():
+            number += 1
+            # Waits while the connection is away; a request that is repeated has no second effect.
+            await self.room.send_message(str(number).encode())
+            self.sent.append(number)
+            await asyncio.sleep(_TALK_INTERVAL_S)
+
+    async def _follow(self) -> None:
+        while True:
+            name, value = await self.room.next_event()
+            if name == "track_subscribed":
+                self._spawn(self._watch(value.id, value.media))
+            elif name == "message":
+                self.received.setdefault(value.identity, Counter())[int(value.payload)] += 1
+
+    async def _watch(self, track_id: str, media: MediaStreamTrack) -> None:
+        with contextlib.suppress(MediaStreamError):
+            while True:
+                await media.recv()
+                now = time.monotonic()
+                self.seen.setdefault(track_id, Seen(now)).frame(now)
+
+    def _spawn(self, work: object) -> None:
+        self._tasks.append(asyncio.ensure_future(work))  # type: ignore[arg-type]

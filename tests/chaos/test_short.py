@@ -1,0 +1,39 @@
+"""The short form of `make chaos`: the same scenarios, once, on one node less and with fewer people."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from tests.chaos.call import Call, call_of
+from tests.chaos.figures import Figures, percentile
+from tests.support.suite import RunningSuite
+
+pytestmark = pytest.mark.chaos
+
+# The machine of the tests is busy with their own decoding: what is asked of a free one is in docs/performance.md.
+MAX_MOVE_GAP_MS = 1_000
+MAX_KILL_GAP_MS = 10_000
+
+
+async def test_moves_and_deaths_cost_no_message_and_leave_nothing(victims: RunningSuite) -> None:
+    """One moves, a node drains, one dies, a signaling instance dies, a node freezes: everybody sees everybody again."""
+    figures = Figures()
+    async with call_of(victims, f"room-{uuid.uuid4().hex[:8]}", 3) as call:
+        figures.moves += await call.move(call.people[0])
+        figures.drains += await call.drain()
+        figures.media_kills += await call.kill_media_node()
+        figures.signaling_kills += await call.kill("signaling-1")
+        figures.freezes += await call.freeze_media_node(7.0)
+        await _nothing_is_lost(call)
+    print(figures.line())
+    assert percentile(figures.moves + figures.drains, 100) < MAX_MOVE_GAP_MS
+    assert percentile(figures.media_kills, 100) < MAX_KILL_GAP_MS
+    assert percentile(figures.signaling_kills, 100) < MAX_MOVE_GAP_MS
+
+
+async def _nothing_is_lost(call: Call) -> None:
+    assert await call.messages() == (0, 0)
+    assert sum(len(person.sent) for person in call.people) > 0
+    assert await call.leftovers() == {"participants": 0, "transports": 0}
