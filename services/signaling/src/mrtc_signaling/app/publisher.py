@@ -165,6 +165,9 @@ class Publisher:
         own = self.publications.get(record.publication.id)
         if own is None or own == record:
             return False
+        if record.generation < own.generation:
+            # Written by somebody who does not know of the move under way: what it says of mutes holds, not the place.
+            record = _with_mutes_of(own, record)
         self.publications[record.publication.id] = record
         return own.publication != record.publication
 
@@ -261,6 +264,14 @@ def copy_record(record: state_pb2.PublicationRecord) -> state_pb2.PublicationRec
     fresh = state_pb2.PublicationRecord()
     fresh.CopyFrom(record)
     return fresh
+
+
+def _with_mutes_of(own: state_pb2.PublicationRecord, other: state_pb2.PublicationRecord) -> state_pb2.PublicationRecord:
+    muted = {track.id: track.is_muted for track in other.publication.tracks}
+    merged = copy_record(own)
+    for track in merged.publication.tracks:
+        track.is_muted = muted.get(track.id, track.is_muted)
+    return merged
 
 
 def _as_media_knows_them(tracks: Iterable[common_pb2.Track], generation: int) -> list[common_pb2.Track]:
