@@ -57,7 +57,7 @@ def test_a_browser_repairs_by_flexfec(
     assert received(bob, "fecPacketsReceived") == 0
     impair.set("bob", up=Conditions(delay_ms=40), down=Conditions(loss=0.05, delay_ms=40))
     wait_until(
-        lambda: received(bob, "fecPacketsReceived") > 20,
+        lambda: received(bob, "fecPacketsReceived") > 5,
         lambda: f"repair packets come: {bob.page.evaluate(INBOUND)}",
         30,
     )
