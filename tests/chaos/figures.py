@@ -25,7 +25,6 @@ class Figures:
     messages_lost: int = 0
     messages_doubled: int = 0
     ghosts: int = 0
-    leaked_fds: int = 0
 
     def line(self) -> str:
         """The JSON line; `*_trials` says of how many figures a percentile is."""
@@ -52,7 +51,6 @@ class Figures:
             "messages_lost": self.messages_lost,
             "messages_doubled": self.messages_doubled,
             "ghosts": self.ghosts,
-            "leaked_fds": self.leaked_fds,
         }
         return json.dumps(values)
 
