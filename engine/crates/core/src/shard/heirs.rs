@@ -7,7 +7,7 @@ use crate::allocator::Target;
 use crate::command::Kind;
 use crate::id::TrackId;
 use crate::keys::{TrackKey, TransportKey};
-use crate::slot::{Format, Heir};
+use crate::slot::{Format, Heir, Slot};
 use crate::track::{Subscriber, Track};
 
 /// A picture that is smaller than the one before is better than the end of the former, which comes soon.
@@ -82,8 +82,7 @@ impl Shard {
         if track.kind == Kind::Audio {
             return true;
         }
-        let slots = self.transports.get(subscriber.transport.index()).map(|t| &t.tx.slots);
-        let Some(heir) = slots.and_then(|s| s.get(usize::from(subscriber.slot))?.heir) else { return false };
+        let Some(heir) = self.slot_of(subscriber).and_then(|slot| slot.heir) else { return false };
         let takes_any = self.now.saturating_duration_since(heir.since) >= PATIENCE;
         let awaited = self.awaited_layer(track, subscriber);
         track.pending.iter().any(|pending| {
@@ -95,9 +94,7 @@ impl Shard {
 
     /// The layer at which the slot goes over: the best that comes and is not larger than what the slot has now.
     fn awaited_layer(&self, track: &Track, subscriber: Subscriber) -> u8 {
-        let slot = self.transports.get(subscriber.transport.index());
-        let carried = slot.and_then(|t| t.tx.slots.get(usize::from(subscriber.slot))?.carried.as_ref());
-        let most = match carried.map(|c| c.target) {
+        let most = match self.target_of(subscriber) {
             Some(Target::Layer { spatial, .. }) => spatial,
             _ => 0,
         };
@@ -127,7 +124,7 @@ impl Shard {
     /// The wanted tracks in whose place their former selves are sent, since they are not here yet.
     pub(super) fn sent_as_former(&self, key: TransportKey) -> Vec<TrackId> {
         let slots = self.transports[key.index()].tx.slots.iter();
-        let is_former = |s: &crate::slot::Slot| {
+        let is_former = |s: &Slot| {
             let carried = s.carried.as_ref().filter(|_| s.heir.is_none())?;
             let id = &self.tracks[carried.track.index()].id;
             carried.wanted.formers.contains(id).then(|| carried.wanted.track.clone())

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::event::{Reply, SlotsReply};
 use crate::id::{RoomId, TrackId, TransportId};
 use crate::keys::{TrackKey, TransportKey};
-use crate::slot::Format;
+use crate::slot::{Format, Slot};
 use crate::track::Subscriber;
 
 /// How a wanted track can be sent.
@@ -163,6 +163,15 @@ impl Shard {
             Some(track) => Placement::Slot { slot, track, format },
             None => Placement::Missing,
         }
+    }
+
+    pub(super) fn slot_of(&self, subscriber: Subscriber) -> Option<&Slot> {
+        self.transports.get(subscriber.transport.index())?.tx.slots.get(usize::from(subscriber.slot))
+    }
+
+    /// What a slot may receive of the track that it carries.
+    pub(super) fn target_of(&self, subscriber: Subscriber) -> Option<Target> {
+        self.slot_of(subscriber)?.carried.as_ref().map(|carried| carried.target)
     }
 
     pub(super) fn attach_slot(

@@ -119,17 +119,14 @@ impl Shard {
         }
         let mut mask = if track.sinks.is_empty() { 0 } else { 1 << (track.layers.len() - 1) };
         for subscriber in &track.subscribers {
-            let slot = self.transports.get(subscriber.transport.index());
-            let Some(slot) = slot.and_then(|t| t.tx.slots.get(usize::from(subscriber.slot))) else { continue };
+            let Some(slot) = self.slot_of(*subscriber) else { continue };
             if let Some(Target::Layer { spatial, .. }) = slot.carried.as_ref().map(|c| c.target) {
                 // Until the switch the present layer goes on.
                 mask |= 1 << spatial | slot.forwarder.current().map_or(0, |layer| 1 << layer);
             }
         }
         for heir in &track.heirs {
-            let slot = self.transports.get(heir.transport.index());
-            let target = slot.and_then(|t| t.tx.slots.get(usize::from(heir.slot))?.carried.as_ref()).map(|c| c.target);
-            if let Some(Target::Layer { spatial, .. }) = target {
+            if let Some(Target::Layer { spatial, .. }) = self.target_of(*heir) {
                 // What of it comes first is not known yet.
                 mask |= all_layers(usize::from(spatial) + 1);
             }
