@@ -81,6 +81,13 @@ spec:
               valueFrom: {fieldRef: {fieldPath: status.podIP}}
             - name: MRTC_HOST_IP
               valueFrom: {fieldRef: {fieldPath: status.hostIP}}
+            # Kubernetes 1.35 and later label pods so (PodTopologyLabels); before, `podLabels` or `config:` can say it.
+            {{- range $setting := list "region" "zone" }}
+            {{- if not (hasKey $.Values.config $setting) }}
+            - name: MRTC_{{ upper $setting }}
+              valueFrom: {fieldRef: {fieldPath: "metadata.labels['topology.kubernetes.io/{{ $setting }}']"}}
+            {{- end }}
+            {{- end }}
             {{- range $env, $key := .Values.secretEnv }}
             - name: {{ $env }}
               valueFrom:

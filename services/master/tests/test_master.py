@@ -160,6 +160,29 @@ async def test_a_node_that_is_silent_gets_nobody_before_it_counts_as_dead(
     assert {await _place(stub, room_node_ids=["mcu_silent"]) for _ in range(5)} == {agent.node_id}
 
 
+async def test_a_full_room_spills_within_its_zone_and_leaves_one_that_loses_a_node(
+    stub: Any, add_node: Any, nats_link: NatsLink
+) -> None:
+    full = await add_node(0.9, region="eu", zone="a")
+    beside = await add_node(0.5, region="eu", zone="a")
+    elsewhere = await add_node(0.1, region="eu", zone="b")
+    await wait_until(lambda: _has_nodes(stub, 3))
+    ask = {"region": "eu", "room_node_ids": [full.node_id]}
+    assert await _place(stub, **ask) == beside.node_id
+    # As if it had died: its key goes without a word.
+    await tables.nodes(nats_link).delete(subjects.node_key(full.node_id))
+    await wait_until(lambda: _has_shaken(stub, ask, elsewhere.node_id), what="the zone to be avoided")
+
+
+async def _has_nodes(stub: Any, count: int) -> bool:
+    return len(await _nodes(stub)) == count
+
+
+async def _has_shaken(stub: Any, ask: dict[str, Any], expected: str) -> bool:
+    request = pb.PlaceParticipantRequest(room_key=subjects.room_key("app", new_node_id("room")), **ask)
+    return (await call(stub.PlaceParticipant, request)).node.id == expected
+
+
 async def test_draining_an_unknown_node_is_an_error(stub: Any) -> None:
     with pytest.raises(NotFoundError):
         await call(stub.SetNodeDraining, pb.SetNodeDrainingRequest(node_id="nope", is_draining=True))

@@ -107,3 +107,111 @@ def test_placements_count_until_the_next_heartbeat_shows_them() -> None:
         _place([node], placer, room_key=f"a.{n}")
     assert placer.load_of(node) == pytest.approx(0.2)
     assert placer.load_of(_node("a", 0.15, heartbeat_at_ms=2)) == pytest.approx(0.15)
+
+
+# Zones. Nodes are written `name: load @ region/zone`.
+
+
+def _fleet(text: str) -> list[Node]:
+    nodes = []
+    for line in text.split(","):
+        name, rest = line.split(":")
+        load, place = rest.split("@")
+        region, _, zone = place.strip().partition("/")
+        nodes.append(_node(name.strip(), float(load), region=region, zone=zone))
+    return nodes
+
+
+@pytest.mark.parametrize(
+    ("fleet", "room_nodes", "region", "expected"),
+    [
+        pytest.param("a1: 0.3 @ eu/a, a2: 0.2 @ eu/a, b1: 0.0 @ eu/b", "a1", "eu", "a1", id="its node has room"),
+        pytest.param("a1: 0.9 @ eu/a, a2: 0.5 @ eu/a, b1: 0.0 @ eu/b", "a1", "eu", "a2", id="its zone has room"),
+        pytest.param("a1: 0.9 @ eu/a, a2: 0.8 @ eu/a, b1: 0.4 @ eu/b", "a1", "eu", "b1", id="its zone is full"),
+        pytest.param("a1: 0.97 @ eu/a, a2: 0.5 @ eu/a, b1: 0.0 @ eu/b", "a1", "eu", "a2", id="its node takes nobody"),
+        pytest.param("a1: 0.9 @ eu/a, b1: 0.9 @ eu/b, u1: 0.0 @ us/a", "a1", "eu", "u1", id="its region is full"),
+        pytest.param("a1: 0.9 @ eu/a, b1: 0.85 @ eu/b", "a1", "eu", "b1", id="all are above the watermark"),
+        pytest.param("a1: 0.1 @ eu/a, u1: 0.6 @ us/a, u2: 0.1 @ us/b", "a1", "us", "u2", id="a zone of another region"),
+        pytest.param(
+            "a1: 0.1 @ eu/a, u1: 0.9 @ us/b, u2: 0.6 @ us/b, u3: 0.0 @ us/c", "a1 u1", "us", "u2", id="per region"
+        ),
+        pytest.param("a1: 0.9 @ eu/a, b1: 0.9 @ eu/b, b2: 0.5 @ eu/b, c1: 0.0 @ eu/c", "a1 b1", "eu", "b2", id="two"),
+        pytest.param("a1: 0.9 @ /a, a2: 0.7 @ /a, b1: 0.0 @ /b", "a1", "", "a2", id="zones without regions"),
+        pytest.param("x: 0.9 @ eu/, y: 0.5 @ eu/, z: 0.0 @ eu/", "x", "eu", "z", id="nodes without zones"),
+        pytest.param("x: 0.9 @ eu/, y: 0.5 @ eu/, b1: 0.0 @ eu/b", "x", "eu", "b1", id="no zone is no common zone"),
+        pytest.param("a1: 0.5 @ eu/a, b1: 0.0 @ eu/b", "gone", "eu", "b1", id="its node is not known"),
+        pytest.param("a1: 0.9 @ eu/a, a2: 0.5 @ eu/a, u1: 0.0 @ us/a", "a1", "", "a2", id="a client without region"),
+    ],
+)
+def test_a_room_stays_in_its_zone_and_region_while_they_have_room(
+    fleet: str, room_nodes: str, region: str, expected: str
+) -> None:
+    assert _place(_fleet(fleet), region=region, room_nodes=tuple(room_nodes.split())) == expected
+
+
+def test_a_draining_node_still_tells_the_zone_of_its_room() -> None:
+    nodes = [_node("a1", zone="a", state=NODE_STATE_DRAINING), _node("a2", 0.7, zone="a"), _node("b1", 0.0, zone="b")]
+    assert _place(nodes, room_nodes=("a1",), excluded=frozenset({"a1"})) == "a2"
+
+
+def test_joins_at_the_same_moment_spill_into_one_zone() -> None:
+    placer, nodes = _placer(), _fleet("a1: 0.799 @ eu/a, a2: 0.4 @ eu/a, b1: 0.0 @ eu/b")
+    placer._rooms["a.b"] = ("a1", 0.0)
+    assert {_place(nodes, placer) for _ in range(10)} == {"a1", "a2"}
+
+
+def _die(placer: Placer, node: Node, now: float = 0.0) -> None:
+    placer.forget_node(node, now)
+
+
+def test_a_zone_that_lost_a_node_gets_no_new_room_for_a_while() -> None:
+    placer = _placer()
+    a1, a2, b1 = _fleet("a1: 0.1 @ eu/a, a2: 0.1 @ eu/a, b1: 0.6 @ eu/b")
+    _die(placer, a1)
+    assert _place([a2, b1], placer, now=1.0) == "b1"
+    assert _place([a2, b1], placer, now=31.0, room_key="c.d") == "a2"
+
+
+def test_a_room_goes_on_at_its_other_node_in_a_zone_that_lost_one() -> None:
+    placer = _placer()
+    a1, a2, b1 = _fleet("a1: 0.1 @ eu/a, a2: 0.1 @ eu/a, b1: 0.0 @ eu/b")
+    _die(placer, a1)
+    assert _place([a2, b1], placer, room_nodes=("a1", "a2"), excluded=frozenset({"a1"})) == "a2"
+
+
+def test_a_zone_that_lost_a_node_is_used_when_there_is_no_other() -> None:
+    placer = _placer()
+    a1, a2, b1 = _fleet("a1: 0.1 @ eu/a, a2: 0.1 @ eu/a, b1: 0.9 @ eu/b")
+    _die(placer, a1)
+    assert _place([a2, b1], placer) == "a2"
+
+
+def test_a_node_that_drained_or_names_no_zone_shakes_nothing() -> None:
+    placer = _placer()
+    drained, lost = _node("a1", zone="a", state=NODE_STATE_DRAINING), _node("x1")
+    nodes = [_node("a2", 0.1, zone="a"), _node("x2", 0.6)]
+    _die(placer, drained)
+    _die(placer, lost)
+    assert _place(nodes, placer) == "a2"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_room_crosses_zones_while_its_own_has_room(seed: int) -> None:
+    """Three zones of two nodes that fill up to their watermarks: rooms spill to the other node of their zone."""
+    rng, placer = random.Random(seed), _placer(seed)
+    counts = {f"{zone}{n}": 0 for zone in "abc" for n in (1, 2)}
+    rooms: dict[str, list[str]] = {}
+    beat = 0
+    for number in range(12):
+        room = f"r.{number}"
+        for _ in range(rng.randint(2, 12)):
+            beat += 1
+            nodes = [
+                _node(name, count / 40, region="eu", zone=name[0], heartbeat_at_ms=beat)
+                for name, count in counts.items()
+            ]
+            chosen = _place(nodes, placer, float(beat), room_key=room, room_nodes=tuple(rooms.get(room, ())))
+            counts[chosen] += 1
+            rooms.setdefault(room, []).append(chosen)
+    crossing = [room for room, nodes in rooms.items() if len({node[0] for node in nodes}) > 1]
+    assert crossing == []

@@ -76,7 +76,7 @@ class Master:
         self.lease = NatsLease(self.link, LEASE_NAME, self.instance_id, self.clock)
         self.duties = self._build_duties(figures)
         self.placer = Placer(PlacementPolicy(settings.placement_watermark, settings.placement_limit))
-        self.directory.on_gone(lambda node: self.placer.forget_node(node.id))
+        self.directory.on_gone(lambda node: self.placer.forget_node(node, self.clock.monotonic()))
         security = GrpcSecurity.from_settings(settings)
         server = GrpcServer(security, self.health)
         servicer = MasterServicer(self.registry, self.placer, figures, self.clock)
