@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -21,7 +21,7 @@ from mrtc_signaling.testing import Client, ClientClosedError
 
 from tests.support.balancer import balancer
 from tests.support.media import Watcher, joined, remote_track, wait_until
-from tests.support.suite import RunningSuite
+from tests.support.suite import RunningSuite, running_suite
 
 pytestmark = pytest.mark.chaos
 
@@ -31,6 +31,7 @@ MAX_GAP_S = 0.5
 JOIN_AFTER_S = 5.0
 # Two seconds are asked of a free machine; the tests share theirs with everything.
 RESUME_P95_S = 6.0
+BRIEF_GRACE_S = 4.0
 
 
 class Vitals:
@@ -132,6 +133,52 @@ async def test_a_call_goes_on(victims: RunningSuite, what: str) -> None:
         assert gap < MAX_GAP_S
         assert took < JOIN_AFTER_S
         vitals.check()
+
+
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
+    """A suite whose sessions wait for their clients for a short time."""
+    data = tmp_path_factory.mktemp("brief-victims")
+    env, services = {"MRTC_SESSION_GRACE_S": str(BRIEF_GRACE_S)}, ("master", "rtcmcu", "signaling")
+    with running_suite(data, signalings=2, mcus=1, mcu_workers=1, env=env, services=services) as running:
+        yield running
+
+
+async def test_a_call_outlives_all_signaling(brief: RunningSuite) -> None:
+    """All instances away for thrice the grace time: no gap, the same sessions go on, a silent one ends then."""
+    room = f"room-{uuid.uuid4().hex[:8]}"
+    async with (
+        joined(brief.url, brief.token(room, "alice"), room) as alice,
+        joined(brief.signaling_url(2), brief.token(room, "bob"), room) as bob,
+    ):
+        silent = Client(brief.url)
+        await silent.join(brief.token(room, "silent"))
+        await alice.publish(PatternTrack(53))
+        watcher = Watcher((await remote_track(bob, "video", "alice")).media)
+        await watcher.sees(53)
+        sessions, began = (alice.session_id, bob.session_id), time.monotonic()
+        for name in ("signaling-1", "signaling-2"):
+            await asyncio.to_thread(brief.kill, name)
+        await asyncio.sleep(3 * BRIEF_GRACE_S)  # the time itself is what is tested
+        for name in ("signaling-1", "signaling-2"):
+            await asyncio.to_thread(brief.restart, name)
+        await bob.send_message(b"after")
+        async with asyncio.timeout(15):
+            while (await alice.next_event())[0] != "message":
+                pass
+        await watcher.sees(53)
+        gap = watcher.longest_gap_s(began)
+        print(f"signaling away {3 * BRIEF_GRACE_S:.0f} s: gap {gap * 1000:.0f} ms")
+        assert gap < MAX_GAP_S
+        assert (alice.session_id, bob.session_id) == sessions
+
+        def people() -> set[str]:
+            return {participant.identity for participant in bob.participants.values()}
+
+        assert {"alice", "bob"} <= people()
+        await wait_until(lambda: people() == {"alice", "bob"}, 15, lambda: f"the silent one to go: {people()}")
+        await watcher.aclose()
+        await silent.aclose()
 
 
 class Listener:

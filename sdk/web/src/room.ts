@@ -270,10 +270,11 @@ export class Room extends Emitter<RoomEvents> {
 
   #newSession(urls: readonly string[]): Session {
     this.e2ee?.checkSupport();
-    const signal = new SignalClient({ urls, format: this.#options.protocol });
+    const hasMedia = (): boolean => media.transport.state === 'connected';
+    const signal = new SignalClient({ urls, format: this.#options.protocol, hasMedia });
     const { videoCodec, receiveVideoCodecs, audioSlots, videoSlots, maxSlots, iceServers, iceTransportPolicy } = this.#options;
     const onData = this.#options.dataChannels ? (message: DataMessage) => this.#dataReceived(message) : undefined;
-    const media = new MediaSession(
+    const media: MediaSession = new MediaSession(
       {
         negotiate: (value) => signal.request({ case: 'negotiate', value }, 'negotiate'),
         moveTracks: (transport) => this.localParticipant.moveTo(transport),

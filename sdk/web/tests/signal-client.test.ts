@@ -216,6 +216,27 @@ describe('a lost connection', () => {
     server.connection.cut();
     expect(await ended).toBe('connection_lost');
   });
+
+  it('goes on after the grace time while media flows', async () => {
+    client.close();
+    let hasMedia = true;
+    client = new SignalClient({ urls: [server.url], format: 'proto', hasMedia: () => hasMedia });
+    server.onFrame = (connection, frame) => connection.reply(frame, joinReply({ resumeGraceMs: 1 }));
+    await join();
+    const reasons: string[] = [];
+    client.on('ended', (reason) => reasons.push(reason));
+    let attempts = 0;
+    server.onFrame = (connection) => {
+      attempts++;
+      connection.cut();
+    };
+    server.connection.cut();
+    await until(() => attempts >= 2);
+    expect(reasons).toEqual([]);
+    hasMedia = false;
+    await until(() => reasons.length === 1);
+    expect(reasons).toEqual(['connection_lost']);
+  });
 });
 
 describe('pushes', () => {

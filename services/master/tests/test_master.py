@@ -31,6 +31,7 @@ from mrtc_common.kv import Change, SnapshotDone
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.nats_schema import SchemaOptions
 from mrtc_common.node import NodeAgent, new_node_id
+from mrtc_common.presence import Presence
 from mrtc_common.testing import NatsServer, wait_until
 from mrtc_master.bootstrap import Master
 from mrtc_master.config import MasterSettings
@@ -275,6 +276,28 @@ async def test_a_participant_whose_session_expired_is_reaped_and_its_room_closed
         for final in finals
     )
     assert await rooms.list() == []
+
+
+async def test_no_session_ends_while_no_signaling_instance_serves(master: Master, nats_link: NatsLink) -> None:
+    """Its grace time passes only while its client could come back: four of them pass, and it is there; then one, and
+    it is gone."""
+    rooms, sessions = tables.rooms(nats_link), tables.sessions(nats_link)
+    presence = Presence(nats_link, "signaling", "sg1", GRACE_S)
+    await presence.start()
+    await wait_until(lambda: master.serving.is_served, what="the presence to be heard")
+    await _join(nats_link)
+    await presence.aclose()
+    await asyncio.sleep(4 * GRACE_S)  # the time itself is what is tested
+    assert await sessions.get("s1") is not None
+    assert await rooms.get(subjects.participant_key(ROOM, "p1")) is not None
+    again = Presence(nats_link, "signaling", "sg2", GRACE_S)
+    await again.start()
+
+    async def has_gone() -> bool:
+        return await rooms.get(subjects.participant_key(ROOM, "p1")) is None
+
+    await wait_until(has_gone, timeout_s=4 * GRACE_S, what="the session to expire")
+    await again.aclose()
 
 
 async def test_of_two_with_one_identity_the_newest_stays(master: Master, nats_link: NatsLink) -> None:

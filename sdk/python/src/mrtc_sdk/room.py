@@ -137,7 +137,7 @@ class Room:
             OSError: the server cannot be reached.
         """
         self = cls(options or RoomOptions())
-        self._signal = SignalClient(url, self._on_push, self._on_resumed, self._on_closed)
+        self._signal = SignalClient(url, self._on_push, self._on_resumed, self._on_closed, self._has_media)
         self._transport = self._new_transport()
         try:
             reply = await self._signal.join(
@@ -299,6 +299,9 @@ class Room:
         if self._signal is None:
             raise MrtcError("not connected")
         return self._signal
+
+    def _has_media(self) -> bool:
+        return self._transport is not None and self._transport.pc.connectionState == "connected"
 
     def _new_transport(self) -> Transport:
         def on_data(message: DataReceived) -> None:

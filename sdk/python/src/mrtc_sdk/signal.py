@@ -43,13 +43,15 @@ _Waiting = tuple[pb.ClientFrame, asyncio.Future[pb.ServerFrame], Callable[[pb.Se
 
 
 class SignalClient:
-    """One session. Survives lost connections as long as the server's grace time runs.
+    """One session. Survives lost connections as long as the server's grace time runs, and as long as media flows.
 
     Args:
         url: base URL of the suite.
         on_push: gets every push, one after another, each exactly once.
         on_resumed: gets the snapshot after a reconnect, before any further push.
         on_closed: called once when the session is over for good, with the reason.
+        has_media: says whether media flows. While it does, attempts to reconnect go on: where no server is at all, the
+            grace time does not run either.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class SignalClient:
         on_push: PushHandler,
         on_resumed: Callable[[pb.ResumeResponse], Awaitable[None]],
         on_closed: Callable[[str], None],
+        has_media: Callable[[], bool] = lambda: False,
     ) -> None:
         self._url = websocket_url(url)
         self._on_push = on_push
         self._on_resumed = on_resumed
         self._on_closed = on_closed
+        self._has_media = has_media
         self._socket: ClientConnection | None = None
         self._next_request = 1
         self._waiting: dict[int, _Waiting] = {}
@@ -201,7 +205,11 @@ class SignalClient:
         """Resumes on a new connection and repeats the requests in flight."""
         deadline = time.monotonic() + self._grace_s
         attempt = 0
-        while time.monotonic() < deadline and not self._is_over:
+        while not self._is_over:
+            if self._has_media():
+                deadline = time.monotonic() + self._grace_s
+            elif time.monotonic() >= deadline:
+                break
             await asyncio.sleep(RECONNECT_DELAYS_S[min(attempt, len(RECONNECT_DELAYS_S) - 1)])
             attempt += 1
             try:

@@ -40,6 +40,11 @@ export interface SignalOptions {
   urls: readonly string[];
   /** How frames are written. */
   format: FrameFormat;
+  /**
+   * Says whether media flows. While it does, attempts to reconnect go on: where no server is at all, the grace time of
+   * the session does not run either.
+   */
+  hasMedia?: () => boolean;
 }
 
 /** One session. Used once: after its end make a new one. */
@@ -260,7 +265,7 @@ export class SignalClient extends Emitter<SignalEvents> {
   }
 
   async #resumeLoop(): Promise<void> {
-    const deadline = performance.now() + this.#resumeGraceMs;
+    let deadline = performance.now() + this.#resumeGraceMs;
     for (let attempt = 0; !this.#hasClosed(); attempt++) {
       await sleep(reconnectDelayMs(attempt), this.#closed.signal);
       try {
@@ -268,6 +273,7 @@ export class SignalClient extends Emitter<SignalEvents> {
         return;
       } catch (error) {
         if (this.#hasClosed()) return;
+        if (this.#options.hasMedia?.()) deadline = performance.now() + this.#resumeGraceMs;
         const isFinal = error instanceof ServerError && error.retryAfterMs === undefined;
         if (isFinal || performance.now() > deadline) {
           this.#end('connection_lost', isFinal ? error : new ConnectionError('no server was reached in the grace time'));

@@ -35,6 +35,7 @@ JOB_VOD = "mrtc.jobs.vod"
 MAX_NAME_BYTES = 128
 """Longest app id, room name or identity, in bytes of UTF-8."""
 
+_VOD_SESSION = "vod-"
 _TOKEN_RE = re.compile(r"[0-9a-v]+")
 
 
@@ -160,7 +161,12 @@ def session_key(session_id: str) -> str:
 
 def vod_session_id(vod_id: str) -> str:
     """Session id of the virtual participant of a vod."""
-    return f"vod-{_checked_id(vod_id)}"
+    return f"{_VOD_SESSION}{_checked_id(vod_id)}"
+
+
+def is_vod_session(session_id: str) -> bool:
+    """True if it is the session of a virtual participant."""
+    return session_id.startswith(_VOD_SESSION)
 
 
 def control_subject(session_id: str) -> str:
@@ -207,6 +213,16 @@ def drain_key(node_id: str) -> str:
 def lease_key(name: str) -> str:
     """Key of a lease in bucket `mrtc_leases`."""
     return _checked_id(name)
+
+
+def presence_key(service: str, instance_id: str) -> str:
+    """Key in bucket `mrtc_leases` that an instance of a service writes while it serves."""
+    return f"{_checked_id(service)}.{_checked_id(instance_id)}"
+
+
+def presence_filter(service: str) -> str:
+    """Watch filter of the keys of all instances of a service."""
+    return f"{_checked_id(service)}.*"
 
 
 def recording_key(room: str, recording_id: str) -> str:

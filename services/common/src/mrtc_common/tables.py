@@ -60,7 +60,7 @@ def vods(link: NatsLink) -> KvTable[vod_pb2.Vod]:
 
 
 def leases(link: NatsLink) -> KvTable[master_service_pb2.Node]:
-    """Leases; the value's `id` is the holder. Expire."""
+    """Leases, and who serves; the value's `id` is the holder. Expire."""
     return KvTable(link, subjects.BUCKET_LEASES, master_service_pb2.Node)
 
 

@@ -18,10 +18,12 @@ from mrtc_common.log import get_logger
 from mrtc_common.metrics import Metrics
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.node import NodeDirectory
+from mrtc_common.presence import PresenceWatch
 from mrtc_common.tasks import end_tasks
 
 from .adapters.notifier_nats import NatsNotifier
 from .adapters.room_store_nats import NatsRoomStore
+from .adapters.session_store_nats import NatsSessionStore
 from .config import MasterSettings
 from .core.placement import PlacementPolicy, Placer
 from .core.reaper import Reaper
@@ -35,6 +37,7 @@ from .registry import Registry
 _log = get_logger(__name__)
 
 LEASE_NAME = "master"
+SIGNALING = "signaling"
 
 
 @dataclass
@@ -74,6 +77,7 @@ class Master:
         scaling = FleetScaling(settings.scaling_target, settings.scaling_hold_s)
         self.registry = Registry(self.link, self.directory, self.clock, scaling)
         self.lease = NatsLease(self.link, LEASE_NAME, self.instance_id, self.clock)
+        self.serving = PresenceWatch(self.link, SIGNALING, settings.session_grace_s, self.clock)
         self.duties = self._build_duties(figures)
         self.placer = Placer(PlacementPolicy(settings.placement_watermark, settings.placement_limit))
         self.directory.on_gone(lambda node: self.placer.forget_node(node, self.clock.monotonic()))
@@ -86,7 +90,7 @@ class Master:
         http = HttpServer(build_app(self.registry, self.health, self.metrics, security.cluster_secret))
         self.http_port = await http.start(settings.bind_ip, settings.http_port)
         push(http.aclose)
-        for part in (self.directory, self.lease, self.duties):
+        for part in (self.directory, self.lease, self.serving, self.duties):
             await part.start()
             push(part.aclose)
         task = asyncio.create_task(self._show(figures), name="figures")
@@ -109,7 +113,9 @@ class Master:
             reaper,
             figures,
             self.clock,
-            resync_grace_s=self.settings.session_grace_s,
+            resync_grace_s=settings.session_grace_s,
+            serving=self.serving,
+            kept=NatsSessionStore(self.link),
         )
 
     async def _show(self, figures: MasterFigures) -> None:

@@ -1,8 +1,9 @@
-"""What one master instance does for all: tells of dead nodes, removes orphans, closes empty rooms."""
+"""What one master instance does for all: tells of dead nodes, removes orphans, closes empty rooms, keeps sessions."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from mrtc.node.v1.master_service_pb2 import NODE_STATE_DRAINING, Node
 from mrtc_common import tables
@@ -17,13 +18,15 @@ from mrtc_common.tasks import end_tasks
 from .core.node_losses import NodeLosses
 from .core.reaper import Reaper
 from .core.rooms_view import RoomsView
+from .core.session_keeper import SessionKeeper
 from .figures import MasterFigures
-from .ports import Lease, Notifier, RoomStore
+from .ports import Lease, Notifier, RoomStore, Serving, SessionStore
 
 _log = get_logger(__name__)
 
 _INTERVAL_S = 0.5
 _MAX_REAPS_PER_ROUND = 200
+_KEPT_AT_ONCE = 100
 
 
 class Duties:
@@ -31,6 +34,8 @@ class Duties:
 
     Args:
         resync_grace_s: nobody is removed for so long after the link to NATS came up: the session grace.
+        serving: whether signaling is there; while it is not, its sessions are kept alive here.
+        kept: where they are.
     """
 
     def __init__(
@@ -45,7 +50,13 @@ class Duties:
         clock: Clock,
         *,
         resync_grace_s: float,
+        serving: Serving,
+        kept: SessionStore,
     ) -> None:
+        self._serving = serving
+        self._kept = kept
+        self._keeper = SessionKeeper(resync_grace_s)
+        self._keeping: asyncio.Task[None] | None = None
         self._rooms = tables.rooms(link)
         self._sessions = tables.sessions(link)
         self._link = link
@@ -75,7 +86,7 @@ class Duties:
 
     async def aclose(self) -> None:
         """Ends."""
-        await end_tasks(*self._tasks)
+        await end_tasks(*self._tasks, self._keeping)
 
     @property
     def is_synced(self) -> bool:
@@ -137,6 +148,7 @@ class Duties:
             self._figures.nodes_lost.labels("left" if has_drained else "died").inc()
             await self._notifier.node_died(node.id)
         now = self._clock.monotonic()
+        self._keep_sessions(now)
         for session in self._losses.due(self.view.sessions.values(), set(self._directory.nodes), now):
             await self._notifier.media_node_lost(session.session_id, session.node_id)
         for reap in self._reaper.due(self.view, now)[:_MAX_REAPS_PER_ROUND]:
@@ -144,3 +156,16 @@ class Duties:
                 kind = type(reap).__name__
                 self._figures.reaped.labels(kind).inc()
                 _log.info("reaped", kind=kind, room=reap.room_key)
+
+    def _keep_sessions(self, now: float) -> None:
+        if not self._serving.has_heard or (self._keeping is not None and not self._keeping.done()):
+            return
+        due = self._keeper.due(self.view.sessions, is_served=self._serving.is_served, now=now)
+        if due:
+            _log.info("sessions are kept, since no signaling instance serves or has just begun to", sessions=len(due))
+            # Beside the other duties: thousands of writes take some seconds.
+            self._keeping = asyncio.create_task(self._keep(due), name="keep-sessions")
+
+    async def _keep(self, session_ids: Sequence[str]) -> None:
+        for begin in range(0, len(session_ids), _KEPT_AT_ONCE):
+            await asyncio.gather(*(self._kept.keep(one) for one in session_ids[begin : begin + _KEPT_AT_ONCE]))

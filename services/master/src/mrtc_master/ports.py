@@ -15,6 +15,28 @@ class RoomStore(Protocol):
         ...
 
 
+class SessionStore(Protocol):
+    """Keeps sessions alive in place of signaling."""
+
+    async def keep(self, session_id: str) -> None:
+        """Writes a session's record as it is, so that it does not expire; not if somebody changes it meanwhile."""
+        ...
+
+
+class Serving(Protocol):
+    """Whether signaling is there."""
+
+    @property
+    def has_heard(self) -> bool:
+        """True once an instance was heard."""
+        ...
+
+    @property
+    def is_served(self) -> bool:
+        """True while an instance was heard lately."""
+        ...
+
+
 class Notifier(Protocol):
     """Tells sessions and services."""
 

@@ -18,6 +18,7 @@ from mrtc_common.ids import new_id
 from mrtc_common.lease import NatsLease
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink, NatsOptions
+from mrtc_common.presence import Presence
 from mrtc_common.storage import LocalStorage
 from mrtc_common.tasks import end_tasks
 
@@ -85,6 +86,7 @@ class Signaling:
         )
         self.sessions = Sessions(self.ctx)
         self._lease = NatsLease(self._link, WEBHOOK_LEASE, self.instance_id, self._clock)
+        self._presence = Presence(self._link, settings.service, self.instance_id, settings.session_grace_s)
         self._sender = HttpWebhookSender(settings.webhook_networks, now_s=lambda: self._clock.unix_ms() // 1000)
         self._webhooks = SqlWebhookStore(
             self.apps.session,
@@ -123,6 +125,7 @@ class Signaling:
         self._link.on_change(self.health.follow("nats", "NATS cannot be reached"))
         await self._nodes.start()
         self.sessions.start()
+        await self._presence.start()
         await self._lease.start()
         self._dispatcher.start()
         self._tasks = [
@@ -134,6 +137,8 @@ class Signaling:
     async def aclose(self) -> None:
         """Hands the sessions over and ends everything."""
         self.health.set("running", False, "shutting down")
+        # First: the sessions wait for other instances, or for the next one.
+        await self._presence.aclose()
         await self.sessions.shut_down()
         await self._http.aclose()
         await end_tasks(*self._tasks)
