@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.chaos.call import Call, call_of
 from tests.chaos.figures import Figures
+from tests.chaos.recording import record_while, recorder_of
 from tests.support.suite import RunningSuite, running_suite
 
 Trial = Callable[[Call, Figures], Awaitable[None]]
@@ -59,6 +60,43 @@ async def kill_master(call: Call, figures: Figures) -> None:
     figures.master_kills += await call.kill("master", away_s=3.0)
 
 
+async def kill_recorder(call: Call, figures: Figures) -> None:
+    """A recorder dies while it records."""
+
+    async def kill(recording: str) -> None:
+        name = await recorder_of(call, recording)
+        await call.kill(name)
+
+    figures.recording_losses.append(await record_while(call, kill))
+
+
+async def drain_recorder(call: Call, figures: Figures) -> None:
+    """A recorder drains while it records."""
+
+    async def stop(recording: str) -> None:
+        await call.restart(await recorder_of(call, recording))
+
+    figures.recording_losses.append(await record_while(call, stop))
+
+
+async def record_and_kill_media_node(call: Call, figures: Figures) -> None:
+    """The node that a recorder listens at dies."""
+
+    async def kill(_recording: str) -> None:
+        figures.media_kills += await call.kill_media_node()
+
+    figures.recording_node_losses.append(await record_while(call, kill))
+
+
+async def record_and_drain(call: Call, figures: Figures) -> None:
+    """The node that a recorder listens at drains."""
+
+    async def drain(_recording: str) -> None:
+        figures.drains += await call.drain()
+
+    figures.recording_node_losses.append(await record_while(call, drain))
+
+
 async def nats_away(call: Call, figures: Figures, seconds: float) -> None:
     """NATS dies and is away."""
     figures.nats_down += await call.kill("nats", away_s=seconds)
@@ -72,6 +110,7 @@ async def torment(suite: RunningSuite, options: argparse.Namespace, figures: Fig
     for turn in range(options.rounds):
         trials: list[Trial] = [
             moves, drain, kill_media_node, freeze_media_node, kill_signaling, kill_signaling, kill_master,
+            kill_recorder, drain_recorder, record_and_kill_media_node, record_and_drain,
         ]  # fmt: skip
         chance.shuffle(trials)
         async with call_of(suite, f"chaos-{turn}", options.people) as call:
@@ -107,7 +146,9 @@ def main() -> int:
     figures = Figures()
     with (
         tempfile.TemporaryDirectory(prefix="mrtc-chaos-") as data,
-        running_suite(Path(data), mcus=options.nodes, signalings=2, mcu_workers=1, drain_timeout_s=60.0) as suite,
+        running_suite(
+            Path(data), mcus=options.nodes, signalings=2, recorders=2, mcu_workers=1, drain_timeout_s=60.0
+        ) as suite,
     ):
         asyncio.run(torment(suite, options, figures))
     print(figures.line())

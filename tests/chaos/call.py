@@ -104,6 +104,14 @@ class Call:
         await self.is_whole()
         return [max(pair) for pair in zip(gaps, self.gaps_ms(), strict=True)]
 
+    async def restart(self, name: str) -> list[float]:
+        """SIGTERM of a process, which ends by itself; a new one comes up afterwards."""
+        self.mark()
+        assert await asyncio.to_thread(self.suite.stop, name), f"{name} did not end by itself"
+        await asyncio.to_thread(self.suite.restart, name)
+        await self.is_whole()
+        return self.gaps_ms()
+
     async def freeze_media_node(self, seconds: float) -> list[float]:
         """SIGSTOP of the node with most people; it wakes up after a time, when nobody needs it any more."""
         name = await asyncio.to_thread(self.suite.process_of_node, _most(list((await self.nodes()).values())))

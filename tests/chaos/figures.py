@@ -10,7 +10,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Figures:
-    """Longest gaps in milliseconds, one per participant and trial, and what must be zero."""
+    """Longest gaps in milliseconds, one per participant and trial, and what must be zero.
+
+    Attributes:
+        recording_losses: milliseconds that a recording lacks after its recorder died or drained, one per trial.
+        recording_node_losses: the same after the media node that it listened at did.
+    """
 
     moves: list[float] = field(default_factory=list)
     drains: list[float] = field(default_factory=list)
@@ -21,6 +26,7 @@ class Figures:
     nats_down: list[float] = field(default_factory=list)
     joins_after_nats: list[float] = field(default_factory=list)
     recording_losses: list[float] = field(default_factory=list)
+    recording_node_losses: list[float] = field(default_factory=list)
     messages: int = 0
     messages_lost: int = 0
     messages_doubled: int = 0
@@ -47,6 +53,8 @@ class Figures:
             "join_after_nats_ms_max": percentile(self.joins_after_nats, 100),
             "recording_lost_ms_max": percentile(self.recording_losses, 100),
             "recording_trials": len(self.recording_losses),
+            "recording_mcu_lost_ms_max": percentile(self.recording_node_losses, 100),
+            "recording_mcu_trials": len(self.recording_node_losses),
             "messages": self.messages,
             "messages_lost": self.messages_lost,
             "messages_doubled": self.messages_doubled,

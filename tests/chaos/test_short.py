@@ -8,6 +8,7 @@ import pytest
 
 from tests.chaos.call import Call, call_of
 from tests.chaos.figures import Figures, percentile
+from tests.chaos.recording import record_while, recorder_of
 from tests.support.suite import RunningSuite
 
 pytestmark = pytest.mark.chaos
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.chaos
 # The machine of the tests is busy with their own decoding: what is asked of a free one is in docs/performance.md.
 MAX_MOVE_GAP_MS = 1_000
 MAX_KILL_GAP_MS = 10_000
+MAX_RECORDING_LOSS_MS = 1_000
 
 
 async def test_moves_and_deaths_cost_no_message_and_leave_nothing(victims: RunningSuite) -> None:
@@ -31,6 +33,19 @@ async def test_moves_and_deaths_cost_no_message_and_leave_nothing(victims: Runni
     assert percentile(figures.moves + figures.drains, 100) < MAX_MOVE_GAP_MS
     assert percentile(figures.media_kills, 100) < MAX_KILL_GAP_MS
     assert percentile(figures.signaling_kills, 100) < MAX_MOVE_GAP_MS
+
+
+async def test_a_killed_recorder_costs_a_recording_less_than_a_second(victims: RunningSuite) -> None:
+    """kill -9 in the middle: another one goes on, and the joined files lack a second at most, of picture and sound."""
+    async with call_of(victims, f"room-{uuid.uuid4().hex[:8]}", 2) as call:
+
+        async def kill(recording: str) -> None:
+            await call.kill(await recorder_of(call, recording))
+
+        lost_ms = await record_while(call, kill)
+        await _nothing_is_lost(call)
+    print(f"the recording lacks {lost_ms:.0f} ms")
+    assert lost_ms <= MAX_RECORDING_LOSS_MS
 
 
 async def _nothing_is_lost(call: Call) -> None:

@@ -37,6 +37,7 @@ class SuiteOptions:
         bind_ip: where signaling's HTTP server listens.
         mcus: rtcmcu nodes.
         signalings: signaling instances; the first has `http_port`.
+        recorders: rtcrecorder nodes.
         demo: serve the demo page and its token endpoint.
         static_dir: the built demo page; None: none.
         log_format: json or text.
@@ -53,6 +54,7 @@ class SuiteOptions:
     bind_ip: str = LOOPBACK
     mcus: int = 2
     signalings: int = 1
+    recorders: int = 1
     demo: bool = True
     static_dir: Path | None = None
     log_format: str = "text"
@@ -65,7 +67,7 @@ class SuiteOptions:
 
 
 class Suite:
-    """Processes by name: nats, master, rtcmcu-1 …, rtcrecorder, rtcvod, signaling-1 …"""
+    """Processes by name: nats, master, rtcmcu-1 …, rtcrecorder, rtcrecorder-2 …, rtcvod, signaling-1 …"""
 
     def __init__(self, options: SuiteOptions) -> None:
         self.options = options
@@ -168,7 +170,8 @@ class Suite:
                     "CAPTURE_DIR": str(data / "captures") if self.options.captures else "",
                 },
             )
-        for name in ("rtcrecorder", "rtcvod"):
+        further = [f"rtcrecorder-{number}" for number in range(2, self.options.recorders + 1)]
+        for name in ("rtcrecorder", *further, "rtcvod"):
             settings = {
                 "GRPC_PORT": "0",
                 "NODE_HOST": LOOPBACK,
