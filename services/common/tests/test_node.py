@@ -9,6 +9,7 @@ import pytest_asyncio
 from mrtc.node.v1.master_service_pb2 import NODE_KIND_MCU, NODE_STATE_DRAINING, Node, NodeLoad
 from mrtc_common import subjects, tables
 from mrtc_common.nats import NatsLink
+from mrtc_common.nats_schema import bucket_subject
 from mrtc_common.node import NodeAgent, NodeDirectory, new_node_id
 from mrtc_common.testing import NatsServer, wait_until
 
@@ -52,6 +53,22 @@ async def test_a_node_that_will_end_says_so_at_once(nats_link: NatsLink, directo
     agent.drain()
     await wait_until(lambda: directory.nodes[agent.node_id].state == NODE_STATE_DRAINING, timeout_s=1)
     await agent.aclose()
+
+
+async def test_a_node_whose_key_expires_too_early_lives_on(nats_link: NatsLink, directory: NodeDirectory) -> None:
+    """As when the clock of NATS is set: by the reader's own clock it is heard again before its time has passed."""
+    gone: list[str] = []
+    directory.on_gone(lambda node: gone.append(node.id))
+    subject = bucket_subject(subjects.BUCKET_NODES, subjects.node_key("mcu_early"))
+    value = Node(id="mcu_early").SerializeToString()
+    await nats_link.jetstream.publish(subject, value, headers={"Nats-TTL": "1s"})
+    await wait_until(lambda: "mcu_early" in directory.nodes)
+    await wait_until(lambda: "mcu_early" in directory._missing_until, timeout_s=5, what="the key to expire")
+    assert gone == []
+    await tables.nodes(nats_link).put(subjects.node_key("mcu_early"), Node(id="mcu_early"))
+    await wait_until(lambda: "mcu_early" not in directory._missing_until)
+    await tables.nodes(nats_link).delete(subjects.node_key("mcu_early"))
+    await wait_until(lambda: gone == ["mcu_early"])
 
 
 async def test_a_process_that_stood_still_too_long_is_told(

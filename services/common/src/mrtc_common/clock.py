@@ -1,9 +1,24 @@
-"""Time behind an interface, so that cores are tested in virtual time."""
+"""Time behind an interface, so that cores are tested in virtual time; and time that never jumps, for media."""
 
 from __future__ import annotations
 
 import time
 from typing import Protocol
+
+_OFFSET_US = time.time_ns() // 1000 - time.monotonic_ns() // 1000
+
+
+def steady_offset_us() -> int:
+    """What this process adds to the monotonic clock to have Unix microseconds; a child is given its parent's."""
+    return _OFFSET_US
+
+
+def steady_unix_us() -> int:
+    """Unix microseconds that never jump: the time when this process began, and what has passed since.
+
+    For the timelines of media, as the engine has it. A wall clock that is set would tear a hole of that size into them.
+    """
+    return _OFFSET_US + time.monotonic_ns() // 1000
 
 
 class Clock(Protocol):

@@ -25,6 +25,7 @@ M = TypeVar("M", bound=Message)
 
 _OPERATION = "KV-Operation"
 _MARKER_REASON = "Nats-Marker-Reason"
+_MAX_AGE = "MaxAge"
 _EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_SEQUENCE_CODES = (10071, 10164)
 _QUEUE_SIZE = 1024
@@ -62,6 +63,7 @@ class Change(Generic[M]):
             any. None for keys that expired or went while the watch was away.
         is_inferred: the key was found missing after the link was away. With a bucket in memory that may only mean that
             NATS was restarted and the owner has not written it again yet.
+        is_expired: NATS let the key expire, by its own wall clock, which may have been set.
     """
 
     key: str
@@ -69,6 +71,7 @@ class Change(Generic[M]):
     revision: int
     final: M | None = None
     is_inferred: bool = False
+    is_expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +295,8 @@ class Watch(Generic[M]):
         if is_deletion(message.headers):
             if self._told.pop(key, None) is not None:
                 final = self._decode(key, message.payload) if message.payload else None
-                await self._queue.put(Change(key, None, message.sequence, final))
+                is_expired = message.headers.get(_MARKER_REASON) == _MAX_AGE
+                await self._queue.put(Change(key, None, message.sequence, final, is_expired=is_expired))
             return False
         value = self._decode(key, message.payload)
         if value is None:

@@ -243,6 +243,9 @@ class NodeDirectory:
             self._missing_until.pop(change.key, None)
         elif change.is_inferred:
             self._missing_until[change.key] = self._clock.monotonic() + NODE_TTL_S
+        elif change.is_expired and change.key in self._known:
+            # By this process's clock too: the server's may have been set, and that kills nobody.
+            self._missing_until[change.key] = self._seen_at[change.key] + NODE_TTL_S
         else:
             self._remove(change.key)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from mrtc.event.v1 import state_pb2
 from mrtc.node.v1.master_service_pb2 import NODE_STATE_DRAINING, Node
 from mrtc_common import tables
 from mrtc_common.clock import Clock
@@ -15,6 +16,7 @@ from mrtc_common.nats import NatsLink
 from mrtc_common.node import NodeDirectory
 from mrtc_common.tasks import end_tasks
 
+from .core.expiries import Expiries
 from .core.node_losses import NodeLosses
 from .core.reaper import Reaper
 from .core.rooms_view import RoomsView
@@ -56,6 +58,8 @@ class Duties:
         self._serving = serving
         self._kept = kept
         self._keeper = SessionKeeper(resync_grace_s)
+        self._expiries = Expiries(resync_grace_s)
+        self._was_served = True
         self._keeping: asyncio.Task[None] | None = None
         self._rooms = tables.rooms(link)
         self._sessions = tables.sessions(link)
@@ -109,9 +113,17 @@ class Duties:
         async with self._sessions.watch() as watch:
             async for item in watch:
                 if isinstance(item, Change):
-                    self.view.apply_session_change(item.key, item.value)
+                    self._apply_session(item)
                 else:
                     self._on_synced("sessions", item.is_resync)
+
+    def _apply_session(self, change: Change[state_pb2.SessionRecord]) -> None:
+        now = self._clock.monotonic()
+        if change.value is not None:
+            self._expiries.written(change.key, now)
+        elif not self._expiries.removed(change.key, now, is_expired=change.is_expired):
+            return
+        self.view.apply_session_change(change.key, change.value)
 
     def _on_synced(self, what: str, is_resync: bool) -> None:
         # At a restart of NATS every session may have expired though its client is well: each gets its grace again.
@@ -148,6 +160,8 @@ class Duties:
             self._figures.nodes_lost.labels("left" if has_drained else "died").inc()
             await self._notifier.node_died(node.id)
         now = self._clock.monotonic()
+        for session_id in self._expiries.due(now):
+            self.view.apply_session_change(session_id, None)
         self._keep_sessions(now)
         for session in self._losses.due(self.view.sessions.values(), set(self._directory.nodes), now):
             await self._notifier.media_node_lost(session.session_id, session.node_id)
@@ -160,9 +174,12 @@ class Duties:
     def _keep_sessions(self, now: float) -> None:
         if not self._serving.has_heard or (self._keeping is not None and not self._keeping.done()):
             return
-        due = self._keeper.due(self.view.sessions, is_served=self._serving.is_served, now=now)
+        is_served = self._serving.is_served
+        if is_served is not self._was_served:
+            _log.info("signaling serves" if is_served else "no signaling instance serves; sessions are kept alive")
+            self._was_served = is_served
+        due = self._keeper.due(self.view.sessions, is_served=is_served, now=now)
         if due:
-            _log.info("sessions are kept, since no signaling instance serves or has just begun to", sessions=len(due))
             # Beside the other duties: thousands of writes take some seconds.
             self._keeping = asyncio.create_task(self._keep(due), name="keep-sessions")
 

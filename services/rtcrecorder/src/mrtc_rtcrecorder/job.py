@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 
 from mrtc.recorder.v1 import recording_pb2
-from mrtc_common.clock import Clock
+from mrtc_common.clock import Clock, steady_unix_us
 from mrtc_common.errors import MediaEncryptedError, MrtcError, UnavailableError
 from mrtc_common.job_record import JobRecord, RecordLostError
 from mrtc_common.jobs import HELD_AGAIN_S, HandBackError
@@ -262,6 +261,6 @@ class RecordingJob:
 
 
 def _with_sane_time(frame: Frame) -> Frame:
-    now_us = time.time_ns() // 1000
+    now_us = steady_unix_us()
     sane = min(max(frame.captured_at_us, now_us - _MAX_PAST_US), now_us + _MAX_FUTURE_US)
     return frame if sane == frame.captured_at_us else replace(frame, captured_at_us=sane)

@@ -56,13 +56,17 @@ class Mixer:
             delay_us=config.delay_us,
         )
         self._reported_at = 0.0
+        self._clock_offset_us = config.clock_offset_us
+
+    def _now_us(self) -> int:
+        return self._clock_offset_us + time.monotonic_ns() // 1000
 
     def run(self) -> None:
         """Works until `FINISH` or the end of the pipe, then completes the file."""
         finish_at_us: int | None = None
         while finish_at_us is None:
             finish_at_us = self._take_messages()
-            self._session.advance(_now_us())
+            self._session.advance(self._now_us())
             if time.monotonic() - self._reported_at >= _PROGRESS_INTERVAL_S:
                 self._report()
         self._session.finish(finish_at_us)
@@ -71,13 +75,13 @@ class Mixer:
 
     def _take_messages(self) -> int | None:
         """Handles messages until the next tick is due; gives the end's capture time when it is told."""
-        while (wait_us := self._session.next_tick_at_us - _now_us()) > 0:
+        while (wait_us := self._session.next_tick_at_us - self._now_us()) > 0:
             try:
                 taken = self._messages.get(timeout=wait_us / 1e6)
             except queue.Empty:
                 return None
             if taken is None:
-                return _now_us()
+                return self._now_us()
             kind, body = taken
             if kind is wire.MessageKind.FINISH:
                 return int(body)
@@ -89,7 +93,7 @@ class Mixer:
         for _ in range(self._messages.qsize()):
             taken = self._messages.get_nowait()
             if taken is None:
-                return _now_us()
+                return self._now_us()
             kind, body = taken
             if kind is wire.MessageKind.FINISH:
                 return int(body)
@@ -102,12 +106,12 @@ class Mixer:
                 self._session.push(*wire.parse_frame(body))
             case wire.MessageKind.ADD_TRACK:
                 # What came while this process was starting was there from the beginning.
-                at_us = _now_us() if self._session.has_begun else self._began_at_us
+                at_us = self._now_us() if self._session.has_begun else self._began_at_us
                 self._session.add_track(*wire.parse_add_track(body), at_us)
             case wire.MessageKind.REMOVE_TRACK:
-                self._session.remove_track(wire.parse_track(body), _now_us())
+                self._session.remove_track(wire.parse_track(body), self._now_us())
             case wire.MessageKind.HIDE_TRACK:
-                self._session.hide_track(wire.parse_track(body), _now_us())
+                self._session.hide_track(wire.parse_track(body), self._now_us())
 
     def _report(self, *, is_complete: bool = False) -> None:
         self._reported_at = time.monotonic()
@@ -119,10 +123,6 @@ class Mixer:
             is_complete=is_complete,
         )
         _tell(progress)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
 
 
 def _tell(progress: wire.MixProgress) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mrtc_common.clock import steady_unix_us
 from mrtc_common.log import get_logger
 
 from mrtc_rtcrecorder.core.file_names import FileNames
@@ -119,7 +120,7 @@ class MixedOutput:
     async def finish(self) -> None:
         """See `Output`."""
         self._is_finishing = True
-        self._send(wire.finish(time.time_ns() // 1000))
+        self._send(wire.finish(steady_unix_us()))
         try:
             async with asyncio.timeout(_FINISH_TIMEOUT_S):
                 await asyncio.shield(self._runner)
@@ -144,7 +145,7 @@ class MixedOutput:
 
     async def _run_process(self) -> str:
         """Runs one mixing process to its end; gives the reason it named, if any."""
-        options, begins_at_us = self._options, time.time_ns() // 1000
+        options, begins_at_us = self._options, steady_unix_us()
         key = self._names.next("mixed", "mp4")
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "mrtc_rtcrecorder.mix", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -163,7 +164,7 @@ class MixedOutput:
         for track_id, track in self._tracks.items():
             self._send(wire.add_track(self._numbers[track_id], track.kind))
         if self._is_finishing:
-            self._send(wire.finish(time.time_ns() // 1000))
+            self._send(wire.finish(steady_unix_us()))
         try:
             return await self._follow(process, FileProgress(key, _CONTENT_TYPE, 0, 0, 0))
         finally:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+
+from mrtc_common.clock import steady_offset_us
 
 from mrtc_rtcrecorder.core.frames import CLOCK_RATES, Frame, Kind
 
@@ -44,6 +46,7 @@ class MixConfig:
         delay_us: how far the mixer runs behind the capture clock.
         preset, crf: x264's.
         begins_at_us: where its timeline begins, Unix microseconds: when the process was asked for, not when it was up.
+        clock_offset_us: makes the monotonic clock, which all processes share, the recorder's Unix time.
     """
 
     path: str
@@ -54,6 +57,7 @@ class MixConfig:
     preset: str
     crf: int
     begins_at_us: int
+    clock_offset_us: int = field(default_factory=steady_offset_us)
 
     def encode(self) -> bytes:
         """As a message."""

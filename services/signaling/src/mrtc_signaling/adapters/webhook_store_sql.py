@@ -12,11 +12,12 @@ from typing import Any
 from mrtc_common.errors import LimitExceededError, NotFoundError, UnavailableError
 from mrtc_common.ids import new_id
 from mrtc_common.log import get_logger
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from mrtc_signaling.core.webhooks import (
+    LONGEST_RETRY_MS,
     MAX_PER_APP,
     Answer,
     Delivery,
@@ -129,11 +130,12 @@ class SqlWebhookStore:
             .group_by(DeliveryRow.webhook_id, DeliveryRow.room)
             .subquery()
         )
+        when = DeliveryRow.next_attempt_at_ms
         query = (
             select(DeliveryRow, WebhookRow)
             .join(heads, heads.c.id == DeliveryRow.id)
             .join(WebhookRow, WebhookRow.id == DeliveryRow.webhook_id)
-            .where(DeliveryRow.next_attempt_at_ms <= now_ms, WebhookRow.is_enabled)
+            .where(or_(when <= now_ms, when > now_ms + LONGEST_RETRY_MS), WebhookRow.is_enabled)
             .where(WebhookRow.id.not_in(except_for))
             .order_by(DeliveryRow.next_attempt_at_ms, DeliveryRow.id)
             .limit(limit)

@@ -62,7 +62,7 @@ class WebhookDispatcher:
         self._just_ended: set[int] = set()
         self._busy: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
-        self._held_until_ms: dict[str, int] = {}
+        self._held_until: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -120,11 +120,12 @@ class WebhookDispatcher:
         self._wake.clear()
         now = self._clock.unix_ms()
         full = {webhook for webhook, count in self._busy.items() if count >= _AT_ONCE_PER_WEBHOOK}
-        self._held_until_ms = {webhook: until for webhook, until in self._held_until_ms.items() if until > now}
+        moment = self._clock.monotonic()
+        self._held_until = {webhook: until for webhook, until in self._held_until.items() if until > moment}
         self._just_ended.clear()
         room = _AT_ONCE - len(self._under_way)
         # Those under way are still the oldest of their rooms and so come again: they are asked for beside the new ones.
-        found = await self._store.due(now, room + len(self._under_way), full | set(self._held_until_ms)) if room else []
+        found = await self._store.due(now, room + len(self._under_way), full | set(self._held_until)) if room else []
         begun = 0
         for delivery in found:
             is_new = delivery.id not in self._under_way and delivery.id not in self._just_ended
@@ -157,7 +158,8 @@ class WebhookDispatcher:
             await self._store.delivered(delivery.id, answer.status, now)
             return
         self._failures[webhook] += 1
-        self._held_until_ms[webhook] = now + retry_delay_ms(min(self._failures[webhook], 5))
+        held_s = retry_delay_ms(min(self._failures[webhook], 5)) / 1000
+        self._held_until[webhook] = self._clock.monotonic() + held_s
         next_attempt: int | None = now + retry_delay_ms(delivery.attempts + 1)
         if now >= delivery.retry_until_ms:
             next_attempt = None

@@ -24,6 +24,9 @@ _SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of the standard
 # Of clocks of different machines: what happened just before a webhook was made may be told to it.
 _CLOCK_SLACK_MS = 5_000
 _FIRST_RETRY_MS, _LAST_RETRY_MS = 1_000, 300_000
+_RETRY_SPREAD = 0.2
+LONGEST_RETRY_MS = round(_LAST_RETRY_MS * (1 + _RETRY_SPREAD))
+"""What waits for longer waits because the clock was set back."""
 _HOST_RE = re.compile(r"[A-Za-z0-9._:-]+")
 
 
@@ -162,4 +165,4 @@ def sign(secret: str, event_id: str, timestamp_s: int, body: str) -> dict[str, s
 def retry_delay_ms(attempts: int) -> int:
     """How long to wait after so many failed attempts: doubled each time up to five minutes, a fifth of it by chance."""
     whole = min(_LAST_RETRY_MS, _FIRST_RETRY_MS << min(max(attempts - 1, 0), 20))
-    return round(whole * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, protects nothing
+    return round(whole * random.uniform(1 - _RETRY_SPREAD, 1 + _RETRY_SPREAD))  # noqa: S311 - spreads load, protects nothing
