@@ -78,13 +78,17 @@ def _lost_ms(call: Call, file: dict[str, Any], folder: Path) -> float:
 
 
 def missing_pictures_s(pictures: Sequence[tuple[float, int]]) -> float:
-    """Seconds of pictures that a file lacks by its (time, frame counter); counters begin anew after 256."""
+    """Seconds of pictures that a file lacks by its (time, frame counter); counters begin anew after 256.
+
+    Times say where a gap is and counters how much was captured in it. A counter misread from a small picture is no gap.
+    """
     missing = 0.0
     for (at, counter), (next_at, next_counter) in itertools.pairwise(pictures):
+        if next_at - at - 1 / FPS < _SHORTEST_GAP_S:
+            continue
         step = (next_counter - counter) % _COUNTERS
-        step += _COUNTERS * max(0, round(((next_at - at) * FPS - step) / _COUNTERS))
-        gap = (step - 1) / FPS
-        missing += gap if gap >= _SHORTEST_GAP_S else 0.0
+        step += _COUNTERS * round(((next_at - at) * FPS - step) / _COUNTERS)
+        missing += max(0, step - 1) / FPS
     return missing
 
 

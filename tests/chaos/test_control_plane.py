@@ -148,8 +148,9 @@ async def test_a_call_outlives_all_signaling(brief: RunningSuite) -> None:
     """All instances away for thrice the grace time: no gap, the same sessions go on, a silent one ends then."""
     room = f"room-{uuid.uuid4().hex[:8]}"
     async with (
-        joined(brief.url, brief.token(room, "alice"), room) as alice,
-        joined(brief.signaling_url(2), brief.token(room, "bob"), room) as bob,
+        balancer([brief.url, brief.signaling_url(2)]) as url,
+        joined(url, brief.token(room, "alice"), room) as alice,
+        joined(url, brief.token(room, "bob"), room) as bob,
     ):
         silent = Client(brief.url)
         await silent.join(brief.token(room, "silent"))

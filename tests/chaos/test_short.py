@@ -8,7 +8,8 @@ import pytest
 
 from tests.chaos.call import Call, call_of
 from tests.chaos.figures import Figures, percentile
-from tests.chaos.recording import record_while, recorder_of
+from tests.chaos.people import FPS
+from tests.chaos.recording import missing_pictures_s, missing_sound_s, record_while, recorder_of
 from tests.support.suite import RunningSuite
 
 pytestmark = pytest.mark.chaos
@@ -52,3 +53,17 @@ async def _nothing_is_lost(call: Call) -> None:
     assert await call.messages() == (0, 0)
     assert sum(len(person.sent) for person in call.people) > 0
     assert await call.leftovers() == {"participants": 0, "transports": 0}
+
+
+def test_what_a_recording_lacks_is_counted() -> None:
+    """Pictures by counter where time shows a gap, over the wrap of the counter; sound by time; no misread counter."""
+    whole = [(n / FPS, (n + 200) % 256) for n in range(600)]
+    assert missing_pictures_s(whole) == 0.0
+    assert missing_pictures_s(whole[:100] + whole[115:]) == pytest.approx(15 / FPS)
+    assert missing_pictures_s(whole[:40] + whole[440:]) == pytest.approx(400 / FPS)
+    assert missing_pictures_s([*whole[:50], (50 / FPS, 3), *whole[51:]]) == 0.0
+    late = [(at + (0.5 if n >= 100 else 0.0), counter) for n, (at, counter) in enumerate(whole)]
+    assert missing_pictures_s(late) == 0.0, "nothing was captured in that time"
+    sound = [n * 0.02 for n in range(500)]
+    assert missing_sound_s(sound) == 0.0
+    assert missing_sound_s(sound[:100] + sound[120:]) == pytest.approx(0.4)
