@@ -19,7 +19,7 @@ use crate::rtp_rewriter::{Patch, Rewritten};
 use crate::sdp::{LineCodec, NegotiatedLine, SlotSource, Variant};
 use crate::send_history::{SendHistory, SendRecord};
 use crate::slot_exts::{SlotExtValues, SlotExts};
-use crate::track::Track;
+use crate::track::{RunUp, Track};
 
 /// Sent packets that can be found again, video: about what a layer's ring holds.
 const VIDEO_HISTORY: usize = 1024;
@@ -96,8 +96,8 @@ pub(crate) struct Slot {
     pub(crate) protection: Protection,
     /// First packet of the key frame sent last: a decoder needs nothing of what was before it.
     pub(crate) decodable_from: ExtSeq,
-    /// Its next packets are preceded by those just before them: somebody began to speak and is heard from now on.
-    pub(crate) takes_run_up: bool,
+    /// What its next packets are preceded by.
+    pub(crate) run_up: RunUp,
     /// While the client loses something and takes FlexFEC.
     pub(crate) fec: Option<Box<FecSender>>,
     fec_pt: Option<Pt>,
@@ -133,7 +133,7 @@ impl Slot {
             loss: LossMeter::default(),
             protection: Protection::default(),
             decodable_from: first_seq,
-            takes_run_up: false,
+            run_up: RunUp::None,
             fec: None,
             fec_pt: negotiated.fec_pt,
             fec_seq: ExtSeq(random >> 40 & 0x3fff),
@@ -190,7 +190,7 @@ impl Slot {
     pub(crate) fn detach(&mut self) -> Option<Carried> {
         self.forwarder.detach();
         self.history = None;
-        self.takes_run_up = false;
+        self.run_up = RunUp::None;
         self.fec = None;
         self.carried.take()
     }

@@ -80,10 +80,21 @@ pub(crate) struct MirrorOut {
 }
 
 /// A packet that waits for the next flush.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
     pub(crate) layer: u8,
     pub(crate) seq: ExtSeq,
+}
+
+/// Packets that came before the pending ones and go out to a receiver ahead of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RunUp {
+    #[default]
+    None,
+    /// Sound just before: a word is noticed only when it has begun.
+    Sound,
+    /// A picture that came while something else was shown, and all since.
+    From(Pending),
 }
 
 /// A packet that comes into a track.
@@ -216,12 +227,47 @@ impl Track {
         self.layers.get(usize::from(layer))?.ring.get(seq)
     }
 
-    /// Sound just before what is pending: a word is noticed only when it has begun.
-    pub(crate) fn run_up(&self, now: Instant) -> impl Iterator<Item = Pending> {
-        let first = self.pending.first().filter(|_| self.kind == Kind::Audio);
-        let numbers = first.map_or(0..0, |p| p.seq.0.saturating_sub(RUN_UP_PACKETS)..p.seq.0);
-        let before = numbers.map(|seq| Pending { layer: 0, seq: ExtSeq(seq) });
-        before.filter(move |p| self.packet(p.layer, p.seq).is_some_and(|packet| now < packet.arrived_at + RUN_UP))
+    /// What a receiver is due: the run-up as far as it is here, then what is pending.
+    pub(crate) fn due(&self, run_up: RunUp, now: Instant) -> impl Iterator<Item = Pending> {
+        let first = self.pending.first().map_or(0, |p| p.seq.0);
+        let (layer, numbers, max_age) = match run_up {
+            RunUp::None => (0, 0..0, Duration::ZERO),
+            RunUp::Sound => (0, first.saturating_sub(RUN_UP_PACKETS)..first, RUN_UP),
+            RunUp::From(Pending { layer, seq }) => {
+                let newest = self.layers.get(usize::from(layer)).and_then(|l| l.ring.newest());
+                (layer, seq.0..newest.map_or(0, |n| n.0 + 1), Duration::MAX)
+            }
+        };
+        let after = numbers.end;
+        let is_fresh = move |p: &Pending| {
+            let packet = self.packet(p.layer, p.seq);
+            packet.is_some_and(|packet| now.saturating_duration_since(packet.arrived_at) < max_age)
+        };
+        let before = numbers.map(move |seq| Pending { layer, seq: ExtSeq(seq) }).filter(is_fresh);
+        before.chain(self.pending.iter().copied().filter(move |p| p.seq.0 >= after || p.layer != layer))
+    }
+
+    /// First packet of the key frame that `of` belongs to, if all of the frame up to it is here.
+    pub(crate) fn keyframe_until(&self, of: Pending) -> Option<Pending> {
+        let timestamp = self.packet(of.layer, of.seq)?.timestamp;
+        let back = (0..=of.seq.0).rev().map_while(|seq| self.packet(of.layer, ExtSeq(seq)));
+        let frame = back.take_while(|packet| packet.timestamp == timestamp);
+        let start = frame.filter(|packet| packet.info.is_keyframe && packet.info.is_frame_start).last()?;
+        Some(Pending { layer: of.layer, seq: start.seq })
+    }
+
+    /// The same, if all of the frame is here.
+    pub(crate) fn whole_keyframe(&self, of: Pending) -> Option<Pending> {
+        let timestamp = self.packet(of.layer, of.seq)?.timestamp;
+        let mut forth = (of.seq.0..).map_while(|seq| self.packet(of.layer, ExtSeq(seq)));
+        let is_whole = forth.any(|packet| packet.marker || packet.timestamp != timestamp);
+        self.keyframe_until(of).filter(|_| is_whole)
+    }
+
+    /// The key frame that is on its way on a layer, as far as it is here.
+    pub(crate) fn newest_keyframe(&self, layer: u8) -> Option<Pending> {
+        let newest = self.layers.get(usize::from(layer))?.ring.newest()?;
+        self.keyframe_until(Pending { layer, seq: newest })
     }
 
     /// Stores a packet for the next flush.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mrtc_core::command::{Command, Kind, Subscription};
 use mrtc_core::event::SlotsReply;
+use mrtc_netem::LinkConfig;
 use support::media::{OpusSource, Vp8Source, read_vp8, run};
 use support::{ClientSpec, Net, wanted};
 
@@ -39,6 +40,15 @@ fn video(client: usize, height: u16) -> Vp8Source {
     Vp8Source { packets_per_frame: 3, ..Vp8Source::new(client, 1, None, height) }
 }
 
+/// On which a key frame of 20 packets takes 200 ms.
+fn slow() -> LinkConfig {
+    LinkConfig { rate_bps: Some(800_000), queue_bytes: 100_000, ..LinkConfig::default() }
+}
+
+fn large_keyframe(client: usize) -> Vp8Source {
+    Vp8Source { packets_per_keyframe: Some(20), packets_per_frame: 1, ..video(client, NEW_HEIGHT) }
+}
+
 fn moved() -> Subscription {
     Subscription { formers: vec![OLD.into()], ..wanted(NEW, Kind::Video) }
 }
@@ -59,6 +69,10 @@ fn tracks(reply: &SlotsReply) -> Vec<String> {
 /// Heights in order of the stream of the first picture slot; fails if the stream has a gap in numbers, or in time one of
 /// more than a frame.
 fn heights(call: &Call) -> Vec<u16> {
+    heights_within(call, Duration::from_millis(80))
+}
+
+fn heights_within(call: &Call, longest: Duration) -> Vec<u16> {
     let client = &call.net.clients[call.bob];
     let is_video =
         |ssrc: &&u32| client.sorted(**ssrc).iter().any(|p| p.header.payload_type != support::media::OPUS_PT.into());
@@ -68,8 +82,11 @@ fn heights(call: &Call) -> Vec<u16> {
     let packets = client.sorted(*pictures[0]);
     for pair in packets.windows(2) {
         assert_eq!(*pair[1].seq_no, *pair[0].seq_no + 1, "a gap in the numbers");
+    }
+    let ends: Vec<_> = packets.iter().filter(|packet| packet.header.marker).collect();
+    for pair in ends.windows(2) {
         let wait = pair[1].timestamp.saturating_duration_since(pair[0].timestamp);
-        assert!(wait <= Duration::from_millis(80), "nothing came for {wait:?}");
+        assert!(wait <= longest, "no picture came for {wait:?}");
     }
     let mut heights = vec![];
     for packet in packets {
@@ -107,6 +124,43 @@ fn go_over(shards: u16, bob_at: usize, alice_moves_to: usize) {
 #[test]
 fn the_picture_goes_over_at_a_key_frame() {
     go_over(1, 0, 0);
+}
+
+/// A client that just connected sends slowly, and its first picture is large: the others see no pause in between.
+#[test]
+fn a_key_frame_that_takes_its_time_is_waited_for() {
+    for (shards, bob_at) in [(1, 0), (2, 1)] {
+        let mut call = call(12, shards, bob_at);
+        let mut old = [video(call.alice, OLD_HEIGHT)];
+        run(&mut call.net, SECOND, &mut [], &mut old);
+        let again = second_transport(&mut call, 0);
+        call.net.uplinks[again].set_config(slow());
+        call.net.subscribe_to(call.bob, vec![moved(), wanted("audio", Kind::Audio)]);
+        run(&mut call.net, SECOND / 20, &mut [], &mut old);
+        let [former] = old;
+        run(&mut call.net, SECOND, &mut [], &mut [former, large_keyframe(again)]);
+        assert_eq!(heights(&call), [OLD_HEIGHT, NEW_HEIGHT]);
+    }
+}
+
+#[test]
+fn a_former_that_ends_amid_the_key_frame_of_its_heir_is_followed_by_all_of_it() {
+    let mut call = call(13, 1, 0);
+    let mut old = [video(call.alice, OLD_HEIGHT)];
+    run(&mut call.net, SECOND, &mut [], &mut old);
+    let again = second_transport(&mut call, 0);
+    call.net.uplinks[again].set_config(slow());
+    call.net.subscribe_to(call.bob, vec![moved()]);
+    run(&mut call.net, SECOND / 20, &mut [], &mut old);
+    let [former] = old;
+    let mut both = [former, large_keyframe(again)];
+    run(&mut call.net, SECOND / 10, &mut [], &mut both);
+    assert_eq!(heights(&call), [OLD_HEIGHT]);
+    call.net.command(0, Command::CloseTransport { transport: "alice".into() }).expect("closed");
+    let [_, mut fresh] = both.map(|source| [source]);
+    run(&mut call.net, SECOND, &mut [], &mut fresh);
+    assert_eq!(heights_within(&call, SECOND / 4), [OLD_HEIGHT, NEW_HEIGHT]);
+    assert_eq!(fresh[0].keyframes, 1, "the one on its way was enough");
 }
 
 #[test]

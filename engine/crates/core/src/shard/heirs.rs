@@ -8,7 +8,7 @@ use crate::command::Kind;
 use crate::id::TrackId;
 use crate::keys::{TrackKey, TransportKey};
 use crate::slot::{Format, Heir, Slot};
-use crate::track::{Subscriber, Track};
+use crate::track::{RunUp, Subscriber, Track};
 
 /// A picture that is smaller than the one before is better than the end of the former, which comes soon.
 const PATIENCE: Duration = Duration::from_millis(700);
@@ -28,7 +28,7 @@ impl Shard {
         let is_paused = entry.carried.as_ref().is_none_or(|c| c.target == Target::Paused);
         self.tracks[track.index()].heirs.push(subscriber);
         if is_paused {
-            self.seat_heir(subscriber);
+            self.seat_heir(subscriber, RunUp::None);
             return;
         }
         self.update_wanted(track);
@@ -59,37 +59,45 @@ impl Shard {
 
     /// The track of a slot ended: its heir, if it has one, follows at once.
     pub(super) fn vacate_slot(&mut self, subscriber: Subscriber) {
-        if !self.seat_heir(subscriber) {
+        let heir = self.slot_of(subscriber).and_then(|slot| slot.heir);
+        let track = heir.and_then(|heir| self.tracks.get(heir.track.index()));
+        let begun = track.and_then(|track| track.newest_keyframe(self.awaited_layer(track, subscriber)));
+        if !self.seat_heir(subscriber, begun.map_or(RunUp::None, RunUp::From)) {
             self.detach_slot(subscriber.transport, usize::from(subscriber.slot));
         }
     }
 
-    /// Gives their slots to those who waited for what is now pending of a track: a key frame, or any sound.
+    /// Gives their slots to those who waited for what is now pending of a track: the rest of a key frame, or any sound.
     pub(super) fn seat_heirs(&mut self, key: TrackKey) {
         let Some(track) = self.tracks.get(key.index()).filter(|t| !t.heirs.is_empty()) else { return };
-        let is_ready = |heir: &Subscriber| self.can_be_seated(track, *heir);
-        let (ready, waiting): (Vec<Subscriber>, Vec<Subscriber>) = track.heirs.iter().partition(|h| is_ready(h));
-        let lacking: Vec<u8> = waiting.iter().map(|heir| self.awaited_layer(track, *heir)).collect();
-        for heir in ready {
-            self.seat_heir(heir);
+        let mut ready = Vec::new();
+        let mut lacking = Vec::new();
+        let is_lacking = |layer: &u8| track.newest_keyframe(*layer).is_none();
+        for heir in &track.heirs {
+            match self.readiness(track, *heir) {
+                Some(run_up) => ready.push((*heir, run_up)),
+                None => lacking.extend(Some(self.awaited_layer(track, *heir)).filter(is_lacking)),
+            }
+        }
+        for (heir, run_up) in ready {
+            self.seat_heir(heir, run_up);
         }
         for layer in lacking {
             self.request_keyframe(key, layer);
         }
     }
 
-    fn can_be_seated(&self, track: &Track, subscriber: Subscriber) -> bool {
+    /// What an heir would begin with now, if it can. A client that just connected sends its first key frame slowly, since
+    /// it does not know its path yet: the former goes on until all of it is here.
+    fn readiness(&self, track: &Track, subscriber: Subscriber) -> Option<RunUp> {
         if track.kind == Kind::Audio {
-            return true;
+            return Some(RunUp::None);
         }
-        let Some(heir) = self.slot_of(subscriber).and_then(|slot| slot.heir) else { return false };
+        let heir = self.slot_of(subscriber)?.heir?;
         let takes_any = self.now.saturating_duration_since(heir.since) >= PATIENCE;
         let awaited = self.awaited_layer(track, subscriber);
-        track.pending.iter().any(|pending| {
-            let is_start = |p: &crate::packet::Packet| p.info.is_keyframe && p.info.is_frame_start;
-            (pending.layer == awaited || takes_any)
-                && track.packet(pending.layer, pending.seq).is_some_and(|p| is_start(p))
-        })
+        let mut candidates = track.pending.iter().filter(|pending| pending.layer == awaited || takes_any);
+        candidates.find_map(|pending| track.whole_keyframe(*pending)).map(RunUp::From)
     }
 
     /// The layer at which the slot goes over: the best that comes and is not larger than what the slot has now.
@@ -105,7 +113,7 @@ impl Shard {
     }
 
     /// Puts the heir of a slot in place of what it carries. False if it has none.
-    fn seat_heir(&mut self, subscriber: Subscriber) -> bool {
+    fn seat_heir(&mut self, subscriber: Subscriber, run_up: RunUp) -> bool {
         let Subscriber { transport: key, slot } = subscriber;
         let slot = usize::from(slot);
         let Some(entry) = self.transports.get_mut(key.index()).and_then(|t| t.tx.slots.get_mut(slot)) else {
@@ -116,6 +124,7 @@ impl Shard {
         self.tracks[heir.track.index()].heirs.retain(|s| *s != subscriber);
         self.detach_slot(key, slot);
         self.attach_slot(key, slot, wanted, heir.track, heir.format);
+        self.transports[key.index()].tx.slots[slot].run_up = run_up;
         self.allocate(key);
         self.arm_transport(key);
         true

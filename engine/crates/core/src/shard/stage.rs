@@ -8,6 +8,7 @@ use crate::command::{Kind, Subscription};
 use crate::event::{Event, SlotsReply};
 use crate::id::RoomId;
 use crate::keys::{TrackKey, TransportKey};
+use crate::track::RunUp;
 
 /// What a transport hears that wants the loudest only.
 #[derive(Debug)]
@@ -195,7 +196,7 @@ impl Shard {
             transport.tx.slots.iter().enumerate().filter(|(_, s)| s.kind == Kind::Audio && s.carried.is_none());
         let Some((slot, format)) = free.find_map(|(index, s)| Some((index, s.format_of(codec)?))) else { return };
         self.attach_slot(key, slot, wanted, track, format);
-        self.transports[key.index()].tx.slots[slot].takes_run_up = true;
+        self.transports[key.index()].tx.slots[slot].run_up = RunUp::Sound;
     }
 
     /// How many slots of sound a listener lacks, as names of tracks.

@@ -10,7 +10,7 @@ use crate::event::{Reply, SlotsReply};
 use crate::id::{RoomId, TrackId, TransportId};
 use crate::keys::{TrackKey, TransportKey};
 use crate::slot::{Format, Slot};
-use crate::track::Subscriber;
+use crate::track::{RunUp, Subscriber};
 
 /// How a wanted track can be sent.
 enum Placement {
@@ -263,7 +263,8 @@ impl Shard {
         if !entry.set_target(target) {
             return;
         }
-        let wanted = entry.forwarder.wants_keyframe();
+        // A run-up begins with one; the flush that sends it sees whether it was enough.
+        let wanted = entry.forwarder.wants_keyframe().filter(|_| entry.run_up == RunUp::None);
         let Some(track) = entry.carried.as_ref().map(|c| c.track) else { return };
         self.update_wanted(track);
         if let Some(layer) = wanted.filter(|_| is_ready) {

@@ -29,8 +29,7 @@ impl TransportTx {
             let Some(key) = slot.carried.as_ref().map(|c| c.track) else { continue };
             let Some(track) = cx.tracks.get(key.index()) else { continue };
             slot.forwarder.set_live(track.live_mask(cx.now));
-            let earlier = std::mem::take(&mut slot.takes_run_up).then(|| track.run_up(cx.now));
-            for pending in earlier.into_iter().flatten().chain(track.pending.iter().copied()) {
+            for pending in track.due(std::mem::take(&mut slot.run_up), cx.now) {
                 let Some(packet) = track.packet(pending.layer, pending.seq) else { continue };
                 let Some(outgoing) = forward(slot, index, key, track, packet, overhead) else { continue };
                 if slot.kind == Kind::Audio {
