@@ -201,12 +201,15 @@ class NatsLink:
         except (nats.errors.Error, OSError) as error:
             raise UnavailableError(f"nobody could be asked: {_brief(error)}") from error
 
-    async def answer(self, subject: str, answer: Callable[[bytes], bytes]) -> NatsSubscription:
+    async def answer(
+        self, subject: str, answer: Callable[[bytes], bytes] | Callable[[bytes], Awaitable[bytes]]
+    ) -> NatsSubscription:
         """Answers what `ask` asks; survives reconnects. Needs the link to be up once. Raises UnavailableError."""
 
         async def on_message(message: Any) -> None:
+            given = answer(message.data)
             with contextlib.suppress(nats.errors.Error):
-                await message.respond(answer(message.data))
+                await message.respond(given if isinstance(given, bytes) else await given)
 
         with nats_errors("subscribe"):
             return NatsSubscription(await self.client.subscribe(subject, cb=on_message))

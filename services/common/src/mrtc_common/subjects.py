@@ -174,6 +174,11 @@ def control_subject(session_id: str) -> str:
     return f"mrtc.ctl.{_checked_id(session_id)}"
 
 
+def http_subject(instance_id: str) -> str:
+    """Where a signaling instance is asked for its WHIP and WHEP sessions."""
+    return f"mrtc.http.{_checked_id(instance_id)}"
+
+
 # Messages, speakers, node events
 
 

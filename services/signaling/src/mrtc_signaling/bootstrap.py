@@ -34,6 +34,7 @@ from .adapters.webhook_sender_http import HttpWebhookSender
 from .adapters.webhook_store_sql import SqlWebhookStore
 from .app.access import Authenticator
 from .app.context import Context, Options
+from .app.http_resources import HttpResources
 from .app.http_sessions import HttpSessions
 from .app.join import Joiner
 from .app.requests import Requests
@@ -126,6 +127,7 @@ class Signaling:
         await self._nodes.start()
         self.sessions.start()
         await self._presence.start()
+        self._http_resources.start()
         await self._lease.start()
         self._dispatcher.start()
         self._tasks = [
@@ -141,6 +143,7 @@ class Signaling:
         await self._presence.aclose()
         await self.sessions.shut_down()
         await self._http.aclose()
+        await self._http_resources.aclose()
         await end_tasks(*self._tasks)
         await self._dispatcher.aclose()
         await self._lease.aclose()
@@ -161,6 +164,8 @@ class Signaling:
     def _make_app(self) -> FastAPI:
         authenticator = Authenticator(self.apps)
         joiner = Joiner(self.ctx, self.sessions)
+        http_sessions = HttpSessions(self.ctx, self.sessions, joiner)
+        self._http_resources = HttpResources(self.ctx, http_sessions, authenticator)
         door = WebSocketDoor(
             self.ctx,
             self.sessions,
@@ -182,7 +187,8 @@ class Signaling:
             authenticator=authenticator,
             websocket=door,
             rooms=Rooms(self.ctx, LocalStorage(Path(self.settings.storage_root))),
-            http_sessions=HttpSessions(self.ctx, self.sessions, joiner),
+            http_sessions=http_sessions,
+            http_resources=self._http_resources,
             apps=self.apps,
             webhooks=Webhooks(self._webhooks, self._clock, self._dispatcher.wake),
         )

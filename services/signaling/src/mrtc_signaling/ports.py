@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -174,6 +174,20 @@ class Bus(Protocol):
 
     async def control(self, session_id: str, order: state_pb2.SessionControl) -> None:
         """Gives an order to whoever serves a session. Raises UnavailableError."""
+        ...
+
+    async def on_http(
+        self,
+        instance_id: str,
+        handler: Callable[[state_pb2.HttpResourceRequest], Awaitable[state_pb2.HttpResourceResponse]],
+    ) -> Subscription:
+        """Requests about WHIP and WHEP sessions of an instance that came to others. Raises UnavailableError."""
+        ...
+
+    async def http(
+        self, instance_id: str, request: state_pb2.HttpResourceRequest
+    ) -> state_pb2.HttpResourceResponse | None:
+        """Asks the instance that serves a session; None: it does not answer. Raises UnavailableError."""
         ...
 
     async def on_speakers(self, room_key: str, handler: Callable[[state_pb2.NodeSpeakers], None]) -> Subscription:

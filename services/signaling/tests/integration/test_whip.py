@@ -86,8 +86,13 @@ async def test_player_of_a_silent_room_is_told_to_come_again(world: World, http:
     assert answer.json()["code"] == "failed_precondition"
 
 
-async def test_trickle_and_ice_restart(world: World, http: httpx.AsyncClient) -> None:
-    """204 for candidates, 200 with a fragment for a restart, 412 and 428 for wrong and missing If-Match."""
+@pytest.mark.parametrize("instance", [0, 1])
+async def test_trickle_and_ice_restart(world: World, http: httpx.AsyncClient, instance: int) -> None:
+    """204 for candidates, 200 with a fragment for a restart, 412 and 428 for wrong and missing If-Match.
+
+    The same at another instance than the one that made the session, as behind a load balancer.
+    """
+    await world.add_service()
     auth = await bearer(world)
     made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | auth)
     where, etag = made.headers["location"], made.headers["etag"]
@@ -103,8 +108,8 @@ async def test_trickle_and_ice_restart(world: World, http: httpx.AsyncClient) ->
     )
     restart = "a=ice-ufrag:newu\r\na=ice-pwd:fedcba9876543210fedcba\r\n"
 
-    async def patch(body: str, **headers: str) -> httpx.Response:
-        return await http.patch(where, content=body, headers=auth | FRAGMENT | headers)
+    async def patch(body: str | bytes, **headers: str) -> httpx.Response:
+        return await http.patch(world.url(instance) + where, content=body, headers=auth | FRAGMENT | headers)
 
     assert (await patch(trickle, **{"if-match": etag})).status_code == 204
     assert (await patch(trickle)).status_code == 428
@@ -117,6 +122,42 @@ async def test_trickle_and_ice_restart(world: World, http: httpx.AsyncClient) ->
     assert restarted.headers["etag"] != etag
     assert "a=ice-ufrag:srv1" in restarted.text
     assert (await patch(trickle, **{"if-match": etag})).status_code == 412
+    assert (await patch(b"\xff\xfe", **{"if-match": "*"})).status_code == 400
+    stranger = await http.delete(world.url(instance) + where, headers=await bearer(world, "stranger"))
+    assert (stranger.status_code, stranger.json()["code"]) == (403, "permission_denied")
+    assert (await http.delete(world.url(instance) + where, headers=auth)).status_code == 200
+    await wait_until(lambda: not world.nodes[0].transports)
+    assert (await http.delete(world.url(instance) + where, headers=auth)).status_code == 404
+
+
+async def test_an_instance_that_is_gone_has_no_sessions(world: World, http: httpx.AsyncClient) -> None:
+    """Its session's record may outlive it for a while: 404, and soon."""
+    other = await world.add_service()
+    auth = await bearer(world)
+    async with httpx.AsyncClient(base_url=world.url(1)) as elsewhere:
+        made = await elsewhere.post("/whip/r1", content=PUBLISH, headers=SDP | auth)
+    await other.aclose()
+    world.services.remove(other)
+    assert (await http.delete(made.headers["location"], headers=auth)).status_code == 404
+
+
+async def test_a_publisher_is_sent_away_when_its_node_drains(world: World, http: httpx.AsyncClient) -> None:
+    """It ends, so that its client begins anew, which another node takes; without another node it stays."""
+    auth = await bearer(world)
+    made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | auth)
+    node = world.nodes[0]
+    (transport_id,) = node.transports
+    node.emit(transport_id, move_wanted=media_service_pb2.MoveWanted())
+    asked = world.master.placements if world.master else 0
+    await wait_until(lambda: world.master is not None and world.master.placements > asked)
+    assert list(node.transports) == [transport_id]
+    await world.add_node()
+    node.is_full = True
+    node.emit(transport_id, move_wanted=media_service_pb2.MoveWanted())
+    await wait_until(lambda: not node.transports)
+    assert (await http.delete(made.headers["location"], headers=auth)).status_code == 404
+    assert (await http.post("/whip/r1", content=PUBLISH, headers=SDP | auth)).status_code == 201
+    await wait_until(lambda: len(world.nodes[1].transports) == 1)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,10 @@ class HttpSessions:
         )
         return await self._join(plan, "whep", offer)
 
+    def has(self, session_id: str) -> bool:
+        """True if it was made here, though it may be over."""
+        return session_id in self._by_id
+
     def get(self, door: str, session_id: str) -> HttpSession:
         """A session. Raises SessionNotFoundError."""
         found = self._by_id.get(session_id)

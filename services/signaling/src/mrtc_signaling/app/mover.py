@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from mrtc.common.v1 import common_pb2
 from mrtc.signaling.v1 import client_pb2
 from mrtc_common.errors import NoCapacityError
 from mrtc_common.log import get_logger
@@ -27,7 +28,8 @@ class Mover:
     """The moves of one session, one after the other.
 
     A move is the client's doing, since it has to make a second peer connection: it is asked (`request`), negotiates,
-    and what it had is left behind (`leave`). A client that cannot be asked stays where it is until its node ends.
+    and what it had is left behind (`leave`). WHIP and WHEP have no way to ask: such a session ends, its client learns
+    that at once from DTLS, and begins anew on another node.
     """
 
     def __init__(self, session: Session) -> None:
@@ -38,7 +40,7 @@ class Mover:
     def request(self, node_id: str = "") -> None:
         """Asks the client to move: to this node, or to any but the present one."""
         session = self._session
-        if session.is_headless or session.connection is None or not session.leg.is_open:
+        if not session.leg.is_open or (session.connection is None and not session.is_headless):
             return
         self._target = node_id
         session.spawn(self._ask(node_id))
@@ -67,6 +69,9 @@ class Mover:
             except NoCapacityError:
                 _log.info("no other media node has room; the media stays", node_id=session.leg.node_id)
                 return
+        if session.is_headless:
+            session.owner.end_soon(session, common_pb2.LEAVE_REASON_SERVER_SHUTDOWN)
+            return
         session.push(client_pb2.ServerFrame(move_requested=client_pb2.MoveRequested()))
 
     async def _finish(self, node_id: str, transport_id: str, connected: asyncio.Event) -> None:

@@ -19,6 +19,7 @@ from starlette.routing import Match, Mount
 
 from mrtc_signaling import __version__
 from mrtc_signaling.app.access import Authenticator
+from mrtc_signaling.app.http_resources import HttpResources
 from mrtc_signaling.app.http_sessions import HttpSessions
 from mrtc_signaling.app.rooms import Rooms
 from mrtc_signaling.app.webhooks import Webhooks
@@ -49,6 +50,7 @@ def make_http_app(
     websocket: WebSocketDoor,
     rooms: Rooms,
     http_sessions: HttpSessions,
+    http_resources: HttpResources,
     apps: AppKeys,
     webhooks: Webhooks,
 ) -> FastAPI:
@@ -75,7 +77,7 @@ def make_http_app(
     app.include_router(websocket.router())
     app.include_router(make_rest_router(rooms, authenticator, settings.max_upload_bytes))
     app.include_router(make_webhook_router(webhooks, authenticator))
-    app.include_router(WhipDoor(http_sessions, authenticator, websocket.ctx).router())
+    app.include_router(WhipDoor(http_sessions, http_resources, authenticator, websocket.ctx).router())
     if settings.demo:
         app.include_router(_demo_router(apps))
     if settings.static_dir is not None and settings.static_dir.is_dir():

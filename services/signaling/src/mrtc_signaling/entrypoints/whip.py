@@ -7,12 +7,14 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
+from mrtc.event.v1 import state_pb2
 from mrtc.signaling.v1 import client_pb2
-from mrtc_common.errors import BadOfferError, PermissionDeniedError, SessionNotFoundError, TooLargeError
+from mrtc_common.errors import BadOfferError, TooLargeError
 
-from mrtc_signaling.app.access import Access, Authenticator
+from mrtc_signaling.app.access import Authenticator
 from mrtc_signaling.app.context import Context
-from mrtc_signaling.app.http_sessions import HttpSession, HttpSessions, PreconditionFailedError
+from mrtc_signaling.app.http_resources import FRAGMENT_TYPE, HttpResources
+from mrtc_signaling.app.http_sessions import HttpSessions
 from mrtc_signaling.core import limits
 from mrtc_signaling.errors import problem
 
@@ -21,15 +23,17 @@ from .bearer import bearer_token
 Handler = Callable[..., Awaitable[Any]]
 
 _SDP = "application/sdp"
-_FRAGMENT = "application/trickle-ice-sdpfrag"
 _MAX_FRAGMENT_BYTES = 64 * 1024
 
 
 class WhipDoor:
     """The routes of both; they differ in the direction of media only."""
 
-    def __init__(self, sessions: HttpSessions, authenticator: Authenticator, ctx: Context) -> None:
+    def __init__(
+        self, sessions: HttpSessions, resources: HttpResources, authenticator: Authenticator, ctx: Context
+    ) -> None:
         self._sessions = sessions
+        self._resources = resources
         self._authenticator = authenticator
         self._ctx = ctx
 
@@ -44,8 +48,8 @@ class WhipDoor:
                 router.add_api_route(path, self._options, methods=["OPTIONS"], include_in_schema=False)
             # The methods tell it from an endpoint with an identity.
             resource = f"/{door}/{{room}}/{{session_id}}"
-            router.add_api_route(resource, self._resource(door, self._patch), methods=["PATCH"], name=f"{door}_patch")
-            router.add_api_route(resource, self._resource(door, self._delete), methods=["DELETE"], name=f"{door}_end")
+            router.add_api_route(resource, self._resource(door, "PATCH"), methods=["PATCH"], name=f"{door}_patch")
+            router.add_api_route(resource, self._resource(door, "DELETE"), methods=["DELETE"], name=f"{door}_end")
         return router
 
     # POST
@@ -63,12 +67,15 @@ class WhipDoor:
     async def _start(self, door: str, request: Request, room: str, identity: str) -> Response:
         if not _accepts_sdp(request):
             return problem(406, "bad_request", f"the answer is {_SDP}, which `Accept` does not allow")
-        if (refusal := _check_type(request, _SDP)) is not None:
-            return refusal
+        if _content_type(request) != _SDP:
+            return problem(415, "bad_request", f"the body must be {_SDP}", headers={"Accept-Post": _SDP})
         token, is_in_query = bearer_token(request, in_query=True)
         access = await self._authenticator.verify(token)
         access.room(room)
-        offer = await _body(request, limits.MAX_OFFER_BYTES)
+        try:
+            offer = (await _body(request, limits.MAX_OFFER_BYTES)).decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadOfferError("the body is not UTF-8 text") from None
         if not offer.startswith("v=0"):
             return problem(400, "bad_offer", "the body is not SDP: it must begin with `v=0`")
         if door == "whip":
@@ -80,7 +87,7 @@ class WhipDoor:
         headers = {
             "Location": f"/{door}/{quote(room, safe='')}/{made.session.id}",
             "ETag": made.etag,
-            "Accept-Patch": _FRAGMENT,
+            "Accept-Patch": FRAGMENT_TYPE,
         }
         servers = self._ctx.options.ice_servers.of(made.session.id, self._ctx.clock.unix_ms())
         if servers:
@@ -89,60 +96,41 @@ class WhipDoor:
 
     # PATCH, DELETE
 
-    def _resource(self, door: str, handler: Callable[[Request, HttpSession], Awaitable[Response]]) -> Handler:
+    def _resource(self, door: str, method: str) -> Handler:
         async def handle(request: Request, room: str, session_id: str) -> Response:
-            found = self._sessions.get(door, session_id)
-            await self._check_access(request, found)
-            return await handler(request, found)
+            token, _ = bearer_token(request, in_query=True)
+            asked = state_pb2.HttpResourceRequest(
+                door=door,
+                session_id=session_id,
+                method=method,
+                token=token,
+                content_type=_content_type(request),
+                if_match=request.headers.get("if-match", ""),
+                body=await _body(request, _MAX_FRAGMENT_BYTES) if method == "PATCH" else b"",
+            )
+            return _rendered(await self._resources.handle(asked))
 
         return handle
-
-    async def _check_access(self, request: Request, found: HttpSession) -> None:
-        token, _ = bearer_token(request, in_query=True)
-        if not token and not found.needs_token:
-            return
-        access: Access = await self._authenticator.verify(token)
-        session = found.session
-        if access.app.id != session.hub.app_id:
-            raise SessionNotFoundError  # of another app: for this caller it does not exist
-        access.room(session.hub.room)
-        is_owner = session.identity.split("~")[0] == (access.token.identity[:100] or "viewer")
-        if not (is_owner or session.identity == access.token.identity or access.token.api or access.token.grants.admin):
-            raise PermissionDeniedError("the session is of another identity")
-
-    async def _patch(self, request: Request, found: HttpSession) -> Response:
-        if (refusal := _check_type(request, _FRAGMENT)) is not None:
-            return refusal
-        if_match = request.headers.get("if-match", "")
-        if not if_match:
-            return problem(428, "failed_precondition", "a PATCH needs `If-Match`: the ETag, or `*` for an ICE restart")
-        body = await _body(request, _MAX_FRAGMENT_BYTES)
-        try:
-            fragment = await self._sessions.patch(found, body, if_match)
-        except PreconditionFailedError:
-            return problem(412, "failed_precondition", "`If-Match` does not name the present ICE session")
-        except BadOfferError as error:
-            return problem(400, error.code_name(), error.message)
-        if fragment is None:
-            return Response(status_code=204, headers={"ETag": found.etag})
-        return Response(fragment, status_code=200, media_type=_FRAGMENT, headers={"ETag": found.etag})
-
-    async def _delete(self, _request: Request, found: HttpSession) -> Response:
-        await self._sessions.end(found)
-        return Response(status_code=200)
 
     async def _options(self) -> Response:
         return Response(
             status_code=204,
-            headers={"Accept-Post": _SDP, "Accept-Patch": _FRAGMENT, "Allow": "OPTIONS, POST, PATCH, DELETE"},
+            headers={"Accept-Post": _SDP, "Accept-Patch": FRAGMENT_TYPE, "Allow": "OPTIONS, POST, PATCH, DELETE"},
         )
 
 
-def _check_type(request: Request, wanted: str) -> Response | None:
-    given = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if given == wanted:
-        return None
-    return problem(415, "bad_request", f"the body must be {wanted}", headers={"Accept-Post": _SDP})
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def _rendered(answer: state_pb2.HttpResourceResponse) -> Response:
+    if answer.code:
+        wait = answer.retry_after_ms if answer.HasField("retry_after_ms") else None
+        return problem(answer.status, answer.code, answer.message, retry_after_ms=wait)
+    headers = {"ETag": answer.etag} if answer.etag else {}
+    if not answer.fragment:
+        return Response(status_code=answer.status, headers=headers)
+    return Response(answer.fragment, status_code=answer.status, media_type=FRAGMENT_TYPE, headers=headers)
 
 
 def _accepts_sdp(request: Request) -> bool:
@@ -151,8 +139,8 @@ def _accepts_sdp(request: Request) -> bool:
     return any(part in (_SDP, "application/*", "*/*", "") for part in ranges)
 
 
-async def _body(request: Request, max_bytes: int) -> str:
-    """The body as text, read no further than allowed."""
+async def _body(request: Request, max_bytes: int) -> bytes:
+    """The body, read no further than allowed."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise TooLargeError(f"the body may have {max_bytes} bytes")
@@ -161,10 +149,7 @@ async def _body(request: Request, max_bytes: int) -> str:
         received += chunk
         if len(received) > max_bytes:
             raise TooLargeError(f"the body may have {max_bytes} bytes")
-    try:
-        return received.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadOfferError("the body is not UTF-8 text") from None
+    return bytes(received)
 
 
 def _link(url: str, server: client_pb2.IceServer) -> str:
