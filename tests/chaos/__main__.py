@@ -30,8 +30,8 @@ def _arguments() -> argparse.Namespace:
 
 async def moves(call: Call, figures: Figures) -> None:
     """Everybody moves, one after the other."""
-    for person in call.people:
-        figures.moves += await call.move(person)
+    for identity in call.identities:
+        figures.moves += await call.move(identity)
 
 
 async def drain(call: Call, figures: Figures) -> None:
@@ -126,7 +126,7 @@ async def torment(suite: RunningSuite, options: argparse.Namespace, figures: Fig
 async def settle(call: Call, figures: Figures) -> None:
     """Counts what must not be: lost and doubled messages, and what is left when all have gone."""
     lost, doubled = await call.messages()
-    figures.messages += sum(len(person.sent) for person in call.people)
+    figures.messages += await call.sent()
     figures.messages_lost += lost
     figures.messages_doubled += doubled
     left = await call.leftovers()

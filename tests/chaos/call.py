@@ -8,16 +8,17 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.people import Person
+from tests.chaos.remote import Crowd, Invitation, Report
 from tests.support.api import RoomApi
 from tests.support.balancer import balancer
-from tests.support.media import wait_until
 from tests.support.suite import RunningSuite
 
 _SETTLE_S = 5.0
+_POLL_S = 0.1
 
 
 @dataclass
@@ -28,7 +29,13 @@ class Call:
     url: str
     room: str
     api: RoomApi
-    people: list[Person]
+    people: list[Crowd]
+    _reports: list[Report] = field(default_factory=list)
+
+    @property
+    def identities(self) -> list[str]:
+        """Of everybody."""
+        return [identity for crowd in self.people for identity in crowd.identities]
 
     async def nodes(self) -> dict[str, str]:
         """The media node of everybody, by identity."""
@@ -38,92 +45,98 @@ class Call:
     async def is_whole(self, timeout_s: float = 20.0) -> None:
         """Waits until everybody receives everything."""
         since = time.monotonic()
-        wanted = 2 * (len(self.people) - 1)
-
-        def whole() -> bool:
-            return all(len(p.tracks()) == wanted and p.is_whole(since) for p in self.people)
-
-        await wait_until(whole, timeout_s, lambda: f"everybody to receive {wanted} tracks: {self.state()}")
+        wanted = 2 * (len(self.identities) - 1)
+        while not all(len(one.tracks) == wanted and one.is_whole(since) for one in await self._ask_all()):
+            assert time.monotonic() - since < timeout_s, f"everybody was to receive {wanted} tracks: {self.state()}"
+            await asyncio.sleep(_POLL_S)
 
     def state(self) -> dict[str, Any]:
-        """Who lacks what, for failures."""
+        """Who lacked what when they were asked last, for failures."""
         now = time.monotonic()
         return {
-            p.identity: {t: round(now - p.seen[t].last, 2) if t in p.seen else None for t in sorted(p.tracks())}
-            for p in self.people
+            identity: {t: last and round(now - last, 2) for t, last in sorted(one.tracks.items())}
+            for identity, one in zip(self.identities, self._reports, strict=True)
         }
 
-    def mark(self) -> None:
+    async def mark(self) -> None:
         """Gaps are counted from now on."""
-        for person in self.people:
-            person.mark()
+        await asyncio.gather(*(crowd.mark() for crowd in self.people))
 
-    def gaps_ms(self) -> list[float]:
+    async def gaps_ms(self) -> list[float]:
         """Everybody's longest gap since the mark."""
-        return [round(1000 * person.longest_gap_s(), 1) for person in self.people]
+        return [round(1000 * one.gap_s, 1) for one in await self._ask_all()]
+
+    async def sent(self) -> int:
+        """How many messages the server has taken."""
+        return sum(len(one.sent) for one in await self._ask_all())
+
+    async def _ask_all(self) -> list[Report]:
+        said = await asyncio.gather(*(crowd.reports() for crowd in self.people))
+        self._reports = [one for reports in said for one in reports]
+        return self._reports
 
     # What can be done to it; each returns what it cost everybody, in milliseconds.
 
-    async def move(self, person: Person) -> list[float]:
+    async def move(self, identity: str) -> list[float]:
         """One moves to another media node by order of an admin."""
-        before = (await self.nodes())[person.identity]
-        self.mark()
-        await asyncio.to_thread(self.api.call, "POST", f"participants/{person.identity}/move", json={"node": ""})
-        await self._wait_moved({person.identity: before})
-        return self.gaps_ms()
+        before = (await self.nodes())[identity]
+        await self.mark()
+        await asyncio.to_thread(self.api.call, "POST", f"participants/{identity}/move", json={"node": ""})
+        await self._wait_moved({identity: before})
+        return await self.gaps_ms()
 
     async def drain(self) -> list[float]:
         """The node with most people gets SIGTERM, ends by itself, and comes back."""
         nodes = await self.nodes()
         node = _most(list(nodes.values()))
         name = await asyncio.to_thread(self.suite.process_of_node, node)
-        self.mark()
+        await self.mark()
         assert await asyncio.to_thread(self.suite.stop, name), f"{name} did not end by itself"
         await self.is_whole()
-        gaps = self.gaps_ms()
+        gaps = await self.gaps_ms()
         await asyncio.to_thread(self.suite.restart, name)
         return gaps
 
     async def kill_media_node(self) -> list[float]:
         """kill -9 of the node with most people; a new one comes up afterwards."""
         name = await asyncio.to_thread(self.suite.process_of_node, _most(list((await self.nodes()).values())))
-        self.mark()
+        await self.mark()
         await asyncio.to_thread(self.suite.kill, name)
         await self.is_whole(30)
-        gaps = self.gaps_ms()
+        gaps = await self.gaps_ms()
         await asyncio.to_thread(self.suite.restart, name)
         return gaps
 
     async def kill(self, name: str, away_s: float = 1.0) -> list[float]:
         """kill -9 of a process of the control plane, which is away for a time."""
-        self.mark()
+        await self.mark()
         await asyncio.to_thread(self.suite.kill, name)
         await asyncio.sleep(away_s)
-        gaps = self.gaps_ms()
+        gaps = await self.gaps_ms()
         await asyncio.to_thread(self.suite.restart, name)
         await self.is_whole()
-        return [max(pair) for pair in zip(gaps, self.gaps_ms(), strict=True)]
+        return [max(pair) for pair in zip(gaps, await self.gaps_ms(), strict=True)]
 
     async def restart(self, name: str) -> list[float]:
         """SIGTERM of a process, which ends by itself; a new one comes up afterwards."""
-        self.mark()
+        await self.mark()
         assert await asyncio.to_thread(self.suite.stop, name), f"{name} did not end by itself"
         await asyncio.to_thread(self.suite.restart, name)
         await self.is_whole()
-        return self.gaps_ms()
+        return await self.gaps_ms()
 
     async def freeze_media_node(self, seconds: float) -> list[float]:
         """SIGSTOP of the node with most people; it wakes up after a time, when nobody needs it any more."""
         name = await asyncio.to_thread(self.suite.process_of_node, _most(list((await self.nodes()).values())))
         pid = self.suite.process(name).pid
-        self.mark()
+        await self.mark()
         os.kill(pid, signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
         finally:
             os.kill(pid, signal.SIGCONT)
         await self.is_whole(40)
-        return self.gaps_ms()
+        return await self.gaps_ms()
 
     async def time_to_join(self, timeout_s: float = 20.0) -> float:
         """Milliseconds until somebody new is in the room; tried again and again."""
@@ -143,27 +156,17 @@ class Call:
 
     async def messages(self) -> tuple[int, int]:
         """How many messages that the server had taken were lost, and how many came twice."""
-        for person in self.people:
-            person.stop_talking()
-
-        def count() -> tuple[int, int]:
-            lost = doubled = 0
-            for person in self.people:
-                for other in self.people:
-                    if other is not person:
-                        got = person.received.get(other.identity, {})
-                        lost += sum(1 for number in other.sent if number not in got)
-                        doubled += sum(times - 1 for times in got.values())
-            return lost, doubled
-
-        with contextlib.suppress(AssertionError):
-            await wait_until(lambda: count()[0] == 0, 10)
-        return count()
+        await asyncio.gather(*(crowd.be_quiet() for crowd in self.people))
+        deadline = time.monotonic() + 10
+        while True:
+            lost, doubled = count_messages(dict(zip(self.identities, await self._ask_all(), strict=True)))
+            if not lost or time.monotonic() > deadline:
+                return lost, doubled
+            await asyncio.sleep(_POLL_S)
 
     async def leftovers(self) -> dict[str, int]:
         """What is left of the room after everybody has gone: participants, and transports on media nodes."""
-        for person in self.people:
-            await person.aclose()
+        await asyncio.gather(*(crowd.aclose() for crowd in self.people))
 
         async def count() -> dict[str, int]:
             try:
@@ -195,6 +198,18 @@ class Call:
         await self.is_whole()
 
 
+def count_messages(reports: dict[str, Report]) -> tuple[int, int]:
+    """Messages lost and doubled, by what everybody sent and received."""
+    lost = doubled = 0
+    for identity, report in reports.items():
+        for other, said in reports.items():
+            if other != identity:
+                got = report.received.get(other, {})
+                lost += sum(1 for number in said.sent if number not in got)
+                doubled += sum(times - 1 for times in got.values())
+    return lost, doubled
+
+
 def _most(nodes: Sequence[str]) -> str:
     return max(sorted(set(nodes)), key=list(nodes).count)
 
@@ -205,17 +220,14 @@ async def call_of(suite: RunningSuite, room: str, count: int) -> AsyncIterator[C
     urls = [suite.signaling_url(number + 1) for number in range(suite.options.signalings)]
     async with balancer(urls) as url:
         api = await asyncio.to_thread(RoomApi, suite, room)
-        people: list[Person] = []
+        people: list[Crowd] = []
         try:
             for number in range(count):
-                identity = f"p{number}"
-                token = await asyncio.to_thread(suite.token, room, identity)
-                people.append(await Person.join(url, token, room, identity, number))
+                token = await asyncio.to_thread(suite.token, room, f"p{number}")
+                people.append(await Crowd.join([Invitation(url, token, room, f"p{number}", number)]))
             call = Call(suite, url, room, api, people)
             await call.is_whole()
-            for person in people:
-                person.talk()
+            await asyncio.gather(*(crowd.talk() for crowd in people))
             yield call
         finally:
-            for person in people:
-                await person.aclose()
+            await asyncio.gather(*(crowd.aclose() for crowd in people))

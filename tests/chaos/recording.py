@@ -35,7 +35,7 @@ async def record_while(call: Call, trouble: Callable[[str], Awaitable[None]]) ->
     """
     recording = await asyncio.to_thread(call.api.start_recording, "single")
     await asyncio.to_thread(call.api.wait_for_recording, recording, "active")
-    count = 2 * len(call.people)  # sound and picture
+    count = 2 * len(call.identities)  # sound and picture
     await _grows(call, recording, count, _BEFORE_S, since_s=0.0)
     await trouble(recording)
     record = await asyncio.to_thread(call.api.recording, recording)

@@ -24,7 +24,7 @@ async def test_moves_and_deaths_cost_no_message_and_leave_nothing(victims: Runni
     """One moves, a node drains, one dies, a signaling instance dies, a node freezes: everybody sees everybody again."""
     figures = Figures()
     async with call_of(victims, f"room-{uuid.uuid4().hex[:8]}", 3) as call:
-        figures.moves += await call.move(call.people[0])
+        figures.moves += await call.move(call.identities[0])
         figures.drains += await call.drain()
         figures.media_kills += await call.kill_media_node()
         figures.signaling_kills += await call.kill("signaling-1")
@@ -51,7 +51,7 @@ async def test_a_killed_recorder_costs_a_recording_less_than_a_second(victims: R
 
 async def _nothing_is_lost(call: Call) -> None:
     assert await call.messages() == (0, 0)
-    assert sum(len(person.sent) for person in call.people) > 0
+    assert await call.sent() > 0
     assert await call.leftovers() == {"participants": 0, "transports": 0}
 
 
