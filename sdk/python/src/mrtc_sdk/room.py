@@ -381,8 +381,6 @@ class Room:
     async def _replace_transport(self, *, is_move: bool = False) -> None:
         """A new peer connection with the same publications."""
         old, new = self._active_transport, self._new_transport()
-        if not is_move:
-            await old.aclose()
         counts = {kind: sum(1 for t in self._local_tracks.values() if t.kind == kind) for kind in ("audio", "video")}
         for _ in range(counts["audio"] - 1):
             new.add_line("audio")
@@ -412,6 +410,7 @@ class Room:
                 await new.connected(MOVE_TIMEOUT_S)
             else:
                 self.tracks.clear()
+                self._spawn(old.aclose())
         finally:
             self._is_going_over = False
         self._map_slots(self._slots)

@@ -207,7 +207,8 @@ class RelayClient:
 
     async def _rpc(self, method: Any, request: Any) -> Any:
         try:
-            return await call(method, request, timeout_s=_RPC_TIMEOUT_S)
+            # Whoever wants a track asks again soon, and by then may know of another node that has it.
+            return await call(method, request, timeout_s=_RPC_TIMEOUT_S, retries=0)
         except (NotFoundError, PublicationNotFoundError, UnavailableError):
             raise
         except MrtcError as error:

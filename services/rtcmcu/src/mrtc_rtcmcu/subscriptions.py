@@ -22,7 +22,7 @@ from .ports import Engine
 
 _log = get_logger(__name__)
 
-_IMPORT_WAIT_S = 1.0
+_IMPORT_WAIT_S = 0.3
 """How long a call waits for tracks of other nodes; what comes later is given to the slots when it comes."""
 
 _DEFAULT_PRIORITY = 128

@@ -122,7 +122,11 @@ class Requests:
             session.mover.leave(*former)
         else:
             await session.show_media()
-        await session.subscriber.apply()
+        if is_move or not former[1]:
+            await session.subscriber.apply()
+        else:
+            # The client connects meanwhile. What others send may be missing for a while: they lost their node too.
+            session.subscriber.mark_dirty(force=True)
         return answer
 
     async def _publish(self, session: Session, frame: client_pb2.ClientFrame) -> Frame:
