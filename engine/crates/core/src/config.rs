@@ -36,7 +36,7 @@ pub struct Limits {
     pub max_transports: usize,
     /// Transports of one shard whose client has begun to connect (with a check that names them) and is not connected yet.
     pub max_half_open: usize,
-    /// The same of one client address: an office that comes back after an outage, not a flood.
+    /// The same of one client address (of IPv6: one /64 network): an office that comes back after an outage, not a flood.
     pub max_half_open_per_address: usize,
     /// M-lines of one transport.
     pub max_lines: usize,

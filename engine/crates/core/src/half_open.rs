@@ -1,6 +1,9 @@
 //! Handshakes under way, counted per client address and in total, so that nobody can make us do them without end.
+//!
+//! Of IPv6 a whole /64 counts as one address: it is what one network is given (RFC 6177), and any host in it may use all of
+//! its 2^64 (RFC 8981 makes that usual).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use hashbrown::HashMap;
 
@@ -17,7 +20,7 @@ impl HalfOpen {
         if self.total >= max_total {
             return false;
         }
-        let count = self.per_address.entry(address).or_default();
+        let count = self.per_address.entry(network_of(address)).or_default();
         let is_taken = *count < max_per_address;
         *count += usize::from(is_taken);
         self.total += usize::from(is_taken);
@@ -26,12 +29,21 @@ impl HalfOpen {
 
     /// One of this address is connected, or gone.
     pub(crate) fn end(&mut self, address: IpAddr) {
-        let Some(count) = self.per_address.get_mut(&address) else { return };
+        let network = network_of(address);
+        let Some(count) = self.per_address.get_mut(&network) else { return };
         *count -= 1;
         self.total -= 1;
         if *count == 0 {
-            self.per_address.remove(&address);
+            self.per_address.remove(&network);
         }
+    }
+}
+
+/// What counts as one address.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
     }
 }
 
@@ -53,5 +65,21 @@ mod tests {
             half_open.end(address);
         }
         assert!(half_open.per_address.is_empty() && half_open.total == 0);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address() {
+        let [a, b, other, mapped] =
+            ["2001:db8:1:2::1", "2001:db8:1:2:ffff:eeee:dddd:cccc", "2001:db8:1:3::1", "::ffff:192.0.2.1"]
+                .map(|text| text.parse::<IpAddr>().unwrap());
+        let mut half_open = HalfOpen::default();
+        assert!(half_open.begin(a, 1, 9));
+        assert!(!half_open.begin(b, 1, 9), "another host of the same network");
+        assert!(half_open.begin(other, 1, 9));
+        assert!(half_open.begin(mapped, 1, 9));
+        assert!(!half_open.begin(IpAddr::from([192, 0, 2, 1]), 1, 9), "the same address in two notations");
+        assert!(half_open.begin(IpAddr::from([192, 0, 2, 2]), 1, 9), "IPv4 is counted by address");
+        half_open.end(b);
+        assert!(half_open.begin(a, 1, 9));
     }
 }
