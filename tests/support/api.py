@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from mrtc_common.auth import AccessToken, TokenGrants, mint_token
+from mrtc_common.auth import AccessToken, TokenCaps, mint_token
 from mrtc_signaling.adapters.app_registry_sql import SqlAppRegistry
 
 from tests.support.suite import RunningSuite
@@ -17,6 +17,16 @@ APP = "demo"
 
 async def api_token(suite: RunningSuite) -> str:
     """A token for all of the demo app, made as the app's own servers make it."""
+    return await _mint(suite, api=True)
+
+
+def token_with_caps(suite: RunningSuite, room: str, identity: str, caps: TokenCaps) -> str:
+    """A participant's token that limits what it may send and receive."""
+    token: str = suite.run(_mint(suite, room=room, identity=identity, caps=caps))
+    return token
+
+
+async def _mint(suite: RunningSuite, **claims: Any) -> str:
     env = suite.process("signaling-1").env
     registry = SqlAppRegistry(env["MRTC_SIGNALING_DATABASE_URL"], env["MRTC_SIGNALING_SECRETS_KEY"])
     try:
@@ -24,8 +34,7 @@ async def api_token(suite: RunningSuite) -> str:
     finally:
         await registry.aclose()
     assert key is not None
-    token = AccessToken(app_id=APP, key_id=key[0], identity="", room="", name="", grants=TokenGrants(), api=True)
-    return mint_token(token, key[1], ttl_s=3600)
+    return mint_token(AccessToken(app_id=APP, key_id=key[0], **claims), key[1], ttl_s=3600)
 
 
 class RoomApi:
@@ -43,6 +52,12 @@ class RoomApi:
         response = httpx.request(method, url, headers=self._headers, timeout=30, **options)
         assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
         return response.json() if response.content else None
+
+    def transport_of(self, identity: str) -> dict[str, Any]:
+        """Figures of a participant's transport (docs/stats.md)."""
+        people = self.call("GET", "stats")["participants"]
+        found: dict[str, Any] = next(one["transport"] for one in people if one["identity"] == identity)
+        return found
 
     def start_recording(self, mode: str, **settings: Any) -> str:
         """Starts one and returns its id."""

@@ -14,6 +14,7 @@ import httpx
 import psutil
 from mrtc_embedded.process import Process
 from mrtc_embedded.suite import Suite, SuiteOptions
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,6 +97,13 @@ class RunningSuite:
         response = httpx.get(f"http://127.0.0.1:{self.suite.http_ports[name]}/readyz", timeout=5)
         return response.status_code, response.json()
 
+    def metric(self, name: str, metric: str, **labels: str) -> list[float]:
+        """Values of a process's metric whose labels are these, perhaps with others."""
+        response = httpx.get(f"http://127.0.0.1:{self.suite.http_ports[name]}/metrics", timeout=5)
+        families = text_string_to_metric_families(response.raise_for_status().text)
+        samples = (sample for family in families for sample in family.samples)
+        return [s.value for s in samples if s.name == metric and labels.items() <= s.labels.items()]
+
     def nodes(self) -> list[dict[str, Any]]:
         """The registry's nodes with their load."""
         headers = {"authorization": f"Bearer {self.suite.cluster_secret}"}
@@ -113,6 +121,10 @@ class RunningSuite:
             if any(c.laddr.port == port and c.status == psutil.CONN_LISTEN for c in listening):
                 return name
         raise AssertionError(f"no process listens on {address}")
+
+    def run(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float = 10) -> Any:
+        """Runs a coroutine on the suite's own loop, whatever loop the caller is on."""
+        return self._run(coroutine, timeout_s)
 
     def _run(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)

@@ -174,7 +174,7 @@ fn shard_with_client(now: Instant) -> (Shard, Vec<u8>) {
         transport: "client".into(),
         room: "room".into(),
         offer: OFFER.into(),
-        max_egress_bps: None,
+        caps: Default::default(),
     };
     shard.handle_command(now, CommandId(1), command);
     let Some(Event::Reply { result: Ok(Reply::Answer { answer, .. }), .. }) = shard.poll_event() else {

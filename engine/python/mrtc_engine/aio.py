@@ -167,12 +167,45 @@ class AsyncEngine:
         """Frames that were dropped since nobody took them, of all sinks."""
         return self._dropped_frames + sum(queue.dropped for queue in self._sinks.values())
 
-    async def create_transport(self, *, transport: str, room: str, offer: str, max_egress_bps: int = 0) -> Reply.Answer:
-        """Opens a transport from an SDP offer; 0 is no limit. `bad_offer`, `already_exists`, `limit_exceeded`."""
-        reply = await self._run(
-            self._engine.create_transport(transport=transport, room=room, offer=offer, max_egress_bps=max_egress_bps)
+    async def create_transport(
+        self,
+        *,
+        transport: str,
+        room: str,
+        offer: str,
+        max_egress_bps: int = 0,
+        max_ingress_bps: int = 0,
+        max_track_bps: int = 0,
+    ) -> Reply.Answer:
+        """Opens a transport from an SDP offer; caps: `set_caps`. `bad_offer`, `already_exists`, `limit_exceeded`."""
+        command = self._engine.create_transport(
+            transport=transport,
+            room=room,
+            offer=offer,
+            max_egress_bps=max_egress_bps,
+            max_ingress_bps=max_ingress_bps,
+            max_track_bps=max_track_bps,
         )
-        return cast(Reply.Answer, reply)
+        return cast(Reply.Answer, await self._run(command))
+
+    async def set_caps(
+        self, *, transport: str, max_egress_bps: int = 0, max_ingress_bps: int = 0, max_track_bps: int = 0
+    ) -> None:
+        """Sets what a transport's client is sent and sends at most, in bit/s; 0: no limit.
+
+        Args:
+            max_egress_bps: what it is sent, all subscriptions together.
+            max_ingress_bps: what it sends, all tracks together.
+            max_track_bps: what each of its tracks sends; a track may have a smaller cap of its own (`set_track_cap`).
+        """
+        await self._run(
+            self._engine.set_caps(
+                transport=transport,
+                max_egress_bps=max_egress_bps,
+                max_ingress_bps=max_ingress_bps,
+                max_track_bps=max_track_bps,
+            )
+        )
 
     async def negotiate(self, *, transport: str, offer: str) -> Reply.Answer:
         """Answers a later offer of a transport: more lines, other directions, an ICE restart."""
@@ -222,6 +255,10 @@ class AsyncEngine:
     async def set_track_muted(self, *, track: str, is_muted: bool) -> None:
         """A muted track is not forwarded."""
         await self._run(self._engine.set_track_muted(track=track, is_muted=is_muted))
+
+    async def set_track_cap(self, *, track: str, max_bps: int) -> None:
+        """What a client's track sends at most, all layers together, in bit/s; 0: no cap of its own."""
+        await self._run(self._engine.set_track_cap(track=track, max_bps=max_bps))
 
     async def set_subscriptions(
         self, *, transport: str, subscriptions: list[Subscription], audio_top_n: int = 0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mrtc_common.auth import (
     LEEWAY_S,
     AccessToken,
+    TokenCaps,
     TokenGrants,
     hash_secret,
     mint_token,
@@ -89,12 +90,23 @@ def test_what_does_not_verify_is_refused(text: str) -> None:
         {"metadata": "m" * 5000},
         {"api": "true"},
         {"hidden": 1},
+        {"caps": []},
+        {"caps": {"max_egress_bps": -1}},
+        {"caps": {"max_egress_bps": True}},
+        {"caps": {"max_egress_bps": 2**32}},
+        {"caps": {"max_egres_bps": 1}},
     ],
 )
 def test_malformed_claims_are_refused(claims: dict[str, Any]) -> None:
     with pytest.raises(MrtcError) as caught:
         verify_token(_forge(**claims), SECRET)
     assert isinstance(caught.value, BadRequestError | UnauthenticatedError)
+
+
+def test_caps_are_carried() -> None:
+    token = AccessToken(app_id="app", key_id="key", identity="ann", caps=TokenCaps(max_ingress_bps=900_000))
+    assert verify_token(mint_token(token, SECRET), SECRET).caps == TokenCaps(0, 900_000, 0)
+    assert verify_token(_forge(), SECRET).caps == TokenCaps()
 
 
 def test_an_api_token_needs_no_identity() -> None:

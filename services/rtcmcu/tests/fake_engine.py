@@ -34,6 +34,8 @@ class FakeEngine:
         self.origin: dict[str, str] = {}
         self.relays: set[str] = set()
         self.muted: dict[str, bool] = {}
+        self.caps: dict[str, dict[str, int]] = {}
+        self.track_caps: dict[str, int] = {}
         self.subscribed: dict[str, list[dict[str, Any]]] = {}
         self.audio_top_n: dict[str, int] = {}
         self.calls: list[str] = []
@@ -59,14 +61,21 @@ class FakeEngine:
     async def aclose(self) -> None:
         self._events.put_nowait(None)
 
-    async def create_transport(self, *, transport: str, room: str, offer: str, max_egress_bps: int = 0) -> Any:
+    async def create_transport(self, *, transport: str, room: str, offer: str, **caps: int) -> Any:
         self.calls.append("create_transport")
+        self.caps[transport] = caps
         if transport in self.transports:
             raise EngineError("already_exists")
         if offer == "bad":
             raise EngineError("bad_offer", "line 1: no")
         self.transports[transport] = room
         return SimpleNamespace(answer=f"answer to {offer}", lines=self._lines())
+
+    async def set_caps(self, *, transport: str, **caps: int) -> None:
+        self.caps[transport] = caps
+
+    async def set_track_cap(self, *, track: str, max_bps: int) -> None:
+        self.track_caps[track] = max_bps
 
     async def set_data_access(self, *, transport: str, identity: str, can_publish: bool) -> None:
         self.calls.append("set_data_access")

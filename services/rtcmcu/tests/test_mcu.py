@@ -214,6 +214,26 @@ async def test_muting_needs_an_own_track(node: Node) -> None:
         await call(node.stub.MuteTrack, pb.MuteTrackRequest(transport_id="t1", track_id="b", is_muted=True))
 
 
+async def test_caps_are_set_at_creation_and_later(node: Node) -> None:
+    """Of a transport and of a track of its own."""
+    request = pb.CreateTransportRequest(
+        transport_id="t1", room_key=ROOM, participant_id="p-t1", offer="offer", max_egress_bps=5, max_track_bps=3
+    )
+    await call(node.stub.CreateTransport, request)
+    assert node.engine.caps["t1"] == {"max_egress_bps": 5, "max_ingress_bps": 0, "max_track_bps": 3}
+    await call(node.stub.SetCaps, pb.SetCapsRequest(transport_id="t1", max_ingress_bps=7))
+    assert node.engine.caps["t1"] == {"max_egress_bps": 0, "max_ingress_bps": 7, "max_track_bps": 0}
+    track = Track(id="a", mid="a", kind=TRACK_KIND_VIDEO, max_bitrate_bps=9)
+    await call(node.stub.PublishTracks, pb.PublishTracksRequest(transport_id="t1", tracks=[track]))
+    assert node.engine.track_caps == {"a": 9}
+    await call(node.stub.SetTrackCap, pb.SetTrackCapRequest(transport_id="t1", track_id="a", max_bitrate_bps=2))
+    assert node.engine.track_caps == {"a": 2}
+    with pytest.raises(PublicationNotFoundError):
+        await call(node.stub.SetTrackCap, pb.SetTrackCapRequest(transport_id="t1", track_id="b", max_bitrate_bps=2))
+    with pytest.raises(TransportNotFoundError):
+        await call(node.stub.SetCaps, pb.SetCapsRequest(transport_id="t2"))
+
+
 async def test_subscriptions_fill_slots_and_name_what_does_not_fit_or_exist(node: Node) -> None:
     await node.create("t1")
     await node.publish("t1", "a", "b", "c")

@@ -79,6 +79,12 @@ impl Bandwidth {
         }
     }
 
+    /// Changes the cap of all that is sent.
+    pub(crate) fn set_max_bps(&mut self, max_bps: Option<u64>) {
+        self.bwe.set_max_bps(max_bps.unwrap_or(DEFAULT_MAX_BPS));
+        self.pacer.set_estimate(self.bwe.estimate_bps());
+    }
+
     /// The client agreed to transport-wide feedback. No effect once something was sent.
     pub(crate) fn expect_feedback(&mut self, now: Instant) {
         if !self.has_sent {

@@ -58,6 +58,17 @@ impl From<Codec> for mrtc_rtp::Codec {
     }
 }
 
+/// What a client may be sent and may send at most, in bit/s; unset: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// What the client is sent: all subscriptions and what repairs them.
+    pub egress_bps: Option<u64>,
+    /// What the client sends: the media of all its tracks.
+    pub ingress_bps: Option<u64>,
+    /// What each of its tracks sends, all layers together; a track may have a smaller one of its own.
+    pub track_bps: Option<u64>,
+}
+
 /// One order to a shard.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -69,8 +80,15 @@ pub enum Command {
         room: RoomId,
         /// SDP.
         offer: String,
-        /// Upper limit of what is sent to the client.
-        max_egress_bps: Option<u64>,
+        /// Its caps.
+        caps: Caps,
+    },
+    /// Changes a transport's caps, at once. Replies `Done`.
+    SetCaps {
+        /// Which.
+        transport: TransportId,
+        /// All of them.
+        caps: Caps,
     },
     /// Answers a later offer of the same transport (more m-lines, ICE restart). Replies `Answer`.
     Negotiate {
@@ -131,6 +149,14 @@ pub enum Command {
         track: TrackId,
         /// The wanted state.
         is_muted: bool,
+    },
+    /// Changes what a track of a client may send at most, all layers together; the smallest cap that is set counts. Replies
+    /// `Done`.
+    SetTrackCap {
+        /// Which.
+        track: TrackId,
+        /// In bit/s; unset: none of its own.
+        max_bps: Option<u64>,
     },
     /// Sets the whole list of tracks that a transport receives. Replies `Slots`.
     SetSubscriptions {

@@ -108,6 +108,8 @@ counters! {
     drop_duplicate,
     /// Dropped: more packets of a track between two flushes than the limit.
     drop_pending_limit,
+    /// Dropped: media over the cap of its track or of all that its client sends.
+    drop_ingress_cap,
     /// Dropped: media that does not fit into a usual datagram.
     drop_too_large,
     /// Dropped: over a subscriber's budget.

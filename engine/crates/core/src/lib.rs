@@ -35,6 +35,7 @@ mod clock;
 mod fec;
 mod forwarder;
 mod half_open;
+mod ingress_caps;
 mod ingress_ring;
 mod inherent_loss;
 mod keys;

@@ -10,7 +10,7 @@ mod negotiate;
 mod offer;
 mod simulcast;
 
-use mrtc_rtp::ext::ExtMap;
+use mrtc_rtp::ext::{ExtKind, ExtMap};
 use mrtc_rtp::id::{Mid, Pt, Rid, Ssrc};
 
 use crate::command::{Codec, Kind};
@@ -103,6 +103,8 @@ pub struct NegotiatedLine {
     pub sources: Vec<LineSource>,
     /// Slot: what we send with. Stays the same for the life of the line.
     pub tx: Option<SlotSource>,
+    /// Inbound video: what the client is asked not to exceed, in bit/s.
+    pub max_bps: Option<u64>,
     /// Data: the longest message that the client takes, `u32::MAX` if it says that it takes any.
     pub max_message_size: u32,
     /// `a=rtcp-rsize`: reduced-size RTCP is understood.
@@ -190,6 +192,16 @@ pub struct SlotSource {
     pub rtx: Option<Ssrc>,
     /// Of repair packets; set if the line has FlexFEC.
     pub fec: Option<Ssrc>,
+}
+
+impl NegotiatedLine {
+    /// True if its sender learns by REMB alone what the path takes, and says when its packets left.
+    pub(crate) fn needs_remb(&self) -> bool {
+        let is_told = |c: &LineCodec| c.feedback.remb && !c.feedback.twcc;
+        self.usage == LineUse::Inbound
+            && self.exts.id_of(ExtKind::AbsSendTime).is_some()
+            && self.codecs.iter().any(is_told)
+    }
 }
 
 impl Negotiated {

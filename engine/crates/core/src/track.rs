@@ -155,6 +155,8 @@ pub(crate) struct Track {
     pub(crate) rids: Vec<Rid>,
     pub(crate) origin: Origin,
     pub(crate) is_muted: bool,
+    /// Its own cap in bit/s, all layers together.
+    pub(crate) max_bps: Option<u64>,
     pub(crate) has_started: bool,
     /// It is being removed: its receivers' going tells nobody.
     pub(crate) is_ending: bool,
@@ -190,6 +192,7 @@ impl Track {
             rids: info.rids.iter().filter_map(|r| Rid::new(r)).collect(),
             origin,
             is_muted: false,
+            max_bps: None,
             has_started: false,
             is_ending: false,
             layers: (0..layer_count).map(|_| Layer::new(capacity)).collect(),

@@ -149,7 +149,7 @@ fn wrong_commands_are_refused_and_repeated_ones_are_not() {
         transport: "new".into(),
         room: "r".into(),
         offer: offer.into(),
-        max_egress_bps: None,
+        caps: Default::default(),
     };
     assert!(matches!(net.command(0, create("nonsense")), Err(Error::BadOffer(_))));
     let publish = |track: &str, transport: &str, mid: String| Command::PublishTrack {

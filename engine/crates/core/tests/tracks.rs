@@ -159,7 +159,7 @@ fn rooms_never_meet() {
         transport: "mallory".into(),
         room: "other/room".into(),
         offer,
-        max_egress_bps: None,
+        caps: Default::default(),
     };
     let Ok(mrtc_core::event::Reply::Answer { answer, lines }) = net.command(0, create) else { panic!() };
     client.accept(pending, &answer, lines);

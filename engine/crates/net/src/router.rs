@@ -106,6 +106,7 @@ impl Router {
             },
             Command::Negotiate { transport, .. }
             | Command::CloseTransport { transport }
+            | Command::SetCaps { transport, .. }
             | Command::SetDataAccess { transport, .. }
             | Command::PublishTrack { transport, .. }
             | Command::SetSubscriptions { transport, .. } => self.transport_worker(transport),
@@ -113,6 +114,7 @@ impl Router {
             Command::SendData { room, .. } => self.rooms.get(room).map_or(0, |place| place.worker),
             Command::UnpublishTrack { track }
             | Command::SetTrackMuted { track, .. }
+            | Command::SetTrackCap { track, .. }
             | Command::PushFrames { track, .. } => self.track_worker(track),
             Command::CreateSource { track, room, .. } => {
                 self.known_track_worker(track).unwrap_or_else(|| self.place(room))
@@ -265,7 +267,7 @@ impl Router {
 
 #[cfg(test)]
 mod tests {
-    use mrtc_core::command::{Codec, Kind};
+    use mrtc_core::command::{Caps, Codec, Kind};
     use mrtc_core::directory::TrackEntry;
     use mrtc_core::event::{CloseReason, Reply, TrackInfo};
     use mrtc_core::id::ShardIndex;
@@ -310,7 +312,7 @@ mod tests {
             transport: transport.into(),
             room: room.into(),
             offer: String::new(),
-            max_egress_bps: None,
+            caps: Caps::default(),
         }
     }
 

@@ -4,7 +4,7 @@ mod peer;
 
 use std::time::{Duration, Instant};
 
-use mrtc_core::command::{Command, Kind, Subscription};
+use mrtc_core::command::{Caps, Command, Kind, Subscription};
 use mrtc_core::event::{CloseReason, Event, Reply};
 use mrtc_core::id::CommandId;
 use mrtc_net::{Engine, EngineConfig, SubmitError, TcpPort};
@@ -64,7 +64,7 @@ impl Rig {
             transport: name.into(),
             room: "room".into(),
             offer,
-            max_egress_bps: None,
+            caps: Caps::default(),
         }) else {
             panic!()
         };
@@ -152,7 +152,7 @@ fn a_room_on_two_workers_is_one_room() {
     for n in 0..20 {
         let (_, offer) = Peer::new(Via::Udp, false);
         let transport = format!("idle-{n}").into();
-        rig.run(Command::CreateTransport { transport, room: "room".into(), offer, max_egress_bps: None });
+        rig.run(Command::CreateTransport { transport, room: "room".into(), offer, caps: Caps::default() });
     }
     let b = rig.connect("b", Via::Udp, false);
     rig.subscribe("b", "a");

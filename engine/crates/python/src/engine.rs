@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mrtc_core::addr::Proto;
 use mrtc_core::capture::CaptureScope;
-use mrtc_core::command::{Command, RelayKey};
+use mrtc_core::command::{Caps, Command, RelayKey};
 use mrtc_net::{CaptureConfig, CaptureFigures, SubmitError};
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::prelude::*;
@@ -105,14 +105,30 @@ impl Engine {
         Ok(frames.iter().map(|frame| SinkFrame::new(py, frame)).collect())
     }
 
-    #[pyo3(signature = (*, transport, room, offer, max_egress_bps=0))]
-    fn create_transport(&self, transport: String, room: String, offer: String, max_egress_bps: u64) -> PyResult<u64> {
-        self.submit(Command::CreateTransport {
-            transport: transport.into(),
-            room: room.into(),
-            offer,
-            max_egress_bps: some_if_set(max_egress_bps),
-        })
+    #[pyo3(signature = (*, transport, room, offer, max_egress_bps=0, max_ingress_bps=0, max_track_bps=0))]
+    fn create_transport(
+        &self,
+        transport: String,
+        room: String,
+        offer: String,
+        max_egress_bps: u64,
+        max_ingress_bps: u64,
+        max_track_bps: u64,
+    ) -> PyResult<u64> {
+        let caps = caps(max_egress_bps, max_ingress_bps, max_track_bps);
+        self.submit(Command::CreateTransport { transport: transport.into(), room: room.into(), offer, caps })
+    }
+
+    #[pyo3(signature = (*, transport, max_egress_bps=0, max_ingress_bps=0, max_track_bps=0))]
+    fn set_caps(
+        &self,
+        transport: String,
+        max_egress_bps: u64,
+        max_ingress_bps: u64,
+        max_track_bps: u64,
+    ) -> PyResult<u64> {
+        let caps = caps(max_egress_bps, max_ingress_bps, max_track_bps);
+        self.submit(Command::SetCaps { transport: transport.into(), caps })
     }
 
     #[pyo3(signature = (*, transport, offer))]
@@ -159,6 +175,11 @@ impl Engine {
     #[pyo3(signature = (*, track, is_muted))]
     fn set_track_muted(&self, track: String, is_muted: bool) -> PyResult<u64> {
         self.submit(Command::SetTrackMuted { track: track.into(), is_muted })
+    }
+
+    #[pyo3(signature = (*, track, max_bps))]
+    fn set_track_cap(&self, track: String, max_bps: u64) -> PyResult<u64> {
+        self.submit(Command::SetTrackCap { track: track.into(), max_bps: some_if_set(max_bps) })
     }
 
     #[pyo3(signature = (*, transport, subscriptions, audio_top_n = 0))]
@@ -334,6 +355,14 @@ impl Engine {
         let inner = self.inner()?;
         py.detach(|| inner.finish_shutdown());
         Ok(())
+    }
+}
+
+fn caps(egress_bps: u64, ingress_bps: u64, track_bps: u64) -> Caps {
+    Caps {
+        egress_bps: some_if_set(egress_bps),
+        ingress_bps: some_if_set(ingress_bps),
+        track_bps: some_if_set(track_bps),
     }
 }
 

@@ -20,6 +20,7 @@ LEEWAY_S = 5
 MAX_TOKEN_BYTES = 16 * 1024
 MAX_METADATA_BYTES = 4 * 1024
 MIN_SECRET_BYTES = 32
+MAX_CAP_BPS = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,21 @@ class TokenGrants:
     message: bool = True
     can_publish_data: bool = True
     admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCaps:
+    """What its participant may receive and send at most, in bit/s; 0: no cap. An app's own caps hold beside it.
+
+    Args:
+        max_egress_bps: what it is sent, all subscriptions together.
+        max_ingress_bps: what it sends, all tracks together.
+        max_track_bps: what each of its tracks sends, all layers together.
+    """
+
+    max_egress_bps: int = 0
+    max_ingress_bps: int = 0
+    max_track_bps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,7 @@ class AccessToken:
     name: str = ""
     metadata: str = ""
     grants: TokenGrants = field(default_factory=TokenGrants)
+    caps: TokenCaps = field(default_factory=TokenCaps)
     api: bool = False
     hidden: bool = False
     expires_at: int = 0
@@ -84,6 +101,7 @@ def mint_token(token: AccessToken, secret: str, *, ttl_s: int = 3600, now: float
         "metadata": token.metadata,
         "api": token.api,
         "hidden": token.hidden,
+        "caps": {name: bps for name, bps in asdict(token.caps).items() if bps},
     }
     claims |= {key: value for key, value in optional.items() if value}
     return jwt.encode(claims, secret, algorithm=ALGORITHM, headers={"kid": token.key_id})
@@ -144,6 +162,7 @@ def _token_from_claims(claims: Mapping[str, Any], key_id: str) -> AccessToken:
         name=_text(claims, "name", 256),
         metadata=_text(claims, "metadata", MAX_METADATA_BYTES),
         grants=TokenGrants(**known),
+        caps=_caps(claims.get("caps", {})),
         api=api,
         hidden=hidden,
         expires_at=int(claims["exp"]),
@@ -151,6 +170,16 @@ def _token_from_claims(claims: Mapping[str, Any], key_id: str) -> AccessToken:
     if not token.identity and not token.api:
         raise BadRequestError("the token lacks `sub`, the participant's identity")
     return token
+
+
+def _caps(claim: object) -> TokenCaps:
+    if not isinstance(claim, dict) or not claim.keys() <= TokenCaps.__dataclass_fields__.keys():
+        known = ", ".join(TokenCaps.__dataclass_fields__)
+        raise BadRequestError(f"claim `caps` must be an object of {known}")
+    for bps in claim.values():
+        if not isinstance(bps, int) or isinstance(bps, bool) or not 0 <= bps <= MAX_CAP_BPS:
+            raise BadRequestError(f"a cap is a whole number of bit/s from 0 to {MAX_CAP_BPS}")
+    return TokenCaps(**claim)
 
 
 def _text(claims: Mapping[str, Any], name: str, max_bytes: int) -> str:

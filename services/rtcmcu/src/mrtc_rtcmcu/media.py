@@ -123,6 +123,8 @@ class Media:
                     room=request.room_key,
                     offer=request.offer,
                     max_egress_bps=request.max_egress_bps,
+                    max_ingress_bps=request.max_ingress_bps,
+                    max_track_bps=request.max_track_bps,
                 )
                 await self._allow_data(state, request.offer)
         except LimitExceededError as error:
@@ -201,6 +203,29 @@ class Media:
                 await self._engine.set_track_muted(track=track_id, is_muted=is_muted)
             known.track.is_muted = is_muted
 
+    async def set_caps(self, request: pb.SetCapsRequest) -> None:
+        """Changes what a transport is sent and sends at most. Raises TransportNotFoundError."""
+        state = self.transports.get(request.transport_id)
+        async with state.lock:
+            with engine_errors():
+                await self._engine.set_caps(
+                    transport=state.transport_id,
+                    max_egress_bps=request.max_egress_bps,
+                    max_ingress_bps=request.max_ingress_bps,
+                    max_track_bps=request.max_track_bps,
+                )
+
+    async def set_track_cap(self, transport_id: str, track_id: str, max_bps: int) -> None:
+        """Changes what a track sends at most. Raises PublicationNotFoundError."""
+        state = self.transports.get(transport_id)
+        async with state.lock:
+            known = state.tracks.get(track_id)
+            if known is None:
+                raise PublicationNotFoundError(f"this transport publishes no track {track_id}")
+            with engine_errors():
+                await self._engine.set_track_cap(track=track_id, max_bps=max_bps)
+            known.track.max_bitrate_bps = max_bps
+
     async def _publish(self, state: TransportState, track: common_pb2.Track) -> common_pb2.Track:
         known = state.tracks.get(track.id)
         if known is not None and known.track.mid == track.mid:
@@ -212,6 +237,8 @@ class Media:
             info = await self._engine.publish_track(track=track.id, transport=state.transport_id, mid=track.mid)
             if track.is_muted:
                 await self._engine.set_track_muted(track=track.id, is_muted=True)
+            if track.max_bitrate_bps:
+                await self._engine.set_track_cap(track=track.id, max_bps=track.max_bitrate_bps)
         if self.transports.find(state.transport_id) is not state:
             raise TransportNotFoundError(f"no such transport: {state.transport_id}")
         made = common_pb2.Track()

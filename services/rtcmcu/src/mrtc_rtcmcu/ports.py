@@ -16,8 +16,27 @@ class Engine(RelayEngine, Protocol):
         """Everything that happens, for one consumer."""
         ...
 
-    async def create_transport(self, *, transport: str, room: str, offer: str, max_egress_bps: int = 0) -> Any:
+    async def create_transport(
+        self,
+        *,
+        transport: str,
+        room: str,
+        offer: str,
+        max_egress_bps: int = 0,
+        max_ingress_bps: int = 0,
+        max_track_bps: int = 0,
+    ) -> Any:
         """Returns `answer` and `lines`."""
+        ...
+
+    async def set_caps(
+        self, *, transport: str, max_egress_bps: int = 0, max_ingress_bps: int = 0, max_track_bps: int = 0
+    ) -> Any:
+        """What a transport is sent and sends at most; 0: no limit."""
+        ...
+
+    async def set_track_cap(self, *, track: str, max_bps: int) -> Any:
+        """What a client's track sends at most; 0: no cap of its own."""
         ...
 
     async def negotiate(self, *, transport: str, offer: str) -> Any:

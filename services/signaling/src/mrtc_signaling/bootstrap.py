@@ -45,6 +45,7 @@ from .app.webhook_dispatcher import WebhookDispatcher
 from .app.webhooks import Webhooks
 from .config import SignalingSettings
 from .core import limits
+from .core.caps import Caps
 from .core.ice_servers import IceServers, TurnSecret
 from .entrypoints.event_json import render_event
 from .entrypoints.http_app import make_http_app
@@ -242,6 +243,9 @@ def _options(settings: SignalingSettings) -> Options:
         region=settings.region,
         whep_wait_s=settings.whep_wait_s,
         max_sessions=settings.max_sessions,
+        caps=Caps(
+            settings.max_egress_bps_per_participant, settings.max_ingress_bps_per_participant, settings.max_track_bps
+        ),
     )
 
 

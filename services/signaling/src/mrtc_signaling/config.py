@@ -52,6 +52,19 @@ class SignalingSettings(Settings):
     )
     max_connections: int = setting(20_000, "WebSocket connections at once.", ge=1)
     max_sessions: int = setting(20_000, "Sessions at once.", ge=1)
+    max_egress_bps_per_participant: int = setting(
+        0,
+        "What a participant is sent at most, where its app sets nothing; 0: no cap.",
+        unit="bit/s",
+        ge=0,
+        le=2**32 - 1,
+    )
+    max_ingress_bps_per_participant: int = setting(
+        0, "What a participant sends at most, where its app sets nothing; 0: no cap.", unit="bit/s", ge=0, le=2**32 - 1
+    )
+    max_track_bps: int = setting(
+        0, "What a track sends at most, where its app sets nothing; 0: no cap.", unit="bit/s", ge=0, le=2**32 - 1
+    )
     max_requests_per_s: float = setting(50.0, "Requests per second of one connection, on average.", ge=1)
     max_request_burst: int = setting(200, "Requests of one connection at once.", ge=1)
     webhook_networks: list[IPv4Network | IPv6Network] = setting(

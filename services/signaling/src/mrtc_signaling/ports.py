@@ -12,6 +12,7 @@ from mrtc.media.v1 import media_service_pb2
 from mrtc.recorder.v1 import recording_pb2
 from mrtc.vod.v1 import vod_pb2
 
+from .core.caps import Caps
 from .core.room_view import Change, RecordingChange
 
 
@@ -27,7 +28,14 @@ class AppLimits:
     max_participants_per_room: int = 1000
     max_publications_per_participant: int = 8
     max_egress_bps_per_participant: int = 0
+    max_ingress_bps_per_participant: int = 0
+    max_track_bps: int = 0
     audio_top_n: int = 0
+
+    @property
+    def caps(self) -> Caps:
+        """Those of media."""
+        return Caps(self.max_egress_bps_per_participant, self.max_ingress_bps_per_participant, self.max_track_bps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +235,14 @@ class MediaNode(Protocol):
         ...
 
     async def unpublish_tracks(self, transport_id: str, track_ids: Sequence[str]) -> None:
+        """See MediaService."""
+        ...
+
+    async def set_caps(self, transport_id: str, caps: Caps) -> None:
+        """See MediaService."""
+        ...
+
+    async def set_track_cap(self, transport_id: str, track_id: str, max_bitrate_bps: int) -> None:
         """See MediaService."""
         ...
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest_asyncio
 from mrtc.common.v1 import common_pb2
-from mrtc_common.auth import AccessToken, TokenGrants, mint_token
+from mrtc_common.auth import AccessToken, TokenCaps, TokenGrants, mint_token
 from mrtc_common.grpc import GrpcSecurity
 from mrtc_common.nats import NatsLink
 from mrtc_common.testing import NatsServer, wait_until
@@ -73,6 +73,7 @@ class World:
         api: bool = False,
         hidden: bool = False,
         name: str = "",
+        caps: TokenCaps | None = None,
         **grants: bool,
     ) -> str:
         if app not in self.keys:
@@ -87,6 +88,7 @@ class World:
             grants=TokenGrants(**grants),
             api=api,
             hidden=hidden,
+            caps=caps or TokenCaps(),
         )
         return mint_token(token, secret, ttl_s=ttl_s)
 

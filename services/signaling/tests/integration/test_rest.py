@@ -13,7 +13,10 @@ from mrtc.event.v1 import state_pb2
 from mrtc.recorder.v1 import recording_pb2
 from mrtc.signaling.v1 import client_pb2 as pb
 from mrtc_common import subjects, tables
+from mrtc_common.auth import TokenCaps
 from mrtc_common.testing import wait_until
+from mrtc_signaling.core.caps import Caps
+from mrtc_signaling.ports import AppLimits
 from mrtc_signaling.testing import offer
 
 if TYPE_CHECKING:
@@ -133,6 +136,49 @@ async def test_remove_and_mute(world: World, api: httpx.AsyncClient) -> None:
     assert (await alice.wait_push("closing")).closing.reason == common.LEAVE_REASON_REMOVED
     assert (await bob.wait_push("participant_left")).participant_left.reason == common.LEAVE_REASON_REMOVED
     assert (await api.delete(f"{ROOM}/participants/alice")).json()["code"] == "participant_not_found"
+
+
+async def test_caps_hold_from_the_join_on_and_change_while_the_call_goes_on(
+    world: World, api: httpx.AsyncClient
+) -> None:
+    """The app's, the token's and those set by API: the smaller counts, over a new transport too."""
+    apps = world.services[0].apps
+    app = (await apps.ensure_app("demo", "demo")) and await apps.app("demo")
+    assert app is not None
+    await apps.set_limits("demo", AppLimits(max_egress_bps_per_participant=5_000_000, max_track_bps=2_000_000))
+    alice = world.client()
+    token = await world.token("alice", caps=TokenCaps(max_egress_bps=9_000_000, max_ingress_bps=800_000))
+    await alice.join(token, offer=offer(["video send"]), publications=[camera()])
+    node, me = world.nodes[0], alice.joined.participant.id
+    assert node.transport_of(me).caps == Caps(5_000_000, 800_000, 2_000_000)
+
+    path = f"{ROOM}/participants/alice/caps"
+    assert (await api.post(path, json={"max_egress_bps": 400_000, "max_track_bps": 0})).status_code == 202
+    await wait_until(lambda: node.transport_of(me).caps == Caps(400_000, 800_000, 2_000_000), what="the new cap")
+    assert (await api.post(path, json={"max_ingress_bps": 0})).status_code == 202
+    await wait_until(lambda: node.transport_of(me).caps == Caps(400_000, 0, 2_000_000), what="the cap to go")
+    await alice.request(negotiate=pb.NegotiateRequest(offer=offer(["video send"]), new_transport=True))
+    assert node.transport_of(me).caps == Caps(400_000, 0, 2_000_000)
+
+    assert (await api.post(path, json={"max_egress_bps": -1})).json()["code"] == "bad_request"
+    assert (await api.post(path, json={"max_egress": 1})).json()["code"] == "bad_request"
+    unknown = await api.post(f"{ROOM}/participants/nobody/caps", json={})
+    assert unknown.json()["code"] == "participant_not_found"
+
+
+async def test_a_track_has_a_cap_of_its_own(world: World, api: httpx.AsyncClient) -> None:
+    """Given when it is published, changed by API; everybody sees it."""
+    publication = camera()
+    publication.tracks[0].max_bitrate_bps = 700_000
+    alice = await world.joined("alice", offer=offer(["video send"]), publications=[publication])
+    track = alice.joined.publications[0].tracks[0]
+    made = world.nodes[0].transport_of(alice.joined.participant.id).tracks[track.id]
+    assert track.max_bitrate_bps == made.max_bitrate_bps == 700_000
+    changed = await api.post(f"{ROOM}/tracks/{track.id}/cap", json={"max_bitrate_bps": 300_000})
+    assert changed.json()["tracks"][0]["max_bitrate_bps"] == made.max_bitrate_bps == 300_000
+    seen = (await alice.wait_push("publication_updated")).publication_updated.publication
+    assert seen.tracks[0].max_bitrate_bps == 300_000
+    assert (await api.post(f"{ROOM}/tracks/none/cap", json={"max_bitrate_bps": 1})).status_code == 404
 
 
 async def test_message_of_the_app(world: World, api: httpx.AsyncClient) -> None:

@@ -14,6 +14,7 @@ mod loss;
 mod probe_control;
 mod probe_estimator;
 mod rate_control;
+mod receive_side;
 #[cfg(test)]
 mod scenarios;
 mod sent_packets;
@@ -32,6 +33,7 @@ use loss::{LossModel, ReportedLoss};
 use probe_control::{ProbeControl, ProbeInput};
 use probe_estimator::ProbeEstimator;
 use rate_control::RateControl;
+pub(crate) use receive_side::ReceiveSideBwe;
 use sent_packets::{Acked, SentPackets};
 use trendline::{Trendline, Usage};
 

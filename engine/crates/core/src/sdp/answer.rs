@@ -138,6 +138,7 @@ impl Writer {
         }
         self.line(format_args!("m={} 9 {}{formats}", line.echo.media, line.echo.protocol));
         self.line(format_args!("c=IN IP4 0.0.0.0"));
+        self.bandwidth(line);
         self.line(format_args!("a=rtcp:9 IN IP4 0.0.0.0"));
         self.transport(local, candidates);
         self.line(format_args!("a=mid:{}", line.mid));
@@ -153,6 +154,13 @@ impl Writer {
         self.fec(line);
         self.simulcast(line);
         self.slot(line);
+    }
+
+    /// RFC 3890, which browsers know. Not `b=AS` beside it: parsers like str0m's take one line only.
+    fn bandwidth(&mut self, line: &NegotiatedLine) {
+        if let Some(bps) = line.max_bps {
+            self.line(format_args!("b=TIAS:{bps}"));
+        }
     }
 
     fn transport(&mut self, local: &LocalParams, candidates: &[CandidateAddr]) {

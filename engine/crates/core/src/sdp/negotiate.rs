@@ -170,6 +170,7 @@ fn negotiate_line(
         rids: Vec::new(),
         sources: Vec::new(),
         tx: None,
+        max_bps: None,
         max_message_size: 0,
         is_rtcp_reduced: line.is_rtcp_reduced,
         echo: Echo::of(line),
@@ -240,7 +241,8 @@ fn line_exts(line: &OfferLine, kind: Kind, usage: LineUse, transport_exts: &mut 
     exts
 }
 
-/// Transport-wide feedback needs its extension; where it works REMB is not asked for, which would only be a second opinion.
+/// Transport-wide feedback needs its extension. REMB is agreed to on inbound lines also where that works: it is how a client
+/// is told of a cap, and without one none is sent.
 ///
 /// On slots REMB is not asked for at all: a receiver's estimate of a stream that does not fill the path says little more
 /// than what was sent (aiortc: 1.5 times that), so following it starves the stream step by step. Clients without
@@ -249,7 +251,7 @@ fn settle_feedback(line: &mut NegotiatedLine) {
     let has_ext = line.exts.id_of(ExtKind::TransportCc).is_some();
     for LineCodec { feedback, .. } in &mut line.codecs {
         feedback.twcc &= has_ext;
-        feedback.remb &= !feedback.twcc && line.usage != LineUse::Slot;
+        feedback.remb &= line.usage != LineUse::Slot;
     }
 }
 

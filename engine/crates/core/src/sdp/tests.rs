@@ -205,16 +205,32 @@ fn flexfec_is_a_stream_of_its_own_for_who_takes_it() {
 }
 
 #[test]
-fn feedback_is_transport_wide_where_it_works_and_remb_elsewhere() {
+fn feedback_is_transport_wide_where_it_works_and_remb_on_lines_that_come_in() {
     let chromium = negotiated(text_of("chromium_whep"));
     let feedback = chromium.lines[1].codecs[0].feedback;
     assert_eq!(feedback, Feedback { nack: true, pli: true, fir: true, remb: false, twcc: true });
     let aiortc = negotiated(text_of("aiortc_publish"));
     let feedback = aiortc.lines[1].codecs[0].feedback;
     assert_eq!(feedback, Feedback { nack: true, pli: true, fir: false, remb: true, twcc: false });
+    // There it says what a client may send at most, beside its own estimate.
+    let publisher = negotiated(text_of("chromium_simulcast_and_slots"));
+    let video = publisher.lines.iter().find(|l| l.kind == Kind::Video && l.usage == LineUse::Inbound).unwrap();
+    assert!(video.codecs[0].feedback.remb && video.codecs[0].feedback.twcc);
     let player = negotiated(text_of("aiortc_play"));
     assert!(!player.lines[1].codecs[0].feedback.remb);
     assert_eq!(player.lines[1].exts.id_of(ExtKind::AbsSendTime), None);
+}
+
+#[test]
+fn a_line_of_video_says_its_cap() {
+    let mut negotiated = negotiated(text_of("chromium_simulcast_and_slots"));
+    assert!(!negotiated.answer(&local(), &candidates()).contains("\r\nb="));
+    let video = negotiated.lines.iter().position(|l| l.kind == Kind::Video && l.usage == LineUse::Inbound).unwrap();
+    negotiated.lines[video].max_bps = Some(640_500);
+    let answer = negotiated.answer(&local(), &candidates());
+    // RFC 8866 section 5: after the c= line, before attributes.
+    assert!(answer.contains("c=IN IP4 0.0.0.0\r\nb=TIAS:640500\r\na="), "{answer}");
+    assert_eq!(answer.matches("\r\nb=").count(), 1);
 }
 
 #[test]

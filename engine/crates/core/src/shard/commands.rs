@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Shard;
 use crate::capture::{Capture, TransportTap};
-use crate::command::Command;
+use crate::command::{Caps, Command};
 use crate::data::Content;
 use crate::error::Error;
 use crate::event::{CloseReason, Event, Reply, TrackInfo};
@@ -26,9 +26,10 @@ impl Shard {
 
     fn carry_out(&mut self, command: Command) -> Result<Reply, Error> {
         match command {
-            Command::CreateTransport { transport, room, offer, max_egress_bps } => {
-                self.create_transport(transport, room, &offer, max_egress_bps)
+            Command::CreateTransport { transport, room, offer, caps } => {
+                self.create_transport(transport, room, &offer, caps)
             }
+            Command::SetCaps { transport, caps } => self.set_caps(&transport, caps),
             Command::Negotiate { transport, offer } => self.negotiate(&transport, &offer),
             Command::CloseTransport { transport } => {
                 if let Some(key) = self.transport_ids.get(&transport) {
@@ -49,6 +50,7 @@ impl Shard {
                 Ok(Reply::Done)
             }
             Command::SetTrackMuted { track, is_muted } => self.set_track_muted(&track, is_muted),
+            Command::SetTrackCap { track, max_bps } => self.set_track_cap(&track, max_bps),
             Command::SetSubscriptions { transport, subscriptions, audio_top_n } => {
                 self.set_subscriptions(&transport, subscriptions, audio_top_n)
             }
@@ -88,13 +90,7 @@ impl Shard {
         }
     }
 
-    fn create_transport(
-        &mut self,
-        id: TransportId,
-        room: RoomId,
-        offer: &str,
-        max_egress_bps: Option<u64>,
-    ) -> Result<Reply, Error> {
+    fn create_transport(&mut self, id: TransportId, room: RoomId, offer: &str, caps: Caps) -> Result<Reply, Error> {
         if self.transport_ids.contains_key(&id) {
             return Err(Error::AlreadyExists(format!("transport {id}")));
         }
@@ -106,7 +102,7 @@ impl Shard {
         let handshake = Handshake::new(&self.config.certificate, negotiated.remote.clone(), self.now)
             .map_err(|error| Error::BadOffer(error.to_string()))?;
         let ufrag = handshake.local_ufrag().to_owned();
-        let init = TransportInit { id: id.clone(), room, handshake, negotiated, max_egress_bps, ssrcs };
+        let init = TransportInit { id: id.clone(), room, handshake, negotiated, caps, ssrcs };
         let mut transport = Transport::new(self.now, &self.clock, init);
         transport.tx.tap = self.tap_of(&transport);
         let key = TransportKey::from(self.transports.insert(Box::new(transport)));
@@ -150,14 +146,35 @@ impl Shard {
     }
 
     fn apply_and_answer(&mut self, key: TransportKey) -> Reply {
+        let now = self.now;
         let transport = &mut self.transports[key.index()];
-        transport.apply_negotiated(self.config.limits.max_ssrcs, || self.random.next());
+        transport.apply_negotiated(now, self.config.limits.max_ssrcs, || self.random.next());
+        transport.settle_caps(now, &self.tracks);
         let local = transport.handshake.local_params();
         let answer = transport.negotiated.answer(&local, &self.config.candidates);
         let lines = transport.lines();
         self.update_data_member(key);
         self.arm_transport(key);
         Reply::Answer { answer, lines }
+    }
+
+    fn set_caps(&mut self, id: &TransportId, caps: Caps) -> Result<Reply, Error> {
+        let key = self.find_transport(id)?;
+        let transport = &mut self.transports[key.index()];
+        transport.caps = caps;
+        transport.tx.bandwidth.set_max_bps(caps.egress_bps);
+        self.settle_caps(key);
+        Ok(Reply::Done)
+    }
+
+    /// A client's caps, or what it publishes, changed.
+    pub(super) fn settle_caps(&mut self, key: TransportKey) {
+        let now = self.now;
+        let Some(transport) = self.transports.get_mut(key.index()) else { return };
+        transport.settle_caps(now, &self.tracks);
+        if transport.tx.has_waiting() {
+            self.mark_transport(key);
+        }
     }
 
     fn set_capture(&mut self, capture: Option<Capture>) {
@@ -236,6 +253,7 @@ impl Shard {
         let track = self.add_track(info.clone(), room, Origin::Transport { transport: key, line })?;
         let transport = &mut self.transports[key.index()];
         let has_begun = transport.rx.streams.publish(line, track);
+        self.settle_caps(key);
         if has_begun {
             // What came so far was dropped; without this the next key frame may be seconds away.
             (0..self.tracks[track.index()].layers.len()).for_each(|layer| self.request_keyframe(track, layer as u8));

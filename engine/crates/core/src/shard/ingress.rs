@@ -13,6 +13,7 @@ use crate::command::Kind;
 use crate::config::Limits;
 use crate::counters::Counters;
 use crate::event::Event;
+use crate::ingress_caps::{Admission, Asking};
 use crate::keys::{TrackKey, TransportKey};
 use crate::prefetch::Prefetch;
 use crate::track::{Arriving, Taken};
@@ -181,7 +182,8 @@ impl Shard {
         let max_ssrcs = self.config.limits.max_ssrcs;
         let transport = &mut self.transports[key.index()];
         let opened_before = transport.rx.packets;
-        let received = transport.rx.receive(now, buf, &transport.negotiated, max_ssrcs, &mut self.counters);
+        let rtt = transport.known_rtt().unwrap_or_default();
+        let received = transport.rx.receive(now, buf, &transport.negotiated, rtt, max_ssrcs, &mut self.counters);
         if let Some(tap) = &transport.tx.tap
             && transport.rx.packets != opened_before
         {
@@ -198,12 +200,16 @@ impl Shard {
         for restored in received.restored.iter().flatten() {
             self.take_restored(&received, restored, &buf[restored.payload.clone()]);
         }
+        let is_restart = match self.admit(key, &received) {
+            Some(is_resumed) => received.is_restart || is_resumed,
+            None => return,
+        };
         let arriving = Arriving {
             layer: received.layer,
             seq: received.seq,
             timestamp: received.timestamp,
             marker: received.marker,
-            is_restart: received.is_restart,
+            is_restart,
             info: received.info,
             audio_level: received.audio_level,
             orientation: received.orientation,
@@ -211,6 +217,28 @@ impl Shard {
             payload: &buf[received.payload],
         };
         self.take_packet(received.track, &arriving);
+    }
+
+    /// Holds a packet against its client's caps. `None`: it is over them and dropped, else whether its layer begins anew.
+    fn admit(&mut self, key: TransportKey, received: &Received) -> Option<bool> {
+        let Some(caps) = &mut self.transports[key.index()].rx.caps else { return Some(false) };
+        let track = self.tracks.get(received.track.index())?;
+        let asking = Asking {
+            track: received.track,
+            layer: received.layer,
+            layers: track.layers.len() as u8,
+            bytes: received.payload.len(),
+            is_entry: track.kind == Kind::Audio || received.info.is_keyframe && received.info.is_frame_start,
+        };
+        let admission = caps.admit(self.now, &asking);
+        match admission {
+            Admission::Passed => return Some(false),
+            Admission::Resumed => return Some(true),
+            Admission::AwaitsKeyframe => self.request_keyframe(received.track, received.layer),
+            Admission::Refused => {}
+        }
+        self.counters.drop_ingress_cap += 1;
+        None
     }
 
     /// A packet of sound that came inside a later one: like any other, but for its level, which is not known.

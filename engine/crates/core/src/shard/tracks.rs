@@ -102,10 +102,11 @@ impl Shard {
 
     fn forget_origin(&mut self, key: TrackKey, track: &Track) {
         match track.origin {
-            Origin::Transport { transport, .. } => {
-                if let Some(transport) = self.transports.get_mut(transport.index()) {
+            Origin::Transport { transport: transport_key, .. } => {
+                if let Some(transport) = self.transports.get_mut(transport_key.index()) {
                     transport.rx.streams.unpublish(key);
                 }
+                self.settle_caps(transport_key);
             }
             Origin::Relay { relay, handle } => {
                 if let Some(relay) = self.relays.get_mut(relay.index()) {
@@ -133,6 +134,17 @@ impl Shard {
         if room.is_unused() {
             self.rooms.remove(&track.room);
         }
+    }
+
+    pub(super) fn set_track_cap(&mut self, id: &TrackId, max_bps: Option<u64>) -> Result<Reply, Error> {
+        let key = self.find_track(id)?;
+        let track = &mut self.tracks[key.index()];
+        let Origin::Transport { transport, .. } = track.origin else {
+            return Err(Error::BadRequest(format!("track {id} is of no client")));
+        };
+        track.max_bps = max_bps;
+        self.settle_caps(transport);
+        Ok(Reply::Done)
     }
 
     pub(super) fn set_track_muted(&mut self, id: &TrackId, is_muted: bool) -> Result<Reply, Error> {

@@ -1,5 +1,6 @@
 //! One WebRTC leg of a participant: handshake, what the client sends, what it is sent.
 
+mod caps;
 mod data;
 mod lost_again;
 mod protect;
@@ -19,6 +20,7 @@ use mrtc_rtp::srtp::{Inbound, Outbound, Profile, SessionKeys};
 
 use crate::addr::Proto;
 use crate::clock::{Clock, RemoteClock};
+use crate::command::Caps;
 use crate::error::Error;
 use crate::event::{CloseReason, Line};
 use crate::handshake::{Handshake, HandshakeOutput};
@@ -30,6 +32,7 @@ use crate::slot::Slot;
 use crate::ssrcs::Ssrcs;
 use crate::timers::Alarm;
 
+use caps::ToldLimit;
 pub(crate) use data::TransportData;
 pub(crate) use rates::{Counts, Rates};
 pub(crate) use rx::{Received, Restored, TransportRx};
@@ -81,6 +84,8 @@ pub(crate) struct Transport {
     /// Where its client connects from, while it counts as half open.
     pub(crate) half_open: Option<IpAddr>,
     pub(crate) rates: Rates,
+    pub(crate) caps: Caps,
+    told_limit: ToldLimit,
     report_at: Instant,
     nack_at: Instant,
     consent_at: Instant,
@@ -105,7 +110,7 @@ pub(crate) struct TransportInit {
     pub(crate) room: RoomId,
     pub(crate) handshake: Handshake,
     pub(crate) negotiated: Negotiated,
-    pub(crate) max_egress_bps: Option<u64>,
+    pub(crate) caps: Caps,
     pub(crate) ssrcs: Ssrcs,
 }
 
@@ -117,7 +122,7 @@ impl Transport {
             handshake: init.handshake,
             negotiated: init.negotiated,
             rx: TransportRx::new(now),
-            tx: TransportTx::new(now, clock.epoch(), init.max_egress_bps),
+            tx: TransportTx::new(now, clock.epoch(), init.caps.egress_bps),
             slots_version: 0,
             listening: None,
             data: None,
@@ -132,6 +137,8 @@ impl Transport {
             created_at: now,
             half_open: None,
             rates: Rates::new(now),
+            caps: init.caps,
+            told_limit: ToldLimit::default(),
             report_at: now + REPORT_INTERVAL,
             nack_at: now,
             consent_at: now + CONSENT_INTERVAL,
@@ -160,8 +167,8 @@ impl Transport {
     }
 
     /// Makes streams and slots of what was negotiated. `random` gives the first numbers of new slots.
-    pub(crate) fn apply_negotiated(&mut self, max_ssrcs: usize, mut random: impl FnMut() -> u64) {
-        self.rx.negotiate(&self.negotiated, max_ssrcs);
+    pub(crate) fn apply_negotiated(&mut self, now: Instant, max_ssrcs: usize, mut random: impl FnMut() -> u64) {
+        self.rx.negotiate(now, &self.negotiated, max_ssrcs);
         let is_mixed = self.negotiated.is_mixed_ext_allowed;
         for (index, line) in self.negotiated.lines.iter().enumerate() {
             let known = self.tx.slots.iter_mut().find(|s| s.line == index);
@@ -282,6 +289,7 @@ impl Transport {
         }
         if self.tx.is_ready() {
             self.send_transport_cc(now);
+            self.tell_fallen_estimate();
             if now >= self.nack_at && self.has_missing() {
                 self.nack_at = now + NACK_INTERVAL;
                 self.send_nacks(now);
@@ -296,7 +304,8 @@ impl Transport {
 
     fn next_rx_timeout(&self, now: Instant) -> Option<Instant> {
         let nacks = self.has_missing().then(|| self.nack_at.max(now));
-        [self.rx.twcc.next_timeout(), nacks].into_iter().flatten().min()
+        let fallen = self.has_fallen_estimate().then_some(now);
+        [self.rx.twcc.next_timeout(), nacks, fallen].into_iter().flatten().min()
     }
 
     /// Takes a measured round trip; RFC 6298: an eighth of each new sample.
@@ -345,6 +354,9 @@ impl Transport {
         at = at.min(self.tx.next_timeout(now).unwrap_or(at));
         if self.has_missing() {
             at = at.min(self.nack_at.max(now));
+        }
+        if self.has_fallen_estimate() {
+            at = at.min(now);
         }
         if self.has_carried() {
             at = at.min(self.tx.bandwidth.allocate_at());

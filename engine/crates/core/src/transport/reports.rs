@@ -46,6 +46,7 @@ impl Transport {
             write_sdes_cname(&mut compound, self.local_ssrc, CNAME);
             self.send_if_full(&mut compound);
         }
+        self.write_limit(&mut compound);
         self.write_round_trip(&mut compound, now, clock, !blocks.is_empty());
         if !compound.is_empty() {
             self.tx.push_rtcp(compound);
@@ -94,7 +95,7 @@ impl Transport {
     }
 
     /// What a feedback packet begins with: a client that did not agree to reduced size gets a whole compound.
-    fn begin_feedback(&self) -> Vec<u8> {
+    pub(super) fn begin_feedback(&self) -> Vec<u8> {
         let mut compound = Vec::new();
         if !self.is_rtcp_reduced() {
             write_receiver_report(&mut compound, self.local_ssrc, &[]);

@@ -12,12 +12,14 @@ use mrtc_rtp::seq::nearest;
 use mrtc_rtp::srtp::{Inbound, SrtpError};
 
 use super::streams::{NoStream, SsrcUse, StreamRx, Streams};
+use crate::bwe::ReceiveSideBwe;
 use crate::command::Codec;
 use crate::counters::Counters;
+use crate::ingress_caps::IngressCaps;
 use crate::keys::TrackKey;
 use crate::nack_register::Arrival;
 use crate::prefetch::Prefetch;
-use crate::sdp::Negotiated;
+use crate::sdp::{Negotiated, NegotiatedLine};
 use crate::twcc_register::TwccRegister;
 
 /// Bytes of a key with its tables, as far as a short packet needs them.
@@ -33,6 +35,10 @@ pub(crate) struct TransportRx {
     pub(crate) twcc: TwccRegister,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
+    /// Set while something that the client sends has a cap.
+    pub(crate) caps: Option<Box<IngressCaps>>,
+    /// What the path takes, of a client that is told so by REMB since it agreed to nothing better.
+    pub(crate) bwe: Option<Box<ReceiveSideBwe>>,
     srtp: Option<Inbound>,
 }
 
@@ -73,7 +79,15 @@ struct Placed {
 
 impl TransportRx {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { streams: Streams::default(), twcc: TwccRegister::new(now), packets: 0, bytes: 0, srtp: None }
+        Self {
+            streams: Streams::default(),
+            twcc: TwccRegister::new(now),
+            packets: 0,
+            bytes: 0,
+            caps: None,
+            bwe: None,
+            srtp: None,
+        }
     }
 
     pub(crate) fn set_srtp(&mut self, srtp: Inbound) {
@@ -88,7 +102,12 @@ impl TransportRx {
     }
 
     /// Takes over what an offer declares.
-    pub(crate) fn negotiate(&mut self, negotiated: &Negotiated, max_ssrcs: usize) {
+    pub(crate) fn negotiate(&mut self, now: Instant, negotiated: &Negotiated, max_ssrcs: usize) {
+        let is_told_by_remb = negotiated.lines.iter().any(NegotiatedLine::needs_remb);
+        match is_told_by_remb {
+            true => drop(self.bwe.get_or_insert_with(|| Box::new(ReceiveSideBwe::new(now)))),
+            false => self.bwe = None,
+        }
         for (index, line) in negotiated.lines.iter().enumerate() {
             self.streams.declare(index, line, max_ssrcs);
         }
@@ -118,6 +137,7 @@ impl TransportRx {
         now: Instant,
         buf: &mut [u8],
         negotiated: &Negotiated,
+        rtt: Duration,
         max_ssrcs: usize,
         counters: &mut Counters,
     ) -> Option<Received> {
@@ -127,6 +147,9 @@ impl TransportRx {
             Some(profile) => negotiated.exts.parse(profile, header.ext_block(plain)),
             None => Default::default(),
         };
+        if let (Some(bwe), Some(sent_at)) = (&mut self.bwe, values.abs_send_time) {
+            bwe.on_packet(now, sent_at, plain_len, rtt);
+        }
         let number = values.transport_cc.map(|number| self.twcc.on_packet(SeqNo(number), now));
         let known = self.streams.find(header.ssrc);
         let found =

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use mrtc_core::command::Caps;
 use mrtc_core::event::Line;
 use mrtc_netem::LinkConfig;
+use str0m::bwe::BweKind;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId};
 use str0m::format::{Codec, FormatParams};
@@ -30,7 +32,7 @@ pub struct ClientSpec {
     pub has_audio_rtx: bool,
     /// Redundant Opus (RFC 2198).
     pub has_red: bool,
-    pub max_egress_bps: Option<u64>,
+    pub caps: Caps,
     /// Data channels that it opens.
     pub channels: Vec<ChannelConfig>,
     pub up: LinkConfig,
@@ -57,7 +59,7 @@ impl Default for ClientSpec {
             has_rtx: true,
             has_audio_rtx: false,
             has_red: false,
-            max_egress_bps: None,
+            caps: Caps::default(),
             channels: vec![],
             up: link,
             down: link,
@@ -98,6 +100,8 @@ pub struct Client {
     uncapped: std::collections::HashSet<(usize, Option<String>)>,
     /// Data channels by label: what the client opened and what was opened to it.
     pub channels: Vec<(String, ChannelId)>,
+    /// What it was told that it may send (REMB), in bit/s.
+    pub rembs: Vec<u64>,
     /// What came on data channels: label and message.
     pub messages: Vec<(String, Vec<u8>)>,
     server: Option<SocketAddr>,
@@ -160,6 +164,7 @@ impl Client {
             outbox: vec![],
             uncapped: Default::default(),
             channels: vec![],
+            rembs: vec![],
             messages: vec![],
             server: None,
         };
@@ -198,6 +203,9 @@ impl Client {
                 Ok(Output::Event(Event::RtpPacket(packet))) => self.packets.push(packet),
                 Ok(Output::Event(Event::KeyframeRequest(request))) => {
                     self.keyframe_requests.push((request.mid.to_string(), request.rid.map(|r| r.to_string())));
+                }
+                Ok(Output::Event(Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }))) => {
+                    self.rembs.push(estimate.as_u64());
                 }
                 Ok(Output::Event(Event::ChannelOpen(id, label))) => self.channels.push((label, id)),
                 Ok(Output::Event(Event::ChannelClose(id))) => self.channels.retain(|(_, open)| *open != id),

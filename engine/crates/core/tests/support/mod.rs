@@ -158,7 +158,7 @@ impl Net {
             transport: name.into(),
             room: ROOM.into(),
             offer: if spec.has_rtx { offer } else { without_rtx(&offer) },
-            max_egress_bps: spec.max_egress_bps,
+            caps: spec.caps,
         };
         let Ok(Reply::Answer { answer, lines }) = self.command(node, offer_command) else { panic!("no answer") };
         client.accept(pending, &answer, lines);

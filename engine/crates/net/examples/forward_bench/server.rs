@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
-use mrtc_core::command::{Command, Kind, Subscription};
+use mrtc_core::command::{Caps, Command, Kind, Subscription};
 use mrtc_core::event::{Event, Reply};
 use mrtc_core::id::{CommandId, TrackId, TransportId};
 use mrtc_net::{Engine, EngineConfig, TcpPort};
@@ -63,7 +63,7 @@ impl Server {
             transport: transport.clone(),
             room: "bench".into(),
             offer: line["offer"].as_str().ok_or("no offer")?.into(),
-            max_egress_bps: None,
+            caps: Caps::default(),
         })?;
         let Reply::Answer { answer, lines } = opened else { return Err("no answer".into()) };
         let track = TrackId::from("video");

@@ -58,6 +58,18 @@ class MediaServicer(media_service_pb2_grpc.MediaServiceServicer):
             await self._media.unpublish_tracks(request.transport_id, request.track_ids)
             return pb.UnpublishTracksResponse()
 
+    async def SetCaps(self, request: pb.SetCapsRequest, context: Any) -> pb.SetCapsResponse:
+        """Changes what a transport is sent and sends at most."""
+        with self._measured("set_caps", request.transport_id):
+            await self._media.set_caps(request)
+            return pb.SetCapsResponse()
+
+    async def SetTrackCap(self, request: pb.SetTrackCapRequest, context: Any) -> pb.SetTrackCapResponse:
+        """Changes what a track sends at most."""
+        with self._measured("set_track_cap", request.transport_id):
+            await self._media.set_track_cap(request.transport_id, request.track_id, request.max_bitrate_bps)
+            return pb.SetTrackCapResponse()
+
     async def MuteTrack(self, request: pb.MuteTrackRequest, context: Any) -> pb.MuteTrackResponse:
         """Mutes or unmutes."""
         with self._measured("mute_track", request.transport_id):

@@ -22,6 +22,7 @@ from mrtc_common.nats import NatsLink, NatsSubscription
 from mrtc_common.node import NodeDirectory
 from mrtc_common.tasks import end_tasks
 
+from mrtc_signaling.core.caps import Caps
 from mrtc_signaling.ports import MediaNode, MediaNodeLost, TransportEvent
 
 _log = get_logger(__name__)
@@ -81,6 +82,23 @@ class GrpcMediaNode:
         """See the port."""
         request = media_service_pb2.UnpublishTracksRequest(transport_id=transport_id, track_ids=track_ids)
         await call(self._stub.UnpublishTracks, request)
+
+    async def set_caps(self, transport_id: str, caps: Caps) -> None:
+        """See the port."""
+        request = media_service_pb2.SetCapsRequest(
+            transport_id=transport_id,
+            max_egress_bps=caps.egress_bps,
+            max_ingress_bps=caps.ingress_bps,
+            max_track_bps=caps.track_bps,
+        )
+        await call(self._stub.SetCaps, request)
+
+    async def set_track_cap(self, transport_id: str, track_id: str, max_bitrate_bps: int) -> None:
+        """See the port."""
+        request = media_service_pb2.SetTrackCapRequest(
+            transport_id=transport_id, track_id=track_id, max_bitrate_bps=max_bitrate_bps
+        )
+        await call(self._stub.SetTrackCap, request)
 
     async def mute_track(self, transport_id: str, track_id: str, is_muted: bool) -> None:
         """See the port."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mrtc_common.clock import Clock
 
+from mrtc_signaling.core.caps import Caps
 from mrtc_signaling.core.ice_servers import IceServers
 from mrtc_signaling.metrics import SignalingMetrics
 from mrtc_signaling.ports import AppRegistry, Bus, Jobs, MediaNodes, MessageLog, RoomStore, SessionStore
@@ -32,6 +33,8 @@ class Options:
     codec_timeout_s: float = 8.0
     whep_wait_s: float = 3.0
     max_sessions: int = 20_000
+    # Of participants whose app sets none.
+    caps: Caps = field(default_factory=Caps)
 
 
 @dataclass(slots=True)

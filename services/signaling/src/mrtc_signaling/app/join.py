@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mrtc.common.v1 import common_pb2
@@ -140,6 +140,7 @@ class Joiner:
             ),
             identity=plan.identity,
             joined_message_seq=hub.last_message_seq,
+            caps=state_pb2.MediaCaps(**asdict(token.caps)),
         )
         participant = state_pb2.ParticipantRecord(
             participant=common_pb2.Participant(
@@ -196,8 +197,7 @@ class Joiner:
         if not plan.offer:
             return ""
         limits.check_offer(plan.offer)
-        egress = plan.access.app.limits.max_egress_bps_per_participant
-        answer = await session.leg.open(plan.offer, session.hub.view.media_nodes(), egress)
+        answer = await session.leg.open(plan.offer, session.hub.view.media_nodes(), session.caps)
         await session.publisher.publish(plan.publications)
         return answer
 

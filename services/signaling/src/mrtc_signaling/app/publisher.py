@@ -166,8 +166,8 @@ class Publisher:
         if own is None or own == record:
             return False
         if record.generation < own.generation:
-            # Written by somebody who does not know of the move under way: what it says of mutes holds, not the place.
-            record = _with_mutes_of(own, record)
+            # Written by somebody who does not know of the move under way: its mutes and caps hold, not its place.
+            record = _with_orders_of(own, record)
         self.publications[record.publication.id] = record
         return own.publication != record.publication
 
@@ -222,6 +222,7 @@ class Publisher:
             alternative_of=new.alternative_of,
             mid=new.mid,
             is_encrypted=new.is_encrypted,
+            max_bitrate_bps=new.max_bitrate_bps,
         )
 
     async def _make_tracks(self, plans: Sequence[tuple[state_pb2.PublicationRecord, list[common_pb2.Track]]]) -> None:
@@ -266,11 +267,15 @@ def copy_record(record: state_pb2.PublicationRecord) -> state_pb2.PublicationRec
     return fresh
 
 
-def _with_mutes_of(own: state_pb2.PublicationRecord, other: state_pb2.PublicationRecord) -> state_pb2.PublicationRecord:
-    muted = {track.id: track.is_muted for track in other.publication.tracks}
+def _with_orders_of(
+    own: state_pb2.PublicationRecord, other: state_pb2.PublicationRecord
+) -> state_pb2.PublicationRecord:
+    ordered = {track.id: track for track in other.publication.tracks}
     merged = copy_record(own)
     for track in merged.publication.tracks:
-        track.is_muted = muted.get(track.id, track.is_muted)
+        if track.id in ordered:
+            track.is_muted = ordered[track.id].is_muted
+            track.max_bitrate_bps = ordered[track.id].max_bitrate_bps
     return merged
 
 

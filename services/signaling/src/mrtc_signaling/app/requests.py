@@ -110,9 +110,8 @@ class Requests:
             former = (leg.node_id, leg.transport_id)
             if leg.is_open and not is_move:
                 await leg.close()
-            egress = session.limits.max_egress_bps_per_participant
             nodes, first = session.hub.view.media_nodes(), session.mover.take_target()
-            answer = await leg.open(request.offer, nodes, egress, away=is_move, first=first)
+            answer = await leg.open(request.offer, nodes, session.caps, away=is_move, first=first)
             session.media_is_back()
             session.subscriber.lost()
             session.subscriber.renegotiated()

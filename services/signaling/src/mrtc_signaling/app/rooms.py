@@ -156,16 +156,7 @@ class Rooms:
 
         The node stops (or goes on) forwarding at once; the client sees the changed publication.
         """
-        view = await self.view(app_id, room)
-        found = view.find_track(track_id)
-        owner = view.participants.get(found[0].publication.participant_id) if found else None
-        if found is None or owner is None:
-            raise PublicationNotFoundError
-        changed = state_pb2.PublicationRecord()
-        changed.CopyFrom(found[0])
-        affected = [t for t in changed.publication.tracks if track_id in (t.id, t.alternative_of)]
-        if owner.participant.kind == common_pb2.PARTICIPANT_KIND_VOD:
-            raise FailedPreconditionError("the tracks of a played file cannot be muted; stop the vod")
+        changed, affected, owner = await self._track_to_change(app_id, room, track_id)
         node = await self._ctx.nodes.node(owner.node_id)
         for media_id in media_names((track.id for track in affected), changed.generation):
             await node.mute_track(owner.transport_id, media_id, is_muted)
@@ -173,6 +164,48 @@ class Rooms:
             track.is_muted = is_muted
         await self._ctx.rooms.put_publication(subjects.room_key(app_id, room), changed)
         return changed.publication
+
+    async def set_track_cap(self, app_id: str, room: str, track_id: str, max_bps: int) -> common_pb2.Publication:
+        """Changes what somebody's track may send at most; 0: no cap of its own. Raises PublicationNotFoundError.
+
+        It holds at once; the client is told by its transport, and sees the changed publication.
+        """
+        changed, affected, owner = await self._track_to_change(app_id, room, track_id)
+        node = await self._ctx.nodes.node(owner.node_id)
+        for media_id in media_names((track.id for track in affected), changed.generation):
+            await node.set_track_cap(owner.transport_id, media_id, max_bps)
+        for track in affected:
+            track.max_bitrate_bps = max_bps
+        await self._ctx.rooms.put_publication(subjects.room_key(app_id, room), changed)
+        return changed.publication
+
+    async def _track_to_change(
+        self, app_id: str, room: str, track_id: str
+    ) -> tuple[state_pb2.PublicationRecord, list[common_pb2.Track], state_pb2.ParticipantRecord]:
+        """A copy of the track's publication, its track and alternatives in that, and whose it is."""
+        view = await self.view(app_id, room)
+        found = view.find_track(track_id)
+        owner = view.participants.get(found[0].publication.participant_id) if found else None
+        if found is None or owner is None:
+            raise PublicationNotFoundError
+        if owner.participant.kind == common_pb2.PARTICIPANT_KIND_VOD:
+            raise FailedPreconditionError("the tracks of a played file cannot be changed; stop the vod")
+        changed = state_pb2.PublicationRecord()
+        changed.CopyFrom(found[0])
+        return changed, [t for t in changed.publication.tracks if track_id in (t.id, t.alternative_of)], owner
+
+    async def set_caps(self, app_id: str, room: str, participant: str, caps: state_pb2.MediaCaps) -> None:
+        """Changes a participant's own caps: those that are set in `caps`. They hold at once and over reconnects.
+
+        Raises ParticipantNotFoundError, FailedPreconditionError if it is no client.
+        """
+        view = await self.view(app_id, room)
+        record = view.participants.get(participant) or view.by_identity(participant)
+        if record is None:
+            raise ParticipantNotFoundError
+        if record.participant.kind == common_pb2.PARTICIPANT_KIND_VOD:
+            raise FailedPreconditionError("a played file has no caps")
+        await self._ctx.bus.control(record.session_id, state_pb2.SessionControl(set_caps=caps))
 
     async def stats(self, app_id: str, room: str) -> list[tuple[state_pb2.ParticipantRecord, dict[str, Any] | None]]:
         """Everybody's figures (docs/stats.md), one call to each node; None without media, or if the node is silent.

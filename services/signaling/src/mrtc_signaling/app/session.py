@@ -14,6 +14,7 @@ from mrtc_common.ids import track_of_media
 from mrtc_common.log import bound, get_logger
 
 from mrtc_signaling.core import pushes
+from mrtc_signaling.core.caps import Caps, effective
 from mrtc_signaling.core.replies import ReplyCache
 from mrtc_signaling.core.room_view import CodecWanted, Event, Left, Published, RoomClosed, Unpublished
 from mrtc_signaling.core.speakers import Speakers
@@ -246,6 +247,21 @@ class Session:
         if pushes.is_addressed(message, self.participant_id, self.identity):
             self.push(pushes.message_push(seq, message))
 
+    # Caps
+
+    @property
+    def caps(self) -> Caps:
+        """What it may receive and send at most."""
+        return effective(self.ctx.options.caps, self.limits.caps, self.record.caps)
+
+    async def _set_caps(self, wanted: state_pb2.MediaCaps) -> None:
+        """Changes the caps that are set in `wanted`; they hold at once, and for later transports."""
+        async with self.request_lock:
+            self.record.caps.MergeFrom(wanted)
+            self.owner.save_soon(self)
+            if self.leg.is_open:
+                await (await self.leg.node()).set_caps(self.leg.transport_id, self.caps)
+
     # Orders from elsewhere
 
     def on_control(self, order: state_pb2.SessionControl) -> None:
@@ -258,6 +274,8 @@ class Session:
                     self.media_lost("node_lost")
             case "move_media":
                 self.mover.request(order.move_media.node_id)
+            case "set_caps":
+                self.spawn(self._set_caps(order.set_caps))
             case "force_mute":
                 self.spawn(self._force_mute(order.force_mute.track_id, order.force_mute.is_muted))
 

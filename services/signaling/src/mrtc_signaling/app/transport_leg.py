@@ -17,6 +17,7 @@ from mrtc_common.errors import (
 from mrtc_common.ids import new_id
 from mrtc_common.log import get_logger
 
+from mrtc_signaling.core.caps import Caps
 from mrtc_signaling.ports import MediaNode, TransportEvent
 
 from .context import Context
@@ -73,7 +74,7 @@ class TransportLeg:
         return await self._ctx.nodes.node(self.node_id)
 
     async def open(
-        self, offer: str, room_node_ids: Iterable[str], max_egress_bps: int, *, away: bool = False, first: str = ""
+        self, offer: str, room_node_ids: Iterable[str], caps: Caps, *, away: bool = False, first: str = ""
     ) -> str:
         """Opens a transport on a node that has room, tries another when one fails; returns the answer.
 
@@ -94,7 +95,9 @@ class TransportLeg:
                 room_key=self._room_key,
                 participant_id=self._participant_id,
                 offer=offer,
-                max_egress_bps=max_egress_bps,
+                max_egress_bps=caps.egress_bps,
+                max_ingress_bps=caps.ingress_bps,
+                max_track_bps=caps.track_bps,
                 identity=self._identity,
                 can_publish_data=self._can_publish_data,
             )

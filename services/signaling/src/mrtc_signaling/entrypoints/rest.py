@@ -127,6 +127,19 @@ def _add_rooms(router: APIRouter, rooms: Rooms, for_app: Any, for_room: Any) -> 
         """Mutes or unmutes somebody's track."""
         return m.Publication.of(await rooms.mute(app, room, track, body.is_muted))
 
+    @router.post("/rooms/{room}/participants/{participant}/caps", status_code=202, tags=["participants"])
+    async def set_caps(app: Id, room: RoomName, participant: Id, body: m.Caps, access: Access = for_room) -> Response:
+        """Changes what a participant may receive and send at most, while the call goes on."""
+        await rooms.set_caps(app, room, participant, body.to_proto())
+        return Response(status_code=202)
+
+    @router.post("/rooms/{room}/tracks/{track}/cap", tags=["participants"])
+    async def set_track_cap(
+        app: Id, room: RoomName, track: Id, body: m.TrackCap, access: Access = for_room
+    ) -> m.Publication:
+        """Changes what somebody's track may send at most, while the call goes on."""
+        return m.Publication.of(await rooms.set_track_cap(app, room, track, body.max_bitrate_bps))
+
     @router.post("/rooms/{room}/messages", status_code=201, tags=["messages"])
     async def send_message(app: Id, room: RoomName, body: m.SendMessage, access: Access = for_room) -> m.MessageSent:
         """Sends a text message in the name of the app."""

@@ -10,6 +10,7 @@ from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
 from mrtc.recorder.v1 import recording_pb2
 from mrtc.vod.v1 import vod_pb2
+from mrtc_common.auth import MAX_CAP_BPS
 from pydantic import BaseModel, ConfigDict, Field
 
 from mrtc_signaling.app.rooms import file_name
@@ -84,6 +85,7 @@ class Track(BaseModel):
     is_encrypted: bool
     alternative_of: str
     rids: list[str]
+    max_bitrate_bps: int
 
     @classmethod
     def of(cls, track: common_pb2.Track) -> Track:
@@ -97,6 +99,7 @@ class Track(BaseModel):
             is_encrypted=track.is_encrypted,
             alternative_of=track.alternative_of,
             rids=[layer.rid for layer in track.layers],
+            max_bitrate_bps=track.max_bitrate_bps,
         )
 
 
@@ -184,6 +187,24 @@ class Mute(Body):
     """The wanted state of a track."""
 
     is_muted: bool
+
+
+class Caps(Body):
+    """What a participant may receive and send at most, in bit/s; 0: no cap of its own; left out: as it was."""
+
+    max_egress_bps: int | None = Field(None, ge=0, le=MAX_CAP_BPS, description="What it is sent in all.")
+    max_ingress_bps: int | None = Field(None, ge=0, le=MAX_CAP_BPS, description="What it sends in all.")
+    max_track_bps: int | None = Field(None, ge=0, le=MAX_CAP_BPS, description="What each of its tracks sends.")
+
+    def to_proto(self) -> state_pb2.MediaCaps:
+        """As an order."""
+        return state_pb2.MediaCaps(**self.model_dump(exclude_none=True))
+
+
+class TrackCap(Body):
+    """What a track may send at most, all layers together."""
+
+    max_bitrate_bps: int = Field(ge=0, le=MAX_CAP_BPS, description="In bit/s; 0: no cap of its own.")
 
 
 class Move(Body):

@@ -20,6 +20,7 @@ from mrtc_common.nats import NatsLink
 from mrtc_common.node import NodeAgent, new_node_id
 
 from mrtc_signaling.core import sdp
+from mrtc_signaling.core.caps import Caps
 
 _KINDS = {"audio": common_pb2.TRACK_KIND_AUDIO, "video": common_pb2.TRACK_KIND_VIDEO}
 
@@ -53,6 +54,7 @@ class Transport:
     audio_top_n: int = 0
     tracks: dict[str, common_pb2.Track] = field(default_factory=dict)
     muted: dict[str, bool] = field(default_factory=dict)
+    caps: Caps = field(default_factory=Caps)
 
 
 class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
@@ -113,6 +115,7 @@ class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
         if self.is_full:
             raise NoCapacityError
         transport = Transport(request.transport_id, request.participant_id, _lines(request.offer))
+        transport.caps = Caps(request.max_egress_bps, request.max_ingress_bps, request.max_track_bps)
         transport.slots = {line.mid: "" for line in transport.lines if not line.is_inbound}
         self.transports[transport.id] = transport
         return pb.CreateTransportResponse(answer=_answer(transport), lines=transport.lines)
@@ -151,6 +154,18 @@ class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
             transport.tracks.pop(track_id, None)
             self._directory.pop(track_id, None)
         return pb.UnpublishTracksResponse()
+
+    async def SetCaps(self, request: pb.SetCapsRequest, context: Any) -> pb.SetCapsResponse:  # noqa: D102
+        caps = Caps(request.max_egress_bps, request.max_ingress_bps, request.max_track_bps)
+        self._find(request.transport_id).caps = caps
+        return pb.SetCapsResponse()
+
+    async def SetTrackCap(self, request: pb.SetTrackCapRequest, context: Any) -> pb.SetTrackCapResponse:  # noqa: D102
+        transport = self._find(request.transport_id)
+        if request.track_id not in transport.tracks:
+            raise PublicationNotFoundError
+        transport.tracks[request.track_id].max_bitrate_bps = request.max_bitrate_bps
+        return pb.SetTrackCapResponse()
 
     async def MuteTrack(self, request: pb.MuteTrackRequest, context: Any) -> pb.MuteTrackResponse:  # noqa: D102
         transport = self._find(request.transport_id)
