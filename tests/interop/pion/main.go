@@ -3,7 +3,8 @@
 //	peer publish URL TOKEN IN.ivf IN.ogg      sends VP8 and Opus in a loop until standard input ends
 //	peer play URL TOKEN OUT.ivf OUT.ogg       records until standard input ends
 //
-// Prints one line of JSON at its end: packets by kind, and the status of the DELETE.
+// When the connection ends it begins anew at once. Prints one line of JSON at its end: packets by kind, how often it began anew,
+// a player's longest time between two packets of media, and the status of the DELETE.
 package main
 
 import (
@@ -19,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
 	"github.com/pion/webrtc/v4/pkg/media"
 	"github.com/pion/webrtc/v4/pkg/media/ivfreader"
@@ -34,7 +36,31 @@ type report struct {
 		Video int64 `json:"video"`
 		Audio int64 `json:"audio"`
 	} `json:"packets"`
-	Deleted int `json:"deleted"`
+	Reconnects int   `json:"reconnects"`
+	LongestMs  int64 `json:"longest_gap_ms"`
+	Deleted    int   `json:"deleted"`
+
+	mutex  sync.Mutex
+	seenAt time.Time
+}
+
+// note that media flows.
+func (r *report) note() {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if now := time.Now(); !r.seenAt.IsZero() {
+		r.LongestMs = max(r.LongestMs, now.Sub(r.seenAt).Milliseconds())
+	}
+	r.seenAt = time.Now()
+}
+
+// kept over connections.
+type role struct {
+	// Gives a new connection its media.
+	attach func(pc *webrtc.PeerConnection) error
+	// The connection is up.
+	connected func()
+	finish    func() error
 }
 
 func main() {
@@ -48,34 +74,65 @@ func run(args []string) error {
 	if len(args) != 5 {
 		return errors.New("usage: peer publish|play URL TOKEN VIDEO.ivf AUDIO.ogg")
 	}
-	pc, err := newPeer()
-	if err != nil {
-		return err
-	}
-	defer pc.Close()
 	var seen report
-	finish := func() error { return nil }
+	does := play
 	if args[0] == "publish" {
-		err = publish(pc, args[3], args[4], &seen)
-	} else {
-		finish, err = play(pc, args[3], args[4], &seen)
+		does = publish
 	}
+	own, err := does(args[3], args[4], &seen)
 	if err != nil {
 		return err
 	}
-	resource, err := exchange(pc, args[1], args[2])
-	if err != nil {
-		return err
-	}
-	io.Copy(io.Discard, os.Stdin) // the test holds it open for as long as it wants
-	if seen.Deleted, err = remove(resource, args[2]); err != nil {
-		return err
+	isOver := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin) // the test holds it open for as long as it wants
+		close(isOver)
+	}()
+	for seen.Deleted == 0 {
+		if seen.Deleted, err = connect(own, args[1], args[2], isOver); err != nil {
+			return err
+		}
+		if seen.Deleted == 0 {
+			seen.Reconnects++
+		}
 	}
 	seen.Packets.Video, seen.Packets.Audio = seen.Video.Load(), seen.Audio.Load()
-	if err := finish(); err != nil {
+	if err := own.finish(); err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(&seen)
+}
+
+// connect makes a connection and holds it until it ends, or the input does: then it gives the status of the DELETE.
+func connect(own *role, endpoint, token string, isOver <-chan struct{}) (int, error) {
+	pc, err := newPeer()
+	if err != nil {
+		return 0, err
+	}
+	defer pc.Close()
+	ended := make(chan struct{})
+	var once sync.Once
+	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		switch state {
+		case webrtc.PeerConnectionStateConnected:
+			own.connected()
+		case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
+			once.Do(func() { close(ended) })
+		}
+	})
+	if err := own.attach(pc); err != nil {
+		return 0, err
+	}
+	resource, err := exchange(pc, endpoint, token)
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-ended:
+		return 0, nil
+	case <-isOver:
+		return remove(resource, token)
+	}
 }
 
 func newPeer() (*webrtc.PeerConnection, error) {
@@ -89,30 +146,35 @@ func newPeer() (*webrtc.PeerConnection, error) {
 	return api.NewPeerConnection(webrtc.Configuration{})
 }
 
-func publish(pc *webrtc.PeerConnection, ivf, ogg string, seen *report) error {
+func publish(ivf, ogg string, seen *report) (*role, error) {
 	video, err := webrtc.NewTrackLocalStaticSample(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8}, "video", "pion")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	audio, err := webrtc.NewTrackLocalStaticSample(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus}, "audio", "pion")
 	if err != nil {
-		return err
-	}
-	for _, track := range []*webrtc.TrackLocalStaticSample{video, audio} {
-		if _, err := pc.AddTrack(track); err != nil {
-			return err
-		}
+		return nil, err
 	}
 	var once sync.Once
-	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
-		if state == webrtc.PeerConnectionStateConnected {
-			once.Do(func() {
-				go loop(func() error { return sendIVF(video, ivf, &seen.Video) })
-				go loop(func() error { return sendOgg(audio, ogg, &seen.Audio) })
-			})
+	var keyframes atomic.Int64
+	attach := func(pc *webrtc.PeerConnection) error {
+		for _, track := range []*webrtc.TrackLocalStaticSample{video, audio} {
+			sender, err := pc.AddTrack(track)
+			if err != nil {
+				return err
+			}
+			go answerRequests(sender, &keyframes)
 		}
-	})
-	return nil
+		return nil
+	}
+	connected := func() {
+		keyframes.Add(1)
+		once.Do(func() {
+			go loop(func() error { return sendIVF(video, ivf, &seen.Video, &keyframes) })
+			go loop(func() error { return sendOgg(audio, ogg, &seen.Audio) })
+		})
+	}
+	return &role{attach, connected, func() error { return nil }}, nil
 }
 
 func loop(send func() error) {
@@ -124,7 +186,24 @@ func loop(send func() error) {
 	}
 }
 
-func sendIVF(track *webrtc.TrackLocalStaticSample, path string, count *atomic.Int64) error {
+// answerRequests counts a key frame for each that is asked for, until the connection ends.
+func answerRequests(sender *webrtc.RTPSender, keyframes *atomic.Int64) {
+	for {
+		packets, _, err := sender.ReadRTCP()
+		if err != nil {
+			return
+		}
+		for _, packet := range packets {
+			if _, is := packet.(*rtcp.PictureLossIndication); is {
+				keyframes.Add(1)
+			}
+		}
+	}
+}
+
+// sendIVF sends a file until it ends or a key frame is wanted: then it begins anew with one, as an encoder would.
+func sendIVF(track *webrtc.TrackLocalStaticSample, path string, count, keyframes *atomic.Int64) error {
+	present := keyframes.Load()
 	file, err := os.Open(path)
 	if err != nil {
 		return err
@@ -138,6 +217,9 @@ func sendIVF(track *webrtc.TrackLocalStaticSample, path string, count *atomic.In
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for range ticker.C {
+		if keyframes.Load() != present {
+			return nil
+		}
 		frame, _, err := reader.ParseNextFrame()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -189,13 +271,7 @@ func sendOgg(track *webrtc.TrackLocalStaticSample, path string, count *atomic.In
 	}
 }
 
-func play(pc *webrtc.PeerConnection, ivf, ogg string, seen *report) (func() error, error) {
-	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeVideo, webrtc.RTPCodecTypeAudio} {
-		direction := webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}
-		if _, err := pc.AddTransceiverFromKind(kind, direction); err != nil {
-			return nil, err
-		}
-	}
+func play(ivf, ogg string, seen *report) (*role, error) {
 	video, err := ivfwriter.New(ivf)
 	if err != nil {
 		return nil, err
@@ -206,7 +282,7 @@ func play(pc *webrtc.PeerConnection, ivf, ogg string, seen *report) (func() erro
 	}
 	var mutex sync.Mutex
 	isOver := false
-	pc.OnTrack(func(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
+	onTrack := func(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 		var out media.Writer = audio
 		count := &seen.Audio
 		if track.Kind() == webrtc.RTPCodecTypeVideo {
@@ -218,6 +294,7 @@ func play(pc *webrtc.PeerConnection, ivf, ogg string, seen *report) (func() erro
 				return
 			}
 			count.Add(1)
+			seen.note()
 			mutex.Lock()
 			if !isOver {
 				err = out.WriteRTP(packet)
@@ -228,13 +305,24 @@ func play(pc *webrtc.PeerConnection, ivf, ogg string, seen *report) (func() erro
 				os.Exit(1)
 			}
 		}
-	})
-	return func() error {
+	}
+	attach := func(pc *webrtc.PeerConnection) error {
+		for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeVideo, webrtc.RTPCodecTypeAudio} {
+			direction := webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}
+			if _, err := pc.AddTransceiverFromKind(kind, direction); err != nil {
+				return err
+			}
+		}
+		pc.OnTrack(onTrack)
+		return nil
+	}
+	finish := func() error {
 		mutex.Lock()
 		defer mutex.Unlock()
 		isOver = true
 		return errors.Join(video.Close(), audio.Close())
-	}, nil
+	}
+	return &role{attach, func() {}, finish}, nil
 }
 
 // exchange sends the complete offer and takes the answer; it returns the URL of the resource.
