@@ -70,6 +70,10 @@ class Call:
         """How many messages the server has taken."""
         return sum(len(one.sent) for one in await self._ask_all())
 
+    async def reports(self) -> dict[str, Report]:
+        """What everybody has to say, by identity."""
+        return dict(zip(self.identities, await self._ask_all(), strict=True))
+
     async def _ask_all(self) -> list[Report]:
         said = await asyncio.gather(*(crowd.reports() for crowd in self.people))
         self._reports = [one for reports in said for one in reports]
@@ -159,7 +163,7 @@ class Call:
         await asyncio.gather(*(crowd.be_quiet() for crowd in self.people))
         deadline = time.monotonic() + 10
         while True:
-            lost, doubled = count_messages(dict(zip(self.identities, await self._ask_all(), strict=True)))
+            lost, doubled = count_messages(await self.reports())
             if not lost or time.monotonic() > deadline:
                 return lost, doubled
             await asyncio.sleep(_POLL_S)

@@ -88,11 +88,15 @@ class Person:
         joined = await Room.connect(url, token, room, RoomOptions(audio_slots=slots[0], video_slots=slots[1]))
         person = cls(identity, joined)
         person._spawn(person._follow())
-        if is_light:
-            await joined.publish(EncodedSilence(), source=common_pb2.TRACK_SOURCE_MICROPHONE)
-            return person
-        await joined.publish(ToneTrack(400 + 20 * number), source=common_pb2.TRACK_SOURCE_MICROPHONE)
-        await joined.publish(PatternTrack(number, *_SIZE, fps=FPS), source=common_pb2.TRACK_SOURCE_CAMERA)
+        try:
+            if is_light:
+                await joined.publish(EncodedSilence(), source=common_pb2.TRACK_SOURCE_MICROPHONE)
+            else:
+                await joined.publish(ToneTrack(400 + 20 * number), source=common_pb2.TRACK_SOURCE_MICROPHONE)
+                await joined.publish(PatternTrack(number, *_SIZE, fps=FPS), source=common_pb2.TRACK_SOURCE_CAMERA)
+        except BaseException:
+            await person.vanish()
+            raise
         return person
 
     def talk(self) -> None:
@@ -120,11 +124,17 @@ class Person:
             for track in publication.tracks
         }
 
-    def longest_gap_s(self) -> float:
-        """The longest time without a frame since the mark, of any track of the others, up to now."""
-        now = time.monotonic()
-        gaps = [max(self.seen[one].longest, now - self.seen[one].last) for one in self.tracks() if one in self.seen]
-        return max(gaps, default=0.0)
+    def gaps_s(self) -> dict[str, float]:
+        """By the others' identities the longest time without a frame since the mark, up to now."""
+        now, gaps = time.monotonic(), dict[str, float]()
+        for publication in self.room.publications.values():
+            owner = self.room.participants.get(publication.participant_id)
+            if owner is None or owner.id == self.room.local.id:
+                continue
+            of_tracks = [self.seen[track.id] for track in publication.tracks if track.id in self.seen]
+            for seen in of_tracks:
+                gaps[owner.identity] = max(gaps.get(owner.identity, 0.0), seen.longest, now - seen.last)
+        return gaps
 
     def is_whole(self, since: float) -> bool:
         """True if a frame of every other's every track came after a moment."""
@@ -140,6 +150,14 @@ class Person:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(MrtcError, OSError):
             await self.room.leave()
+
+    async def vanish(self) -> None:
+        """Is gone without a word."""
+        self._is_gone = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.room.aclose()
 
     async def _talk(self) -> None:
         number = 0

@@ -39,15 +39,22 @@ class Report:
 
     Attributes:
         tracks: of each of the others' tracks, when its last frame came (monotonic clock), None if none came yet.
-        gap_s: longest time without a frame of any of them since the mark.
+        gaps_s: longest time without a frame of any of them since the mark, by the identity of whose they are.
+        session_id: of its session.
         sent: as in `Person`.
         received: as in `Person`.
     """
 
     tracks: dict[str, float | None]
-    gap_s: float
+    gaps_s: dict[str, float]
+    session_id: str
     sent: list[int]
     received: dict[str, dict[int, int]]
+
+    @property
+    def gap_s(self) -> float:
+        """The longest of all."""
+        return max(self.gaps_s.values(), default=0.0)
 
     def is_whole(self, since: float) -> bool:
         """True if a frame of every track came after a moment."""
@@ -146,7 +153,7 @@ async def _serve(lines: asyncio.StreamReader, answer: Callable[[Any], None]) -> 
 def _report(person: Person) -> Report:
     tracks = {one: person.seen[one].last if one in person.seen else None for one in person.tracks()}
     received = {who: dict(got) for who, got in person.received.items()}
-    return Report(tracks, person.longest_gap_s(), person.sent, received)
+    return Report(tracks, person.gaps_s(), person.room.session_id, person.sent, received)
 
 
 async def _main() -> None:

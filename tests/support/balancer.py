@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Sequence
 from urllib.parse import urlsplit
 
 
 @contextlib.asynccontextmanager
-async def balancer(urls: Sequence[str]) -> AsyncIterator[str]:
+async def balancer(urls: Sequence[str], listener: socket.socket | None = None) -> AsyncIterator[str]:
     """Serves inside the block; gives its base URL.
 
     Args:
         urls: of the servers, in the order in which they are tried.
+        listener: where it serves; None: at a free port.
     """
     ports = [urlsplit(url).port for url in urls]
     tasks: set[asyncio.Task[None]] = set()
@@ -28,7 +30,9 @@ async def balancer(urls: Sequence[str]) -> AsyncIterator[str]:
             await _pass_on(reader, writer, ports)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    if listener is None:
+        listener = socket.create_server(("127.0.0.1", 0))
+    server = await asyncio.start_server(serve, sock=listener)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:

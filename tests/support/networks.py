@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+_CLONE_NEWNET = 0x4000_0000
 _NUMBERS = itertools.count(1)
 
 
@@ -71,6 +75,19 @@ class Namespace:
         self._ip("link", "del", link.interface)
         self.links.remove(link)
 
+    def listen(self, port: int) -> socket.socket:
+        """A listener at a port of its loopback, for use by this process."""
+
+        def listen() -> socket.socket:
+            with open(f"/run/netns/{self.name}") as handle:
+                # Of this thread alone, which ends with it.
+                if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), f"cannot enter {self.name}")
+            return socket.create_server(("127.0.0.1", port))
+
+        with ThreadPoolExecutor(1) as one:
+            return one.submit(listen).result()
+
     def forbid_udp(self) -> None:
         """As firewalls of companies do; what is sent is refused at once."""
         for family in ("-4", "-6"):
@@ -97,6 +114,49 @@ def namespace(program_dir: Path) -> Iterator[Namespace]:
         yield made
     finally:
         _ip("netns", "del", made.name)
+
+
+class Between:
+    """The network between two namespaces, over a router of its own. It joins their first links' addresses."""
+
+    def __init__(self, router: str, ends: tuple[Namespace, Namespace]) -> None:
+        self._router = router
+        self._ends = ends
+        for number, end in enumerate(ends):
+            # A range that exists in these namespaces only.
+            inner, net = f"between{number}", f"198.19.{number}."
+            _ip("-n", router, "link", "add", f"end{number}", "type", "veth", "peer", "name", inner, "netns", end.name)
+            _ip("-n", router, "addr", "add", f"{net}1/24", "dev", f"end{number}")
+            end._ip("addr", "add", f"{net}2/24", "dev", inner)
+            end._ip("link", "set", inner, "up")
+        self.restore()
+        for number, (here, there) in enumerate((ends, ends[::-1])):
+            address = here.links[0].client
+            here._ip("route", "add", f"{there.links[0].client}/32", "via", f"198.19.{number}.1", "src", address)
+
+    def cut(self) -> None:
+        """What is sent gets lost without a word."""
+        for number in range(2):
+            _ip("-n", self._router, "link", "set", f"end{number}", "down")
+
+    def restore(self) -> None:
+        """It is as before."""
+        for number, end in enumerate(self._ends):
+            _ip("-n", self._router, "link", "set", f"end{number}", "up")
+            _ip("-n", self._router, "route", "replace", f"{end.links[0].client}/32", "via", f"198.19.{number}.2")
+
+
+@contextmanager
+def join_namespaces(one: Namespace, other: Namespace) -> Iterator[Between]:
+    """A network between two namespaces, whose first links it joins, that can be cut; inside the block."""
+    router = _name(next(_NUMBERS))
+    _ip("netns", "add", router)
+    try:
+        done = ["ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1"]
+        subprocess.run(done, check=True, capture_output=True)
+        yield Between(router, (one, other))
+    finally:
+        _ip("netns", "del", router)
 
 
 def _name(number: int) -> str:

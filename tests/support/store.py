@@ -66,8 +66,17 @@ class Store:
 async def store_of(suite: RunningSuite) -> AsyncIterator[Store]:
     """A connection of its own, which sets nothing up."""
     env = suite.suite.service_env
+
+    async def ignore(_error: Exception) -> None:
+        """Tests that kill NATS know."""
+
     client = await nats.connect(
-        env["MRTC_NATS_URLS"], user=env["MRTC_NATS_USER"], password=env["MRTC_NATS_PASSWORD"], connect_timeout=5
+        env["MRTC_NATS_URLS"],
+        user=env["MRTC_NATS_USER"],
+        password=env["MRTC_NATS_PASSWORD"],
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.5,
+        error_cb=ignore,
     )
     try:
         yield Store(client.jetstream())

@@ -44,6 +44,7 @@ class SuiteOptions:
         mcu_workers: engine workers per rtcmcu; 0: one per core.
         captures: allow captures of packets, into `captures` of the data directory.
         env: added to every service's environment.
+        env_of: added to that of single processes, by name.
         services: kinds to start; nats-server always runs.
         advertised_ips: of rtcmcu's media ports; empty: the machine's own address and loopback.
         drain_timeout_s: how long rtcmcu waits for its clients to move away; short, since mostly the whole suite ends.
@@ -61,6 +62,7 @@ class SuiteOptions:
     mcu_workers: int = 0
     captures: bool = False
     env: dict[str, str] = field(default_factory=dict)
+    env_of: dict[str, dict[str, str]] = field(default_factory=dict)
     services: tuple[str, ...] = ("master", "rtcmcu", "rtcrecorder", "rtcvod", "signaling")
     advertised_ips: tuple[str, ...] = ()
     drain_timeout_s: float = 2.0
@@ -204,6 +206,7 @@ class Suite:
         settings = {"BIND_IP": LOOPBACK, "HTTP_PORT": str(free_port()), **settings}
         self.http_ports[name] = port = int(settings["HTTP_PORT"])
         env = self.service_env | {f"MRTC_{service.upper()}_{key}": value for key, value in settings.items()}
+        env |= self.options.env_of.get(name, {})
         self.processes[name] = Process(
             name,
             [sys.executable, "-m", f"mrtc_{service}"],
