@@ -78,6 +78,7 @@ class Person:
     received: dict[str, Counter[int]] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _media: list[MediaStreamTrack] = field(default_factory=list)
     _is_gone: bool = False
     _talking: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -90,10 +91,10 @@ class Person:
         person._spawn(person._follow())
         try:
             if is_light:
-                await joined.publish(EncodedSilence(), source=common_pb2.TRACK_SOURCE_MICROPHONE)
+                await person._publish(EncodedSilence(), common_pb2.TRACK_SOURCE_MICROPHONE)
             else:
-                await joined.publish(ToneTrack(400 + 20 * number), source=common_pb2.TRACK_SOURCE_MICROPHONE)
-                await joined.publish(PatternTrack(number, *_SIZE, fps=FPS), source=common_pb2.TRACK_SOURCE_CAMERA)
+                await person._publish(ToneTrack(400 + 20 * number), common_pb2.TRACK_SOURCE_MICROPHONE)
+                await person._publish(PatternTrack(number, *_SIZE, fps=FPS), common_pb2.TRACK_SOURCE_CAMERA)
         except BaseException:
             await person.vanish()
             raise
@@ -144,20 +145,26 @@ class Person:
         """Leaves; nothing happens the second time."""
         if self._is_gone:
             return
-        self._is_gone = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end()
         with contextlib.suppress(MrtcError, OSError):
             await self.room.leave()
 
     async def vanish(self) -> None:
         """Is gone without a word."""
+        await self._end()
+        await self.room.aclose()
+
+    async def _publish(self, media: MediaStreamTrack, source: common_pb2.TrackSource.ValueType) -> None:
+        self._media.append(media)
+        await self.room.publish(media, source=source)
+
+    async def _end(self) -> None:
         self._is_gone = True
+        for media in self._media:
+            media.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.room.aclose()
 
     async def _talk(self) -> None:
         number = 0

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 from aiortc import MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError
 from av import AudioFrame, VideoFrame
 
 CELLS = 16
@@ -125,10 +126,11 @@ class ToneTrack(MediaStreamTrack):
 
 
 async def _sleep_until(track: PatternTrack | ToneTrack, at_s: float) -> None:
-    """Sleeps until a time on the track's own clock, which starts at the first frame."""
+    """Sleeps until a time on the track's own clock, from its first frame on. Raises MediaStreamError if it ended."""
+    if track.readyState != "live":
+        raise MediaStreamError
     now = time.monotonic()
     if not track.began:
         track.began = now
-    delay = track.began + at_s - now
-    if delay > 0:
-        await asyncio.sleep(delay)
+    # Also when it is late: whoever reads as fast as it can must not keep everybody else from running.
+    await asyncio.sleep(max(0.0, track.began + at_s - now))

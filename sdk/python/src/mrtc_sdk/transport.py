@@ -127,8 +127,12 @@ class Transport:
         return bool(self.pc.connectionState == "connected")
 
     async def aclose(self) -> None:
-        """Closes the peer connection."""
+        """Closes the peer connection, and ends the copies of tracks that it sent: nobody would empty their queues."""
+        sent = [transceiver.sender.track for ones in self._outbound.values() for transceiver in ones]
         await self.pc.close()
+        for track in sent:
+            if track is not None:
+                track.stop()
 
 
 def repeat_candidates(sdp: str) -> str:
