@@ -39,6 +39,7 @@ def timed(tmp_path: Path, clocks: dict[str, WallClock]) -> Iterator[RunningSuite
         yield running
 
 
+@pytest.mark.timeout(300)
 async def test_a_call_and_its_recording_bear_clocks_that_are_set(
     timed: RunningSuite, clocks: dict[str, WallClock]
 ) -> None:

@@ -84,6 +84,7 @@ async def _spread(call: Call) -> dict[str, str]:
     return nodes
 
 
+@pytest.mark.timeout(300)
 async def test_a_room_is_whole_again_when_the_network_between_its_nodes_is(
     headless: RunningSuite, machines: list[Namespace]
 ) -> None:
