@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup setup-run setup-test proto build engine web run probe test test-unit test-engine test-integration \
-	test-e2e check format settings proto-baseline lock bench scoreboard impairments fuzz chaos dump capture clean
+	test-e2e check format settings proto-baseline lock bench scoreboard impairments fuzz chaos soak dump capture clean
 
 help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,8 +74,11 @@ scoreboard: setup-run ## Run subscribers behind all kinds of paths in virtual ti
 impairments: setup-test ## Calls of real browsers on bad networks; writes docs/impairments.md (10 minutes)
 	@$(PY) -m tests.e2e.sweep $(ARGS)
 
-chaos: setup-test ## Kill, freeze, drain and move under running calls; ends with one JSON line (30 minutes)
+chaos: setup-test ## Kill, freeze, drain and move under running calls; ends with one JSON line (40 minutes)
 	@$(PY) -m tests.chaos $(ARGS)
+
+soak: setup-test ## Joins, leaves, moves and deaths for SOAK_S seconds (two hours); fails if anything grew
+	@$(PY) -m tests.chaos.soak $(ARGS)
 
 fuzz: ## Fuzz every parser for FUZZ_SECONDS (default 60) each
 	@tools/fuzz.sh

@@ -1,0 +1,90 @@
+"""What a suite holds at a moment: memory, descriptors and threads of each process, transports, keys and messages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+from mrtc_common.nats_schema import bucket_stream
+
+from tests.support.store import BUCKETS, STREAMS, Store
+from tests.support.suite import RunningSuite
+
+# Go's collector and the store's caches breathe; of NATS its keys, messages and consumers are judged.
+_FOREIGN = {"nats"}
+# They keep what happened for two days, and messages for ten minutes, whoever was there: that is what they are for.
+_KEEPING = {"MRTC_EVENTS", "MRTC_MESSAGES"}
+# Records of recordings and vods outlive their rooms: they belong to the app.
+_RECORDS = {"mrtc_recordings", "mrtc_vods"}
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One process, children included but for `pid`."""
+
+    pid: int
+    rss_kb: int
+    descriptors: int
+    threads: int
+    children: int
+
+
+@dataclass(frozen=True)
+class Census:
+    """All of it. `stored` is by stream, markers of deleted keys included; `consumers` too."""
+
+    processes: dict[str, Holding]
+    transports: int
+    keys: dict[str, int]
+    stored: dict[str, int]
+    consumers: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+async def census_of(suite: RunningSuite, store: Store) -> Census:
+    """Counts."""
+    nodes = await asyncio.to_thread(suite.nodes)
+    streams = [*(bucket_stream(bucket) for bucket in BUCKETS), *STREAMS]
+    return Census(
+        processes={name: _holding(process.pid) for name, process in suite.suite.processes.items()},
+        transports=sum(node.get("load", {}).get("transports", 0) for node in nodes if "DEAD" not in node["state"]),
+        keys={bucket: await store.keys(bucket) for bucket in BUCKETS},
+        stored={stream: await store.stored(stream) for stream in streams},
+        consumers={stream: len(await store.consumers(stream)) for stream in streams},
+    )
+
+
+def _holding(pid: int) -> Holding:
+    process = psutil.Process(pid)
+    children = process.children(recursive=True)
+    everybody = [process, *children]
+    return Holding(
+        pid=pid,
+        rss_kb=sum(one.memory_info().rss for one in everybody) // 1024,
+        # psutil's own figure leaves none out, but it opens one while it counts only for its own process.
+        descriptors=sum(len(os.listdir(f"/proc/{one.pid}/fd")) for one in everybody),
+        threads=sum(one.num_threads() for one in everybody),
+        children=len(children),
+    )
+
+
+def growth(first: Census, last: Census, tolerance: float = 0.05) -> list[str]:
+    """What there is more of than at first by more than the tolerance; of processes those that are the same still."""
+    pairs: dict[str, tuple[int, int]] = {"transports": (first.transports, last.transports)}
+    for name, now in last.processes.items():
+        then = first.processes.get(name)
+        if then is None or then.pid != now.pid or name in _FOREIGN:
+            continue
+        for what in ("rss_kb", "descriptors", "threads", "children"):
+            pairs[f"{name} {what}"] = getattr(then, what), getattr(now, what)
+    pairs |= {f"keys of {b}": (first.keys[b], last.keys[b]) for b in BUCKETS if b not in _RECORDS}
+    kept = _KEEPING | {bucket_stream(bucket) for bucket in _RECORDS}
+    pairs |= {f"stored in {s}": (first.stored[s], n) for s, n in last.stored.items() if s not in kept}
+    pairs |= {f"consumers of {s}": (first.consumers[s], n) for s, n in last.consumers.items()}
+    return [f"{what}: {then} -> {now}" for what, (then, now) in pairs.items() if now > then * (1 + tolerance)]
