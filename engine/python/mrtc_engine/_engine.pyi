@@ -175,6 +175,9 @@ class Event:
     class LayersWanted(Event):
         track: str
         rids: list[str]
+        """an empty one of a track in one encoding"""
+        spatial_layers: int
+        """of layers inside one encoding: so many from the lowest on are received; 0: all"""
 
     @final
     class ActiveSpeakers(Event):

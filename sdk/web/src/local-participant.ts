@@ -3,6 +3,7 @@
 import { MUTE_RECONCILE_MS } from './defaults';
 import { DeviceError, MrtcError, StateError } from './errors';
 import type { Participant as ParticipantInfo, Publication } from './gen/mrtc/common/v1/common_pb';
+import type { LayersWanted } from './gen/mrtc/signaling/v1/client_pb';
 import { logger } from './logger';
 import type { LocalTrackOptions, PublishOptions, ResolvedRoomOptions } from './options';
 import { Participant } from './participant';
@@ -286,16 +287,18 @@ export class LocalParticipant extends Participant {
     this.#host.unpublished(publication);
   }
 
-  /** These encodings have receivers. Internal. */
-  async layersWanted(trackId: string, rids: readonly string[]): Promise<void> {
+  /** These encodings, or layers inside one, have receivers. Internal. */
+  async layersWanted({ trackId, rids, spatialLayers }: LayersWanted): Promise<void> {
     const wanted = new Set(rids);
     for (const track of this.tracks) {
       // Sound is always sent: who speaks is known from it even while nobody listens.
       if (track.kind === 'audio') continue;
       const alternative = track.alternatives.find(({ id }) => id === trackId);
       if (alternative) alternative.wantedRids = wanted;
-      else if (track.id === trackId) track.wantedRids = wanted;
-      else continue;
+      else if (track.id === trackId) {
+        track.wantedRids = wanted;
+        track.wantedSpatialLayers = spatialLayers;
+      } else continue;
       await track.refreshEncodings();
     }
   }

@@ -354,7 +354,7 @@ export class Room extends Emitter<RoomEvents> {
           this.localParticipant.codecRequested(body.value.trackId, body.value.codecs),
         );
       case 'layersWanted':
-        return this.#background('layers', this.localParticipant.layersWanted(body.value.trackId, body.value.rids));
+        return this.#background('layers', this.localParticipant.layersWanted(body.value));
       case 'subscriptionFailed':
         if (body.value.error) {
           this.emit('trackSubscriptionFailed', body.value.trackId, errorFromServer(body.value.error));

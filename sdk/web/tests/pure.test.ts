@@ -13,7 +13,14 @@ import { summarize } from '../src/stats';
 import { wishForViews } from '../src/tracks/adaptive-stream';
 import { mergeWishes } from '../src/tracks/remote-track';
 import { selectCodecs } from '../src/transport/codecs';
-import { applyPlan, initialEncodings, layersFor, planEncodings, scaledBitrate } from '../src/transport/encodings';
+import {
+  applyPlan,
+  initialEncodings,
+  layersFor,
+  planEncodings,
+  scaledBitrate,
+  withSpatialLayers,
+} from '../src/transport/encodings';
 import { wishToWire } from '../src/wishes';
 import { participantTypeFromWire, reasonFromWire, sourceFromWire, sourceToWire } from '../src/words';
 import type { Source } from '../src/words';
@@ -163,6 +170,22 @@ describe('encodings', () => {
     applyPlan(encodings, svc, undefined, false, 0);
     expect(encodings[0]).toMatchObject({ active: true, scalabilityMode: 'L3T3_KEY' });
     expect(planEncodings('video', 'camera', true, undefined, 'L3T3_KEY').scalabilityMode).toBeUndefined();
+
+    const wanted = (count: number, width = 960, height = 540) => {
+      const { scalabilityMode, scaleDownBy } = withSpatialLayers(svc, count, width, height);
+      return [scalabilityMode, scaleDownBy ?? 1];
+    };
+    expect(wanted(0)).toEqual(['L3T3_KEY', 1]);
+    expect(wanted(3)).toEqual(['L3T3_KEY', 1]);
+    expect(wanted(2)).toEqual(['L2T3_KEY', 2]);
+    expect(wanted(1)).toEqual(['L1T3', 4]);
+    // A small capture has two layers in any case.
+    expect(wanted(1, 360, 640)).toEqual(['L1T3', 2]);
+    expect(wanted(2, 640, 360)).toEqual(['L3T3_KEY', 1]);
+    applyPlan(encodings, withSpatialLayers(svc, 1, 960, 540), undefined, false, 0);
+    expect(encodings[0]).toMatchObject({ scaleResolutionDownBy: 4, scalabilityMode: 'L1T3' });
+    applyPlan(encodings, svc, undefined, false, 0);
+    expect(encodings[0]).toMatchObject({ scaleResolutionDownBy: 1, scalabilityMode: 'L3T3_KEY' });
   });
 
   it('need less for smaller pictures, within bounds', () => {

@@ -249,8 +249,8 @@ async def test_watchers_get_the_present_state_then_changes_until_the_transport_e
     await node.publish("t1", "a")
     node.engine.emit("TransportConnected", transport="t1")
     node.engine.emit("TrackStarted", track="a", codec="h264")
-    node.engine.emit("LayersWanted", track="a", rids=["q"])
-    await wait_until(lambda: all(state.tracks["a"].wanted_rids for state in node.mcu.media.transports))
+    node.engine.emit("LayersWanted", track="a", rids=["q"], spatial_layers=2)
+    await wait_until(lambda: all(state.tracks["a"].wanted for state in node.mcu.media.transports))
     kinds = []
     async for item in stream(node.stub.WatchTransports, pb.WatchTransportsRequest(transport_ids=["t1"])):
         kinds.append(item.WhichOneof("event"))

@@ -42,8 +42,10 @@ pub enum Event {
     LayersWanted {
         /// Which.
         track: TrackId,
-        /// Rids that somebody receives, lowest first.
+        /// Rids that somebody receives, lowest first. Of a track in one encoding: an empty one, or none if nobody receives it.
         rids: Vec<String>,
+        /// Of layers inside one encoding (SVC): so many from the lowest on have receivers; 0: all.
+        spatial_layers: u8,
     },
     /// Who speaks in a room, of the tracks whose origin is this shard (transports and sources, not relays). Repeated twice
     /// a second while somebody does.

@@ -183,6 +183,7 @@ pub(crate) struct Track {
 impl Track {
     pub(crate) fn new(info: &TrackInfo, room: RoomId, origin: Origin, max_pending: usize) -> Self {
         let layer_count = info.rids.len().clamp(1, MAX_SPATIAL);
+        let is_svc = is_svc(info.codec, layer_count) && matches!(origin, Origin::Transport { .. });
         let capacity = if info.kind == Kind::Video { VIDEO_RING } else { AUDIO_RING };
         Self {
             id: info.track.clone(),
@@ -205,7 +206,7 @@ impl Track {
             exports: Vec::new(),
             mirrors: Vec::new(),
             keyframes: KeyframeThrottle::new(),
-            told_mask: all_layers(layer_count),
+            told_mask: all_layers(if is_svc { MAX_SPATIAL } else { layer_count }),
             unwanted_since: None,
             alarm: Alarm::default(),
             max_pending,
@@ -391,7 +392,13 @@ impl Track {
 
     /// True if the layers are inside one encoding.
     pub(crate) fn is_svc(&self) -> bool {
-        matches!(self.codec, Codec::Vp9 | Codec::Av1) && self.layers.len() == 1
+        is_svc(self.codec, self.layers.len())
+    }
+
+    /// Spatial layers that were seen inside the one encoding of a client of this shard; `None` if the track is none such.
+    pub(crate) fn own_spatials(&self) -> Option<usize> {
+        let is_own = matches!(self.origin, Origin::Transport { .. });
+        (is_own && self.is_svc()).then(|| self.layers[0].spatials.len())
     }
 
     /// What the allocator is told of the layers: how many, and their figures.
@@ -458,6 +465,10 @@ impl Layer {
         spatial.meter.on_packet(now, info.temporal, bytes, marker || info.is_frame_end);
         spatial.size = info.size.or(spatial.size);
     }
+}
+
+fn is_svc(codec: Codec, layers: usize) -> bool {
+    matches!(codec, Codec::Vp9 | Codec::Av1) && layers == 1
 }
 
 pub(crate) fn all_layers(count: usize) -> u8 {

@@ -45,7 +45,7 @@ pub enum Event {
     TransportClosed { transport: String, reason: String },
     TrackStarted { track: String, codec: String },
     TrackEnded { track: String },
-    LayersWanted { track: String, rids: Vec<String> },
+    LayersWanted { track: String, rids: Vec<String>, spatial_layers: u8 },
     ActiveSpeakers { room: String, worker: u16, speakers: Vec<(String, u8)> },
     SlotsChanged { transport: String, slots: Vec<SlotContent>, version: u64 },
     KeyframeRequested { track: String },
@@ -127,7 +127,9 @@ impl From<event::Event> for Event {
                 Self::TrackStarted { track: track.to_string(), codec: codec_name(codec).to_owned() }
             }
             event::Event::TrackEnded { track } => Self::TrackEnded { track: track.to_string() },
-            event::Event::LayersWanted { track, rids } => Self::LayersWanted { track: track.to_string(), rids },
+            event::Event::LayersWanted { track, rids, spatial_layers } => {
+                Self::LayersWanted { track: track.to_string(), rids, spatial_layers }
+            }
             event::Event::SlotsChanged { transport, slots, version } => {
                 Self::SlotsChanged { transport: transport.to_string(), slots: slot_contents(slots), version }
             }

@@ -3,7 +3,7 @@
 import { Emitter } from '../emitter';
 import { logger } from '../logger';
 import type { LocalTrackOptions, SimulcastLayer } from '../options';
-import { applyPlan, layersFor, planEncodings } from '../transport/encodings';
+import { applyPlan, layersFor, planEncodings, withSpatialLayers } from '../transport/encodings';
 import type { EncodingPlan } from '../transport/encodings';
 import type { PublishLine } from '../transport/transport';
 import type { Kind, Source } from '../words';
@@ -52,6 +52,8 @@ export class LocalTrack extends Emitter<LocalTrackEvents> {
   readonly alternatives: Alternative[] = [];
   /** Encodings that somebody receives; undefined: not told yet, all are sent. Internal. */
   wantedRids: ReadonlySet<string> | undefined;
+  /** Layers inside the one encoding that somebody receives, from the lowest on; 0: all. Internal. */
+  wantedSpatialLayers = 0;
   #plan: EncodingPlan;
   readonly #control: CaptureControl;
   readonly #hint: string;
@@ -167,7 +169,9 @@ export class LocalTrack extends Emitter<LocalTrackEvents> {
     const { width = 0, height = 0 } = this.#media.getSettings();
     // A muted microphone goes on with silence, which costs next to nothing and keeps levels and timing.
     const isSilent = this.#isMuted && this.kind === 'video';
-    applyPlan(parameters.encodings, this.#plan, wantedRids, isSilent, width * height);
+    const isMain = sender === this.line?.transceiver.sender;
+    const plan = isMain ? withSpatialLayers(this.#plan, this.wantedSpatialLayers, width, height) : this.#plan;
+    applyPlan(parameters.encodings, plan, wantedRids, isSilent, width * height);
     if (this.#hint === 'detail' || this.#hint === 'text') parameters.degradationPreference = 'maintain-resolution';
     try {
       await sender.setParameters(parameters);

@@ -22,6 +22,8 @@ export interface EncodingPlan {
   maxBitrateBps: number;
   /** Layers inside the one encoding; unset: the browser's choice. */
   scalabilityMode?: string;
+  /** By what the one encoding is made smaller than the capture; unset: 1. */
+  scaleDownBy?: number;
 }
 
 /** An encoding with what TypeScript's DOM types lack (WebRTC-SVC). */
@@ -88,11 +90,37 @@ export function applyPlan(
       encoding.scaleResolutionDownBy = layer.scaleDownBy;
       encoding.maxBitrate = scaledBitrate(layer.maxBitrateBps, pixels);
     } else if (isOnly) {
-      if (encoding.scaleResolutionDownBy !== undefined) encoding.scaleResolutionDownBy = 1;
+      const { scaleDownBy = 1 } = plan;
+      if (scaleDownBy !== 1 || encoding.scaleResolutionDownBy !== undefined) {
+        encoding.scaleResolutionDownBy = scaleDownBy;
+      }
       encoding.maxBitrate = plan.maxBitrateBps;
       if (plan.scalabilityMode !== undefined) encoding.scalabilityMode = plan.scalabilityMode;
     }
   }
+}
+
+/** The smallest lowest layer that libwebrtc makes (`svc_config.cc`): of smaller captures it makes fewer layers. */
+const LOWEST_LAYER = { long: 240, short: 135 };
+
+/**
+ * The plan without the upper spatial layers that nobody receives: the lowest `wanted` stay as they are, which takes a
+ * smaller picture in a mode with fewer layers. 0: all are wanted.
+ */
+export function withSpatialLayers(plan: EncodingPlan, wanted: number, width: number, height: number): EncodingPlan {
+  const [, count = '1', temporal = '1', ratio = '', rest = ''] =
+    /^L([1-3])T([1-3])(h?)((?:_KEY)?)$/.exec(plan.scalabilityMode ?? '') ?? [];
+  const room = Math.min(
+    Math.max(width, height) / LOWEST_LAYER.long,
+    Math.min(width, height) / LOWEST_LAYER.short,
+  );
+  const layers = Math.min(Number(count), 1 + Math.max(0, Math.floor(Math.log2(room || 1))));
+  if (wanted <= 0 || wanted >= layers) return plan;
+  return {
+    ...plan,
+    scalabilityMode: wanted === 1 ? `L1T${temporal}` : `L${wanted}T${temporal}${ratio}${rest}`,
+    scaleDownBy: (ratio === 'h' ? 1.5 : 2) ** (layers - wanted),
+  };
 }
 
 /** Bitrate needs grow slower than the area (about its power of 0.75); never below a fifth, never above the limit. */

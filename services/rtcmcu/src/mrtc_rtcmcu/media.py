@@ -286,7 +286,7 @@ class Media:
             case "SlotsChanged":
                 self.subscriptions.slots_changed(event.transport, event.slots, event.version)
             case "LayersWanted":
-                self._layers_wanted(event.track, tuple(event.rids))
+                self._layers_wanted(event.track, event.rids, event.spatial_layers)
 
     async def stats(self, transport_ids: Sequence[str]) -> str:
         """JSON of the engine, of these transports or of all; asked for in batches, so that no worker is held up."""
@@ -344,11 +344,11 @@ class Media:
             started = pb.TrackStarted(track_id=track_id, codec=codec)
             self.watchers.publish(pb.WatchTransportsResponse(transport_id=owner.transport_id, track_started=started))
 
-    def _layers_wanted(self, track_id: str, rids: tuple[str, ...]) -> None:
+    def _layers_wanted(self, track_id: str, rids: Sequence[str], spatial_layers: int) -> None:
         owner = self.transports.owner_of(track_id)
         if owner is not None:
-            owner.tracks[track_id].wanted_rids = rids
-            wanted = pb.LayersWanted(track_id=track_id, rids=rids)
+            wanted = pb.LayersWanted(track_id=track_id, rids=rids, spatial_layers=spatial_layers)
+            owner.tracks[track_id].wanted = wanted
             self.watchers.publish(pb.WatchTransportsResponse(transport_id=owner.transport_id, layers_wanted=wanted))
 
 
@@ -370,9 +370,8 @@ def _present_state(state: TransportState) -> Iterable[pb.WatchTransportsResponse
         if known.is_started:
             started = pb.TrackStarted(track_id=track_id, codec=known.track.codec)
             yield pb.WatchTransportsResponse(transport_id=state.transport_id, track_started=started)
-        if known.wanted_rids is not None:
-            wanted = pb.LayersWanted(track_id=track_id, rids=known.wanted_rids)
-            yield pb.WatchTransportsResponse(transport_id=state.transport_id, layers_wanted=wanted)
+        if known.wanted is not None:
+            yield pb.WatchTransportsResponse(transport_id=state.transport_id, layers_wanted=known.wanted)
 
 
 def _check_offer(offer: str) -> None:

@@ -285,8 +285,9 @@ async def test_events_of_the_node_reach_the_publisher(world: World) -> None:
     node, track = world.nodes[0], alice.joined.publications[0].tracks[0].id
     await wait_until(lambda: bool(node._watchers))
     transport = node.transport_of(alice.joined.participant.id).id
-    node.emit(transport, layers_wanted=media.LayersWanted(track_id=track, rids=["q"]))
-    assert list((await alice.wait_push("layers_wanted")).layers_wanted.rids) == ["q"]
+    node.emit(transport, layers_wanted=media.LayersWanted(track_id=track, rids=["q"], spatial_layers=2))
+    wanted = (await alice.wait_push("layers_wanted")).layers_wanted
+    assert (list(wanted.rids), wanted.spatial_layers) == (["q"], 2)
     node.emit(transport, track_started=media.TrackStarted(track_id=track, codec="vp9"))
     seen = (await bob.wait_push("publication_updated")).publication_updated.publication
     assert seen.tracks[0].codec == "vp9"

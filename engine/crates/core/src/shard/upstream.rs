@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Shard;
-use crate::allocator::Target;
+use crate::allocator::{MAX_SPATIAL, Target};
 use crate::command::Kind;
 use crate::event::Event;
 use crate::keys::{TrackKey, TransportKey};
@@ -114,6 +114,9 @@ impl Shard {
 
     fn wanted_mask(&self, track: &Track) -> u8 {
         let full = track.full_mask();
+        if let Some(seen) = track.own_spatials() {
+            return self.wanted_spatials(track, seen);
+        }
         if track.layers.len() == 1 {
             return if track.has_receivers() { full } else { 0 };
         }
@@ -136,14 +139,37 @@ impl Shard {
         mask & full
     }
 
+    /// The same of layers inside one encoding: a bit for each that is of use, the lower ones always with the higher. All bits
+    /// if somebody has use for all that were `seen`, since more may come.
+    fn wanted_spatials(&self, track: &Track, seen: usize) -> u8 {
+        let all = all_layers(MAX_SPATIAL);
+        let is_out = |mask: u8| mask != 0;
+        let goes_out = track.exports.iter().any(|e| is_out(e.mask)) || track.mirrors.iter().any(|m| is_out(m.mask));
+        if goes_out || !track.sinks.is_empty() {
+            return all;
+        }
+        let mut count = 0;
+        for receiver in track.subscribers.iter().chain(&track.heirs) {
+            let Some(Target::Layer { spatial, .. }) = self.target_of(*receiver) else { continue };
+            // Layers that it gives up are not sent from the next picture on, long before the publisher is told.
+            count = count.max(usize::from(spatial) + 1);
+        }
+        if count >= seen { all } else { all_layers(count) }
+    }
+
     fn tell_wanted(&mut self, key: TrackKey, mask: u8, fresh: u8) {
         let track = &self.tracks[key.index()];
         match track.origin {
             Origin::Transport { .. } => {
-                if !track.rids.is_empty() {
+                if track.own_spatials().is_some_and(|seen| seen > 1) {
+                    let rids = if mask == 0 { Vec::new() } else { vec![String::new()] };
+                    let count = mask.count_ones() as u8;
+                    let spatial_layers = if usize::from(count) == MAX_SPATIAL { 0 } else { count };
+                    self.events.push_back(Event::LayersWanted { track: track.id.clone(), rids, spatial_layers });
+                } else if !track.rids.is_empty() {
                     let wanted = track.rids.iter().enumerate().filter(|(index, _)| mask & 1 << index != 0);
                     let rids = wanted.map(|(_, rid)| rid.to_string()).collect();
-                    self.events.push_back(Event::LayersWanted { track: track.id.clone(), rids });
+                    self.events.push_back(Event::LayersWanted { track: track.id.clone(), rids, spatial_layers: 0 });
                 }
             }
             Origin::Relay { relay, handle } => self.relay_layers_wanted(relay, handle, mask, fresh),

@@ -44,6 +44,7 @@ pub enum Codecs {
     All,
     Vp8Only,
     H264Only,
+    Vp9Only,
 }
 
 impl Default for ClientSpec {
@@ -120,6 +121,7 @@ impl Client {
             Codecs::All => builder.enable_vp8(true).enable_h264(true).enable_vp9(true).enable_av1(true),
             Codecs::Vp8Only => builder.enable_vp8(true),
             Codecs::H264Only => builder.enable_h264(true),
+            Codecs::Vp9Only => builder.enable_vp9(true),
         };
         if spec.has_audio_rtx {
             let config = builder.codec_config();

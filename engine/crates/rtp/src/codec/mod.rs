@@ -67,7 +67,7 @@ pub struct PayloadInfo {
     pub picture_id: Option<u16>,
     /// VP8, VP9: index of the temporal base layer's frame.
     pub tl0_pic_idx: Option<u8>,
-    /// Width and height of the picture if this packet tells them (key frames mostly).
+    /// Width and height of the picture, of the packet's own spatial layer, if this packet tells them (key frames mostly).
     pub size: Option<(u16, u16)>,
     /// Frames of the dependency descriptor: which decode targets contain this frame, bit per target; 0 without one.
     pub decode_targets: u32,

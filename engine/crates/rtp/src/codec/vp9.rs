@@ -27,6 +27,8 @@ pub struct Descriptor {
     pub tl0_pic_idx: Option<u8>,
     /// Resolution of the highest spatial layer in the scalability structure (V).
     pub size: Option<(u16, u16)>,
+    /// Resolution of the packet's own spatial layer in it.
+    pub own_size: Option<(u16, u16)>,
     /// Number of spatial layers in the scalability structure (V).
     pub spatial_layers: Option<u8>,
     /// Where the VP9 payload begins.
@@ -123,8 +125,12 @@ impl Descriptor {
         let layers = (head >> 5) + 1;
         self.spatial_layers = Some(layers);
         if head & 0x10 != 0 {
-            for _ in 0..layers {
+            let own = self.layer.map_or(0, |l| l.spatial);
+            for layer in 0..layers {
                 self.size = Some((r.u16()?, r.u16()?));
+                if layer == own {
+                    self.own_size = self.size;
+                }
             }
         }
         if head & 0x08 != 0 {
@@ -181,7 +187,7 @@ pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
         is_intra: !d.is_inter_picture,
         picture_id: d.picture_id,
         tl0_pic_idx: d.tl0_pic_idx,
-        size: d.size,
+        size: d.own_size,
         ..PayloadInfo::default()
     }
 }
@@ -240,10 +246,11 @@ mod tests {
         let p = [0xaa, 0x81, 0x23, 0x00, 9, 0x38, 1, 0x40, 0, 0xb4, 2, 0x80, 1, 0x68, 1, 0x04, 5, 0x82];
         let d = Descriptor::parse(&p).unwrap();
         assert_eq!((d.picture_id, d.tl0_pic_idx), (Some(0x123), Some(9)));
-        assert_eq!((d.spatial_layers, d.size), (Some(2), Some((640, 360))));
+        assert_eq!((d.spatial_layers, d.size, d.own_size), (Some(2), Some((640, 360)), Some((320, 180))));
         assert_eq!(d.len, 17);
         let info = inspect(&p);
         assert!(info.is_keyframe && info.is_frame_start && !info.is_frame_end && info.is_intra);
+        assert_eq!(info.size, Some((320, 180)), "that of its own layer, not of the whole picture");
     }
 
     #[test]

@@ -21,7 +21,7 @@ class TrackState:
 
     track: common_pb2.Track
     is_started: bool = False
-    wanted_rids: tuple[str, ...] | None = None
+    wanted: pb.LayersWanted | None = None
 
 
 @dataclass(slots=True)

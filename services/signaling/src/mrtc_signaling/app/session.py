@@ -304,8 +304,10 @@ class Session:
                 started = event.track_started
                 self.spawn(self.publisher.track_started(track_of_media(started.track_id), started.codec))
             case "layers_wanted":
-                track_id, rids = track_of_media(event.layers_wanted.track_id), event.layers_wanted.rids
-                wanted = client_pb2.LayersWanted(track_id=track_id, rids=rids)
+                told = event.layers_wanted
+                wanted = client_pb2.LayersWanted(
+                    track_id=track_of_media(told.track_id), rids=told.rids, spatial_layers=told.spatial_layers
+                )
                 self._layers[wanted.track_id] = client_pb2.ServerFrame(layers_wanted=wanted)
                 self.push(self._layers[wanted.track_id])
             case "slots_changed":
