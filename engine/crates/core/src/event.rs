@@ -3,6 +3,7 @@
 use crate::command::{Codec, Kind};
 use crate::error::Error;
 use crate::id::{CommandId, RelayId, RoomId, ShardIndex, SinkId, TrackId, TransportId};
+use crate::sdp::{Encoding, Variant};
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -127,8 +128,17 @@ pub struct TrackInfo {
     pub kind: Kind,
     /// The codec that is sent, or is expected to be.
     pub codec: Codec,
+    /// Which variant of it, if that is known.
+    pub variant: Option<Variant>,
     /// Lowest first; empty if not simulcast.
     pub rids: Vec<String>,
+}
+
+impl TrackInfo {
+    /// How it is encoded.
+    pub fn encoding(&self) -> Encoding {
+        Encoding { codec: self.codec, variant: self.variant }
+    }
 }
 
 /// A slot: mid, kind, and the track it carries (its first name, also when an alternative is sent).

@@ -5,6 +5,7 @@
 
 mod answer;
 mod codecs;
+mod compat;
 mod lexer;
 mod negotiate;
 mod offer;
@@ -17,6 +18,7 @@ use crate::command::{Codec, Kind};
 use crate::error::Error;
 use crate::handshake::RemoteParams;
 
+pub use compat::Encoding;
 pub use negotiate::negotiate;
 pub use offer::Offer;
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::command::Codec;
 use crate::data::DataMessage;
 use crate::id::{RoomId, ShardIndex, TrackId};
 use crate::packet::{Packet, SenderReportMap};
+use crate::sdp::Encoding;
 
 /// Names a mirror. Chosen by the shard that mirrors, never used again by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,12 +55,12 @@ pub enum ShardMessage {
         /// The mapping.
         map: SenderReportMap,
     },
-    /// From the origin: the codec that is really sent.
+    /// From the origin: what is really sent.
     CodecChanged {
         /// Which.
         key: MirrorKey,
-        /// The codec.
-        codec: Codec,
+        /// How it is encoded.
+        encoding: Encoding,
     },
     /// A data message of a participant of the sending shard (or of a relay there).
     Data(Arc<DataMessage>),

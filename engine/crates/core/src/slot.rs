@@ -16,7 +16,7 @@ use crate::prefetch::Prefetch;
 use crate::protection::{Protection, Seen};
 use crate::repair::LossMeter;
 use crate::rtp_rewriter::{Patch, Rewritten};
-use crate::sdp::{LineCodec, NegotiatedLine, SlotSource, Variant};
+use crate::sdp::{Encoding, LineCodec, NegotiatedLine, SlotSource, Variant};
 use crate::send_history::{SendHistory, SendRecord};
 use crate::slot_exts::{SlotExtValues, SlotExts};
 use crate::track::{RunUp, Track};
@@ -159,10 +159,17 @@ impl Slot {
         }
     }
 
-    /// How a codec would be sent here; `None` if the client cannot decode it.
-    pub(crate) fn format_of(&self, codec: Codec) -> Option<Format> {
+    /// How a track would be sent here; `None` if the client cannot decode it.
+    pub(crate) fn format_of(&self, encoding: Encoding) -> Option<Format> {
+        let codec = encoding.codec;
         let variants = || self.codecs.iter().filter(|c| c.codec == codec);
-        let chosen = variants().find(|c| is_usual(c)).or_else(|| variants().next())?;
+        let chosen = match encoding.variant {
+            Some(stream) => {
+                let decoding = variants().filter_map(|c| Some((c.variant.decodes(stream)?, c)));
+                decoding.min_by_key(|(distance, _)| *distance).map(|(_, c)| c)
+            }
+            None => variants().find(|c| is_usual(c)).or_else(|| variants().next()),
+        }?;
         let rtx_pt = chosen.rtx_pt.filter(|_| self.source.rtx.is_some());
         Some(Format {
             codec,
@@ -313,11 +320,61 @@ impl Slot {
     }
 }
 
-/// Of several variants of a codec, the one that publishers send: H.264 in FU-A, 8-bit VP9, main AV1.
+/// Of several variants of a codec, the one that is most likely sent: H.264 in FU-A, 8-bit VP9, main AV1.
 fn is_usual(codec: &LineCodec) -> bool {
     match codec.variant {
         Variant::Plain => true,
         Variant::H264 { packetization_mode, .. } => packetization_mode == 1,
         Variant::Vp9 { profile } | Variant::Av1 { profile } => profile == 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sdp::{LineUse, Offer, negotiate};
+
+    /// The video slot of a real offer.
+    fn slot_of(offer: &str) -> Slot {
+        let mut next = 0;
+        let mut ssrc = || {
+            next += 1;
+            Ssrc(next)
+        };
+        let negotiated = negotiate(&Offer::parse(offer).unwrap(), None, &mut ssrc).unwrap();
+        let is_slot = |l: &&NegotiatedLine| l.kind == Kind::Video && l.usage == LineUse::Slot;
+        Slot::new(0, negotiated.lines.iter().find(is_slot).unwrap(), false, 7).unwrap()
+    }
+
+    /// The payload type on which a stream of H.264 would be sent.
+    fn sent_on(slot: &Slot, profile_level_id: u32, packetization_mode: u8) -> Option<u8> {
+        let [_, profile, constraints, level] = profile_level_id.to_be_bytes();
+        let variant = Variant::H264 { profile_level_id: [profile, constraints, level], packetization_mode };
+        let format = slot.format_of(Encoding { codec: Codec::H264, variant: Some(variant) })?;
+        Some(format.pt.0)
+    }
+
+    #[test]
+    fn h264_is_sent_on_the_payload_type_that_decodes_it() {
+        let chromium = slot_of(include_str!("../../../../tests/vectors/sdp/chromium_whep.sdp"));
+        // Of Baseline and Constrained Baseline, which it offers in this order, the first in the mode of the stream.
+        assert_eq!(sent_on(&chromium, 0x42e01f, 1), Some(102));
+        assert_eq!(sent_on(&chromium, 0x42e01f, 0), Some(104));
+        assert_eq!(sent_on(&chromium, 0x4d0028, 1), Some(116), "Main of another level");
+        assert_eq!(sent_on(&chromium, 0x4d001f, 0), Some(39));
+        assert_eq!(sent_on(&chromium, 0x64001f, 1), None, "it offers no High");
+        assert_eq!(chromium.format_of(Codec::H264.into()).map(|f| f.pt.0), Some(102), "of a variant that is not known");
+
+        let aiortc = slot_of(include_str!("../../../../tests/vectors/sdp/aiortc_play.sdp"));
+        assert_eq!(sent_on(&aiortc, 0x42001f, 1), Some(99));
+        assert_eq!(sent_on(&aiortc, 0x42c01f, 0), Some(99), "single NAL units are allowed in mode 1");
+        assert_eq!(sent_on(&aiortc, 0x4d001f, 1), None, "it decodes no Main");
+
+        // What Firefox offers, received: mode 1 and mode 0 of Constrained Baseline.
+        let firefox =
+            include_str!("../../../../tests/vectors/sdp/firefox_form.sdp").replace("a=sendonly", "a=recvonly");
+        let firefox = slot_of(&firefox);
+        assert_eq!(sent_on(&firefox, 0x42001f, 1), Some(126), "libwebrtc's Baseline is a constrained one");
+        assert_eq!(sent_on(&firefox, 0x42e01f, 0), Some(97));
     }
 }

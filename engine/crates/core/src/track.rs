@@ -20,6 +20,7 @@ use crate::keys::{RelaySlot, SinkKey, TransportKey};
 use crate::meter::LayerMeter;
 use crate::outbox::MAX_RUN_SEGMENTS;
 use crate::packet::{Packet, SenderReportMap};
+use crate::sdp::{Encoding, Variant};
 use crate::shard_message::MirrorKey;
 use crate::timers::Alarm;
 
@@ -152,6 +153,7 @@ pub(crate) struct Track {
     pub(crate) room: RoomId,
     pub(crate) kind: Kind,
     pub(crate) codec: Codec,
+    pub(crate) variant: Option<Variant>,
     pub(crate) rids: Vec<Rid>,
     pub(crate) origin: Origin,
     pub(crate) is_muted: bool,
@@ -190,6 +192,7 @@ impl Track {
             room,
             kind: info.kind,
             codec: info.codec,
+            variant: info.variant,
             rids: info.rids.iter().filter_map(|r| Rid::new(r)).collect(),
             origin,
             is_muted: false,
@@ -218,8 +221,17 @@ impl Track {
             track: self.id.clone(),
             kind: self.kind,
             codec: self.codec,
+            variant: self.variant,
             rids: self.rids.iter().map(|r| r.as_str().to_owned()).collect(),
         }
+    }
+
+    pub(crate) fn encoding(&self) -> Encoding {
+        Encoding { codec: self.codec, variant: self.variant }
+    }
+
+    pub(crate) fn set_encoding(&mut self, encoding: Encoding) {
+        (self.codec, self.variant) = (encoding.codec, encoding.variant);
     }
 
     pub(crate) fn has_receivers(&self) -> bool {

@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(published_at, worker);
         let mute = Command::SetTrackMuted { track: "t".into(), is_muted: true };
         assert!(matches!(rig.router.route(&mute), Ok(Route::One(w)) if w == worker));
-        let info = TrackInfo { track: "t".into(), kind: Kind::Audio, codec: Codec::Opus, rids: vec![] };
+        let info = TrackInfo { track: "t".into(), kind: Kind::Audio, codec: Codec::Opus, variant: None, rids: vec![] };
         rig.directory.insert(TrackEntry { shard: ShardIndex(worker as u16), room: "r".into(), info });
         rig.reply(id, true);
         assert!(rig.router.tracks.is_empty());

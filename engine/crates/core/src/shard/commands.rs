@@ -78,7 +78,7 @@ impl Shard {
                 Ok(Reply::Done)
             }
             Command::ImportTrack { relay, track, room, handle, codec, rids } => {
-                let info = TrackInfo { track, kind: codec.kind(), codec, rids };
+                let info = TrackInfo { track, kind: codec.kind(), codec, variant: None, rids };
                 self.import_track(&relay, info, room, handle)
             }
             Command::Stats { transports } => Ok(Reply::Json(self.stats(&transports))),
@@ -247,6 +247,7 @@ impl Shard {
             track: id,
             kind: negotiated.kind,
             codec: format.codec,
+            variant: Some(format.variant),
             rids: negotiated.rids.iter().map(ToString::to_string).collect(),
         };
         let room = transport.room.clone();

@@ -45,7 +45,7 @@ pub(super) struct Source {
 
 impl Shard {
     pub(super) fn create_source(&mut self, id: TrackId, room: RoomId, codec: Codec) -> Result<Reply, Error> {
-        let info = TrackInfo { track: id, kind: codec.kind(), codec, rids: Vec::new() };
+        let info = TrackInfo { track: id, kind: codec.kind(), codec, variant: None, rids: Vec::new() };
         let key = self.add_track(info.clone(), room, Origin::Source)?;
         let source = Source { codec, packetizer: SourcePacketizer::new(codec), alarm: Alarm::default() };
         self.sources.insert(key, source);
@@ -80,7 +80,7 @@ impl Shard {
         {
             let codec = source.codec;
             self.map_source_time(key, codec, &packet);
-            self.note_codec(key, codec);
+            self.note_codec(key, codec.into());
             self.take_source_packet(key, codec, &packet);
         }
         if let Some(source) = self.sources.get_mut(&key)

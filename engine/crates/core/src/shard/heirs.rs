@@ -38,7 +38,7 @@ impl Shard {
 
     fn sendable(&mut self, key: TransportKey, slot: usize, id: &TrackId) -> Option<(TrackKey, Format)> {
         let track = self.acquire_track(id)?;
-        let format = self.transports[key.index()].tx.slots[slot].format_of(self.tracks[track.index()].codec);
+        let format = self.transports[key.index()].tx.slots[slot].format_of(self.tracks[track.index()].encoding());
         if format.is_none() {
             self.release_if_unused(track);
         }

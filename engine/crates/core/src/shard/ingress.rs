@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::ingress_caps::{Admission, Asking};
 use crate::keys::{TrackKey, TransportKey};
 use crate::prefetch::Prefetch;
+use crate::sdp::Encoding;
 use crate::track::{Arriving, Taken};
 use crate::transport::{MAX_ADDRS, Progress, Received, Restored};
 
@@ -196,7 +197,7 @@ impl Shard {
         if received.is_restart {
             self.request_keyframe(received.track, received.layer);
         }
-        self.note_codec(received.track, received.codec);
+        self.note_codec(received.track, Encoding { codec: received.codec, variant: Some(received.variant) });
         for restored in received.restored.iter().flatten() {
             self.take_restored(&received, restored, &buf[restored.payload.clone()]);
         }

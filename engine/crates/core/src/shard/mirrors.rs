@@ -34,9 +34,9 @@ impl Shard {
                     self.set_sender_report(*track, layer, map);
                 }
             }
-            ShardMessage::CodecChanged { key, codec } => {
+            ShardMessage::CodecChanged { key, encoding } => {
                 if let Some(track) = self.mirrors.get(&key).copied() {
-                    self.tracks[track.index()].codec = codec;
+                    self.tracks[track.index()].set_encoding(encoding);
                     self.reattach_receivers(track);
                 }
             }

@@ -383,7 +383,7 @@ impl Shard {
         if is_restart {
             self.request_keyframe(track_key, media.layer);
         }
-        self.note_codec(track_key, codec);
+        self.note_codec(track_key, codec.into());
         self.take_packet(track_key, &arriving);
     }
 

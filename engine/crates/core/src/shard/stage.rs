@@ -8,7 +8,7 @@ use crate::command::{Kind, Subscription};
 use crate::event::{Event, SlotsReply};
 use crate::id::RoomId;
 use crate::keys::{TrackKey, TransportKey};
-use crate::track::RunUp;
+use crate::track::{RunUp, Track};
 
 /// What a transport hears that wants the loudest only.
 #[derive(Debug)]
@@ -154,8 +154,8 @@ impl Shard {
             let Some(slot) = slots.iter().position(|s| s.carried.as_ref().is_some_and(|c| c.track == former)) else {
                 continue;
             };
-            let codec = self.tracks[track.index()].codec;
-            if let Some(format) = slots[slot].format_of(codec) {
+            let encoding = self.tracks[track.index()].encoding();
+            if let Some(format) = slots[slot].format_of(encoding) {
                 self.detach_slot(key, slot);
                 self.attach_slot(key, slot, subscription.clone(), *track, format);
             }
@@ -188,13 +188,13 @@ impl Shard {
     }
 
     fn give_place(&mut self, key: TransportKey, track: TrackKey) {
-        let Some(codec) = self.tracks.get(track.index()).map(|t| t.codec) else { return };
+        let Some(encoding) = self.tracks.get(track.index()).map(Track::encoding) else { return };
         let transport = &self.transports[key.index()];
         let wanted = transport.listening.as_ref().and_then(|l| l.wanted.iter().find(|(k, _)| *k == track));
         let Some(wanted) = wanted.map(|(_, subscription)| subscription.clone()) else { return };
         let mut free =
             transport.tx.slots.iter().enumerate().filter(|(_, s)| s.kind == Kind::Audio && s.carried.is_none());
-        let Some((slot, format)) = free.find_map(|(index, s)| Some((index, s.format_of(codec)?))) else { return };
+        let Some((slot, format)) = free.find_map(|(index, s)| Some((index, s.format_of(encoding)?))) else { return };
         self.attach_slot(key, slot, wanted, track, format);
         self.transports[key.index()].tx.slots[slot].run_up = RunUp::Sound;
     }

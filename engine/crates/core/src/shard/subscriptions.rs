@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::event::{Reply, SlotsReply};
 use crate::id::{RoomId, TrackId, TransportId};
 use crate::keys::{TrackKey, TransportKey};
+use crate::sdp::Encoding;
 use crate::slot::{Format, Slot};
 use crate::track::{RunUp, Subscriber};
 
@@ -106,18 +107,18 @@ impl Shard {
         let transport = &self.transports[key.index()];
         let slot = &transport.tx.slots[slot];
         candidates(subscription)
-            .find(|id| self.codec_of(id, &transport.room).is_some_and(|codec| slot.format_of(codec).is_some()))
+            .find(|id| self.encoding_of(id, &transport.room).is_some_and(|e| slot.format_of(e).is_some()))
             .cloned()
     }
 
-    /// Codec of a track of this room that some shard of the process has.
-    fn codec_of(&self, id: &TrackId, room: &RoomId) -> Option<crate::command::Codec> {
+    /// How a track of this room is encoded that some shard of the process has.
+    fn encoding_of(&self, id: &TrackId, room: &RoomId) -> Option<Encoding> {
         if let Some(key) = self.track_ids.get(id) {
             let track = &self.tracks[key.index()];
-            return (track.room == *room).then_some(track.codec);
+            return (track.room == *room).then(|| track.encoding());
         }
         let entry = self.config.directory.get(id)?;
-        (entry.room == *room).then_some(entry.info.codec)
+        (entry.room == *room).then(|| entry.info.encoding())
     }
 
     /// The track that can be sent for a subscription to sound, on some slot. The error: true if there is one, but in no
@@ -128,9 +129,9 @@ impl Shard {
         let has_slots = slots().next().is_some();
         let mut exists = false;
         for id in candidates(subscription) {
-            let Some(codec) = self.codec_of(id, &transport.room) else { continue };
+            let Some(encoding) = self.encoding_of(id, &transport.room) else { continue };
             exists = true;
-            if !has_slots || slots().any(|s| s.format_of(codec).is_some()) {
+            if !has_slots || slots().any(|s| s.format_of(encoding).is_some()) {
                 return Ok(id.clone());
             }
         }
@@ -143,11 +144,11 @@ impl Shard {
         let (mut exists, mut is_decodable) = (false, false);
         let mut found = None;
         for id in candidates(subscription) {
-            let Some(codec) = self.codec_of(id, &transport.room) else { continue };
+            let Some(encoding) = self.encoding_of(id, &transport.room) else { continue };
             exists = true;
-            is_decodable |= slots().any(|(_, s)| s.format_of(codec).is_some());
+            is_decodable |= slots().any(|(_, s)| s.format_of(encoding).is_some());
             let mut free = slots().filter(|(_, s)| s.carried.is_none());
-            if let Some((slot, format)) = free.find_map(|(index, s)| Some((index, s.format_of(codec)?))) {
+            if let Some((slot, format)) = free.find_map(|(index, s)| Some((index, s.format_of(encoding)?))) {
                 found = Some((id.clone(), slot, format));
                 break;
             }
@@ -207,7 +208,7 @@ impl Shard {
     pub(super) fn reattach_slot(&mut self, key: TransportKey, slot: usize) {
         let entry = &self.transports[key.index()].tx.slots[slot];
         let Some((track, wanted)) = entry.carried.as_ref().map(|c| (c.track, c.wanted.clone())) else { return };
-        let format = entry.format_of(self.tracks[track.index()].codec);
+        let format = entry.format_of(self.tracks[track.index()].encoding());
         let Some(format) = format else {
             self.detach_slot(key, slot);
             return;

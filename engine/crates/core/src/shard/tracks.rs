@@ -1,12 +1,13 @@
 //! The life of tracks: made, muted, ended, changed.
 
 use super::Shard;
-use crate::command::{Codec, Kind};
+use crate::command::Kind;
 use crate::directory::TrackEntry;
 use crate::error::Error;
 use crate::event::{Event, Reply, TrackInfo};
 use crate::id::{RoomId, TrackId};
 use crate::keys::{TrackKey, TransportKey};
+use crate::sdp::Encoding;
 use crate::shard_message::ShardMessage;
 use crate::track::{Origin, Track};
 
@@ -159,19 +160,20 @@ impl Shard {
     }
 
     /// The first packet of a track came, or the first in another codec.
-    pub(super) fn note_codec(&mut self, key: TrackKey, codec: Codec) {
+    pub(super) fn note_codec(&mut self, key: TrackKey, encoding: Encoding) {
         let track = &mut self.tracks[key.index()];
-        let is_changed = track.codec != codec;
+        let is_changed = track.encoding() != encoding;
         if track.has_started && !is_changed {
             return;
         }
         track.has_started = true;
-        track.codec = codec;
+        track.set_encoding(encoding);
+        let codec = encoding.codec;
         let id = track.id.clone();
         if is_changed {
-            self.config.directory.update(&id, |info| info.codec = codec);
+            self.config.directory.update(&id, |info| (info.codec, info.variant) = (codec, encoding.variant));
             for mirror in self.tracks[key.index()].mirrors.clone() {
-                self.messages.push_back((mirror.shard, ShardMessage::CodecChanged { key: mirror.key, codec }));
+                self.messages.push_back((mirror.shard, ShardMessage::CodecChanged { key: mirror.key, encoding }));
             }
             self.reattach_receivers(key);
         }

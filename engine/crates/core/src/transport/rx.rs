@@ -19,7 +19,7 @@ use crate::ingress_caps::IngressCaps;
 use crate::keys::TrackKey;
 use crate::nack_register::Arrival;
 use crate::prefetch::Prefetch;
-use crate::sdp::{Negotiated, NegotiatedLine};
+use crate::sdp::{Negotiated, NegotiatedLine, Variant};
 use crate::twcc_register::TwccRegister;
 
 /// Bytes of a key with its tables, as far as a short packet needs them.
@@ -48,6 +48,7 @@ pub(crate) struct Received {
     pub(crate) track: TrackKey,
     pub(crate) layer: u8,
     pub(crate) codec: Codec,
+    pub(crate) variant: Variant,
     pub(crate) seq: ExtSeq,
     pub(crate) timestamp: u32,
     pub(crate) marker: bool,
@@ -228,6 +229,7 @@ impl TransportRx {
             track,
             layer: stream.layer,
             codec: format.codec,
+            variant: format.variant,
             seq: placed.seq,
             timestamp: header.timestamp,
             marker: header.marker,

@@ -10,7 +10,7 @@ use mrtc_rtp::id::{ExtSeq, Pt, Rid, Ssrc};
 use crate::command::{Codec, Kind};
 use crate::keys::TrackKey;
 use crate::nack_register::NackRegister;
-use crate::sdp::{LineCodec, LineUse, NegotiatedLine};
+use crate::sdp::{LineCodec, LineUse, NegotiatedLine, Variant};
 
 /// What an SSRC carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,7 @@ pub(crate) struct StreamRx {
 pub(crate) struct StreamFormat {
     pt: Pt,
     pub(crate) codec: Codec,
+    pub(crate) variant: Variant,
     pub(crate) has_pli: bool,
     /// The payload is redundant (RFC 2198); its blocks are of this type.
     pub(super) red_of: Option<Pt>,
@@ -113,7 +114,8 @@ impl StreamRx {
         }
         let found = line.codecs.iter().find(|c| c.pt == pt || c.red_pt == Some(pt))?;
         let red_of = (found.pt != pt).then_some(found.pt);
-        self.format = Some(StreamFormat { pt, codec: found.codec, has_pli: found.feedback.pli, red_of });
+        self.format =
+            Some(StreamFormat { pt, codec: found.codec, variant: found.variant, has_pli: found.feedback.pli, red_of });
         self.format
     }
 
