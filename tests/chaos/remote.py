@@ -18,7 +18,7 @@ from tests.chaos.people import Person
 
 _MAX_LINE = 16 << 20
 _END_TIMEOUT_S = 15.0
-_JOIN_TIMEOUT_S = 60.0
+_JOIN_TIMEOUT_S = _ANSWER_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class Crowd:
         async with self._turn:
             stdin.write(json.dumps(what).encode() + b"\n")
             await stdin.drain()
-            answer = await stdout.readline()
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                answer = await stdout.readline()
         assert answer, f"the process of {self.identities} ended"
         return json.loads(answer)
 

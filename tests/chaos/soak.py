@@ -123,8 +123,11 @@ class Soak:
                     await self._stop.wait()
         finally:
             self._present[room].discard(identity)
-            async with asyncio.timeout(20):
-                await (person.vanish() if self._chance.random() < 0.2 else person.aclose())
+            try:
+                async with asyncio.timeout(20):
+                    await (person.vanish() if self._chance.random() < 0.2 else person.aclose())
+            finally:
+                await person.room.aclose()
 
     async def _look_in(self) -> None:
         """Somebody joins without media and goes soon."""

@@ -268,11 +268,14 @@ class Room:
 
     async def leave(self) -> None:
         """Leaves the room and closes everything."""
-        if self._signal is not None:
-            # It may be over already, which is what was wanted.
-            with contextlib.suppress(MrtcError):
-                await self._signal.request(pb.ClientFrame(leave=pb.LeaveRequest()))
-        await self.aclose()
+        try:
+            if self._signal is not None:
+                # It may be over already, which is what was wanted, or nobody answers.
+                with contextlib.suppress(MrtcError, TimeoutError):
+                    await self._signal.request(pb.ClientFrame(leave=pb.LeaveRequest()))
+        finally:
+            # Whatever happens: a client that stays connected is a participant that stays.
+            await self.aclose()
 
     async def aclose(self) -> None:
         """Closes everything without a leave: others see a lost connection."""
