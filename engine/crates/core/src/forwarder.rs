@@ -14,6 +14,8 @@ use crate::track::Track;
 pub(crate) struct Forwarder {
     selector: LayerSelector,
     rewriter: RtpRewriter,
+    /// The highest number that left; of pictures.
+    admitted: Option<ExtSeq>,
     /// What the rewriter's numbers were aligned to last.
     aligned_to: Option<Alignment>,
 }
@@ -28,7 +30,12 @@ struct Alignment {
 impl Forwarder {
     /// Sends nothing until a track is attached. `random` gives the first numbers of the stream.
     pub(crate) fn new(random: u64) -> Self {
-        Self { selector: LayerSelector::simulcast(), rewriter: RtpRewriter::new(random), aligned_to: None }
+        Self {
+            selector: LayerSelector::simulcast(),
+            rewriter: RtpRewriter::new(random),
+            admitted: None,
+            aligned_to: None,
+        }
     }
 
     /// Begins to carry a track; it starts at its next key frame.
@@ -60,14 +67,25 @@ impl Forwarder {
         self.selector.current()
     }
 
-    /// The decoder lost the thread, or packets had to be left out: goes on at the next key frame.
-    pub(crate) fn restart(&mut self) {
+    /// The packet of this number leaves.
+    pub(crate) fn admit(&mut self, seq: ExtSeq) {
+        self.admitted = self.admitted.max(Some(seq));
+    }
+
+    /// All that was numbered and not admitted is never sent: goes on at the next key frame, which takes the first number
+    /// that did not leave. A hole would be asked for again and again, in vain.
+    pub(crate) fn give_up(&mut self) {
         self.selector.reset();
+        if let Some(admitted) = self.admitted {
+            self.rewriter.rewind(admitted);
+        }
     }
 
     /// A number for a packet of padding.
     pub(crate) fn pad(&mut self) -> ExtSeq {
-        self.rewriter.pad().0
+        let (seq, _) = self.rewriter.pad();
+        self.admit(seq);
+        seq
     }
 
     /// The highest timestamp sent.

@@ -121,6 +121,13 @@ impl RtpRewriter {
         self.newest
     }
 
+    /// Ends the present source and takes back the numbers after `to`: none of them was ever sent, since one that was must
+    /// not be sealed again with other contents (RFC 7714 8.4: the nonce).
+    pub fn rewind(&mut self, to: ExtSeq) {
+        self.newest = self.newest.min(to);
+        self.source = None;
+    }
+
     /// Ends the present source: what still comes of it has no place.
     pub fn detach(&mut self) {
         self.source = None;

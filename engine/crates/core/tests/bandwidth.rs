@@ -97,6 +97,26 @@ fn a_steady_path_between_two_layers_does_not_flap() {
 }
 
 #[test]
+fn what_is_given_up_leaves_no_hole_in_the_numbers() {
+    let mut net = Net::new(6);
+    net.add_process(1);
+    let alice = net.join(0, "alice", ClientSpec::publisher());
+    let cap = ClientSpec { max_egress_bps: Some(400_000), ..ClientSpec::subscriber() };
+    let bob = net.join(0, "bob", cap);
+    net.publish(alice, "video", 1);
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    let mut video = [Vp8Source { packets_per_frame: 6, ..Vp8Source::new(alice, 1, None, 720) }];
+    run(&mut net, 30 * SECOND, &mut [], &mut video);
+    let given_up = net.nodes[0].shard.counters().drop_pacer;
+    assert!(given_up > 100, "{given_up}");
+    // Nothing is lost on the way: each number between the first and the last one comes, and none twice.
+    let media = net.clients[bob].packets.iter().filter(|p| *p.header.payload_type == 96);
+    let numbers: Vec<u64> = media.map(|p| *p.seq_no).collect();
+    assert!(numbers.len() > 200, "{}", numbers.len());
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "a hole, or one number twice");
+}
+
+#[test]
 fn forty_percent_of_loss_leaves_a_usable_call() {
     let mut call = Call::new(4, path(5_000_000));
     call.run(2);

@@ -206,7 +206,13 @@ impl TransportTx {
         self.repairs.retain(|(s, _)| *s != slot);
         let before = self.queue.len();
         self.queue.retain(|o| o.slot != slot);
-        self.dropped.slot_change += (before - self.queue.len()) as u64;
+        let dropped = before - self.queue.len();
+        self.dropped.slot_change += dropped as u64;
+        if dropped > 0
+            && let Some(slot) = self.slots.get_mut(usize::from(slot))
+        {
+            slot.forwarder.give_up();
+        }
         self.queue_bytes = self.queue.iter().map(|o| usize::from(o.size)).sum();
     }
 

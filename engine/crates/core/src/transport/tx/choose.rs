@@ -57,6 +57,9 @@ impl TransportTx {
         {
             budget = budget.saturating_sub(usize::from(outgoing.size));
             self.queue_bytes -= usize::from(outgoing.size);
+            if let Some(slot) = self.slots.get_mut(usize::from(outgoing.slot)) {
+                slot.forwarder.admit(outgoing.rewritten.seq);
+            }
             cx.ready.push(outgoing);
         }
         if self.queue_bytes <= self.bandwidth.max_queue_bytes() {
@@ -65,7 +68,7 @@ impl TransportTx {
         cx.counters.drop_pacer += self.queue.len() as u64;
         for outgoing in self.queue.drain(..) {
             if let Some(slot) = self.slots.get_mut(usize::from(outgoing.slot)) {
-                slot.forwarder.restart();
+                slot.forwarder.give_up();
             }
         }
         self.queue_bytes = 0;
