@@ -29,13 +29,13 @@ NARROW = Conditions(delay_ms=25, rate_bps=500_000)
 @pytest.fixture
 def call_on(
     browsers: list[Browser], pages_url: str, suite: RunningSuite, impair: Impair, room: str
-) -> Iterator[Callable[[Conditions], ImpairedCall]]:
+) -> Iterator[Callable[..., ImpairedCall]]:
     """Makes a call that stands, bob seeing alice in full size, each behind such a path."""
     with ExitStack() as stack:
 
-        def make(path: Conditions) -> ImpairedCall:
+        def make(path: Conditions, texture: float = 1.0) -> ImpairedCall:
             made = stack.enter_context(impaired_call(browsers, pages_url, suite, impair, path))
-            made.start(room)
+            made.start(room, texture)
             made.settle()
             clean = told("nothing lost", made.watch(3))
             if clean.fps < 0.8 * FPS or clean.freezes:
@@ -51,9 +51,10 @@ def told(name: str, seen: Seen) -> Seen:
     return seen
 
 
-def test_capacity_falls_and_returns(call_on: Callable[[Conditions], ImpairedCall]) -> None:
+def test_capacity_falls_and_returns(call_on: Callable[..., ImpairedCall]) -> None:
     """2 Mbit/s to 500 kbit/s: a smaller picture without a long freeze; with the capacity the size comes back."""
-    call = call_on(CLEAN)
+    # Some 1.1 Mbit/s: what takes nine tenths of a path cannot be held on it.
+    call = call_on(CLEAN, texture=0.6)
     call.impair.set("bob", up=Conditions(delay_ms=25), down=WIDE)
     told("2 Mbit/s", call.watch(5))
     call.impair.set("bob", down=NARROW)
@@ -61,13 +62,12 @@ def test_capacity_falls_and_returns(call_on: Callable[[Conditions], ImpairedCall
     call.impair.set("bob", down=WIDE)
     began = time.monotonic()
     with call.observed() as result:
-        call.settle(timeout_s=25)
+        call.settle(timeout_s=20)
     back = told(f"2 Mbit/s again, {time.monotonic() - began:.1f} s", result[0])
-    # A second is what docs/impairments.md measures; here it is told apart from a picture that stops.
+    # A second and 15 s are what docs/impairments.md measures; here they are told apart from a picture that stops.
     assert narrow.longest_freeze_ms < 3000
     assert narrow.widths[-1][1] < 640
     assert back.longest_freeze_ms < 3000
-    # That it holds is not asked: for some seconds the picture may go up and down between both sizes.
     assert max(width for _, width in back.widths) == 640
 
 
@@ -77,7 +77,7 @@ def waits_ms(call: ImpairedCall) -> float:
     return float(call.bob.page.evaluate(f"Math.max(...{targets})"))
 
 
-def test_loss_to_the_receiver_is_waited_for(call_on: Callable[[Conditions], ImpairedCall]) -> None:
+def test_loss_to_the_receiver_is_waited_for(call_on: Callable[..., ImpairedCall]) -> None:
     """20 % lost at 100 ms of round trip: media waits for what comes again, and the picture moves."""
     call = call_on(FAR)
     assert waits_ms(call) == 0
@@ -91,7 +91,7 @@ def test_loss_to_the_receiver_is_waited_for(call_on: Callable[[Conditions], Impa
     wait_until(lambda: waits_ms(call) == 0, lambda: f"media waits no more: {waits_ms(call)} ms", 30)
 
 
-def test_a_publisher_that_loses_packets_goes_on(call_on: Callable[[Conditions], ImpairedCall]) -> None:
+def test_a_publisher_that_loses_packets_goes_on(call_on: Callable[..., ImpairedCall]) -> None:
     """20 % lost on the way from alice: her browser is not driven down to a still picture."""
     call = call_on(FAR)
     call.impair.set("alice", up=LOSSY)

@@ -7,12 +7,12 @@ const CELLS = 16;
 
 /**
  * A canvas track that draws the pattern; `stop()` ends the drawing. With `texture` the lower half moves so that it costs
- * an encoder as much as a camera's picture does.
+ * an encoder as much as a camera's picture does, or that share of it.
  */
-export function patternTrack(number, { width = 640, height = 360, fps = 15, texture = false } = {}) {
+export function patternTrack(number, { width = 640, height = 360, fps = 15, texture = 0 } = {}) {
   const canvas = Object.assign(document.createElement('canvas'), { width, height });
   const context = canvas.getContext('2d');
-  const grain = texture && grainOf(width, height);
+  const grain = texture > 0 && grainOf(width, height);
   let counter = 0;
   const draw = () => {
     context.fillStyle = '#808080';
@@ -24,7 +24,8 @@ export function patternTrack(number, { width = 640, height = 360, fps = 15, text
     }
     if (grain) {
       const from = [(counter * 3) % width, (counter * 2) % (height / 2)];
-      context.drawImage(grain, ...from, width, height / 2, 0, height / 2, width, height / 2);
+      const share = width * texture;
+      context.drawImage(grain, ...from, share, height / 2, 0, height / 2, share, height / 2);
     }
     context.fillStyle = '#ebebeb';
     context.fillRect((counter * 4) % width, height / 2, width / 16, height / 2);

@@ -26,6 +26,8 @@ const ALLOCATE_INTERVAL: Duration = Duration::from_millis(200);
 /// The same without pictures: sound has one target only, and is never paused for want of bandwidth.
 const SOUND_ALLOCATE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A fall of the estimate to less than this is answered at once, if what was allocated does not fit any more.
+const FALLEN_PERCENT: u64 = 80;
 /// What the estimate must exceed unmet demand by: a little more than the allocator's own margin.
 const UP_MARGIN_PERCENT: u64 = 30;
 
@@ -36,6 +38,8 @@ pub(crate) struct Bandwidth {
     pacer: Pacer,
     allocator: Allocator,
     allocate_at: Instant,
+    /// An estimate below this does not carry what was allocated, and is far from what was shared then.
+    reallocate_below: u64,
     has_feedback: bool,
     /// What data channels used lately; media has so much less.
     data_bps: u64,
@@ -72,6 +76,7 @@ impl Bandwidth {
             bwe,
             allocator: Allocator::new(),
             allocate_at: now,
+            reallocate_below: 0,
             has_feedback: false,
             data_bps: 0,
             told: Told::default(),
@@ -211,6 +216,11 @@ impl Bandwidth {
         self.pacer.set_draining(self.bwe.is_draining());
     }
 
+    /// True if the estimate has fallen so far that what is sent fills the path until targets are looked at again.
+    pub(crate) fn has_fallen(&self) -> bool {
+        self.bwe.estimate_bps() < self.reallocate_below
+    }
+
     /// When targets are to be looked at next.
     pub(crate) fn allocate_at(&self) -> Instant {
         self.allocate_at
@@ -235,6 +245,8 @@ impl Bandwidth {
         let margin = if is_met { 0 } else { allocation.desired_bps * UP_MARGIN_PERCENT / 100 };
         self.bwe.set_desired_bps(((allocation.desired_bps + margin) as f64 * (1.0 + repair_cost)) as u64);
         self.pacer.set_floor(if self.has_feedback { 0 } else { allocation.allocated_bps });
+        let fallen_bps = self.bwe.estimate_bps() * FALLEN_PERCENT / 100;
+        self.reallocate_below = fallen_bps.min(allocation.allocated_bps);
         allocation
     }
 }

@@ -72,10 +72,22 @@ impl Forwarder {
         self.admitted = self.admitted.max(Some(seq));
     }
 
-    /// All that was numbered and not admitted is never sent: goes on at the next key frame, which takes the first number
-    /// that did not leave. A hole would be asked for again and again, in vain.
+    /// All that was numbered and not admitted is never sent: goes on at the next key frame.
     pub(crate) fn give_up(&mut self) {
         self.selector.reset();
+        self.take_back();
+    }
+
+    /// True if the packet begins the key frame of the layer that is waited for while another one is sent.
+    pub(crate) fn is_awaited(&self, packet: &Packet) -> bool {
+        let info = &packet.info;
+        let begins = info.is_keyframe && info.is_frame_start && info.spatial == 0;
+        begins && self.wants_keyframe() == Some(packet.layer)
+    }
+
+    /// All that was numbered and not admitted is never sent: what comes next takes the first number that did not leave. A
+    /// hole would be asked for again and again, in vain.
+    pub(crate) fn take_back(&mut self) {
         if let Some(admitted) = self.admitted {
             self.rewriter.rewind(admitted);
         }

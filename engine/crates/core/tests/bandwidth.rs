@@ -4,8 +4,9 @@ mod support;
 
 use std::time::Duration;
 
-use mrtc_core::command::{Kind, Subscription};
+use mrtc_core::command::{Caps, Kind, Subscription};
 use mrtc_netem::LinkConfig;
+use str0m::rtp::RtpPacket;
 use support::media::{OpusSource, Vp8Source, read_vp8, run};
 use support::{ClientSpec, Net, wanted};
 
@@ -97,11 +98,29 @@ fn a_steady_path_between_two_layers_does_not_flap() {
 }
 
 #[test]
+fn a_path_that_narrows_shows_the_smaller_picture_soon() {
+    let mut call = Call::new(7, path(5_000_000));
+    // An encoder's key frame takes its time.
+    call.net.uplinks[0].set_config(LinkConfig { delay: Duration::from_millis(100), ..LinkConfig::default() });
+    call.run(5);
+    call.net.downlinks[call.bob].set_config(path(450_000));
+    call.net.clients[call.bob].packets.clear();
+    let began = call.net.now;
+    run(&mut call.net, 3 * SECOND, &mut call.audio, &mut call.video);
+    let is_picture = |p: &&RtpPacket| *p.header.payload_type == 96 && p.payload.len() > 20;
+    let mut pictures = call.net.clients[call.bob].packets.iter().filter(is_picture);
+    let smaller = pictures.find(|p| read_vp8(&p.payload).height < 720).expect("the smaller picture");
+    let after = smaller.timestamp - began;
+    assert!(after < Duration::from_millis(850), "{after:?}");
+}
+
+#[test]
 fn what_is_given_up_leaves_no_hole_in_the_numbers() {
     let mut net = Net::new(6);
     net.add_process(1);
     let alice = net.join(0, "alice", ClientSpec::publisher());
-    let cap = ClientSpec { max_egress_bps: Some(400_000), ..ClientSpec::subscriber() };
+    let caps = Caps { egress_bps: Some(400_000), ..Caps::default() };
+    let cap = ClientSpec { caps, ..ClientSpec::subscriber() };
     let bob = net.join(0, "bob", cap);
     net.publish(alice, "video", 1);
     net.subscribe(bob, &[("video", Kind::Video)]);

@@ -62,6 +62,8 @@ pub(super) struct ProbeControl {
     last_us: i64,
     last_bps: f64,
     is_awaiting: bool,
+    /// The last probe was as fast as makes sense.
+    is_furthest: bool,
     desired_bps: f64,
     estimate_bps: f64,
     drop: Option<Drop>,
@@ -77,6 +79,7 @@ impl ProbeControl {
             last_us: i64::MIN / 2,
             last_bps: 0.0,
             is_awaiting: false,
+            is_furthest: false,
             desired_bps: 0.0,
             estimate_bps: 0.0,
             drop: None,
@@ -97,9 +100,13 @@ impl ProbeControl {
         let limit = (input.desired_bps * MAX_OVER_DESIRED).min(input.max_bps);
         let wanted = self.wanted_bps(input, limit, now_us);
         self.desired_bps = input.desired_bps;
-        let bps = wanted?.min(limit);
+        let wanted = wanted?;
+        let bps = wanted.min(limit);
         // A probe that could not raise the estimate noticeably only costs.
-        (bps > input.estimate_bps * 1.1).then(|| self.begin(bps, now_us))
+        (bps > input.estimate_bps * 1.1).then(|| {
+            self.is_furthest = wanted >= limit;
+            self.begin(bps, now_us)
+        })
     }
 
     fn wanted_bps(&mut self, input: &ProbeInput, limit: f64, now_us: i64) -> Option<f64> {
@@ -119,7 +126,7 @@ impl ProbeControl {
                 return None;
             }
             self.is_awaiting = false;
-            if is_success {
+            if is_success && !self.is_furthest {
                 return Some(further);
             }
         }
@@ -215,6 +222,16 @@ mod tests {
         assert_eq!(third.bps, 3_000_000);
         assert_eq!(control.poll(&input(3e6, 2e6), 500_000), None);
         assert_eq!(control.poll(&input(3e6, 2e6), 60_000_000), None);
+    }
+
+    #[test]
+    fn a_probe_at_the_demand_is_not_followed_by_another_one() {
+        let mut control = ProbeControl::new();
+        control.poll(&input(3e5, 1.4e6), 0);
+        control.poll(&input(3e5, 1.4e6), 100_000);
+        assert_eq!(control.poll(&input(1.3e6, 1.4e6), 300_000).expect("probe").bps, 2_100_000);
+        // The path takes 1.75 Mbit/s and no more: to be told so ten times a second would fill it.
+        assert!((4..30).all(|tenth| control.poll(&input(1.75e6, 1.4e6), tenth * 100_000).is_none()));
     }
 
     #[test]

@@ -57,7 +57,11 @@ impl Shard {
             Rtcp::Remb(remb) => self.transports[key.index()].tx.bandwidth.on_remb(now, remb.bitrate_bps),
             Rtcp::TransportCc(feedback) => {
                 let tx = &mut self.transports[key.index()].tx;
-                if let Some(slot) = tx.on_transport_cc(now, &feedback, &mut self.counters) {
+                let hopeless = tx.on_transport_cc(now, &feedback, &mut self.counters);
+                if tx.bandwidth.has_fallen() {
+                    self.allocate(key);
+                }
+                if let Some(slot) = hopeless {
                     self.request_slot_keyframe(key, slot);
                 }
             }

@@ -29,8 +29,18 @@ impl TransportTx {
             let Some(key) = slot.carried.as_ref().map(|c| c.track) else { continue };
             let Some(track) = cx.tracks.get(key.index()) else { continue };
             slot.forwarder.set_live(track.live_mask(cx.now));
+            // On a path that has become narrow they would hold up the smaller picture, with which nobody needs them.
+            let mut has_waiting = self.queue.iter().any(|o| o.slot == index);
             for pending in track.due(std::mem::take(&mut slot.run_up), cx.now) {
                 let Some(packet) = track.packet(pending.layer, pending.seq) else { continue };
+                if has_waiting && slot.forwarder.is_awaited(packet) {
+                    has_waiting = false;
+                    slot.forwarder.take_back();
+                    let before = self.queue.len();
+                    self.queue.retain(|o| o.slot != index);
+                    self.queue_bytes = self.queue.iter().map(|o| usize::from(o.size)).sum();
+                    cx.counters.drop_pacer += (before - self.queue.len()) as u64;
+                }
                 let Some(outgoing) = forward(slot, index, key, track, packet, overhead) else { continue };
                 if slot.kind == Kind::Audio {
                     cx.ready.push(outgoing);
