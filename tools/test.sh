@@ -17,12 +17,12 @@ case "${1:?unit, engine, integration or e2e}" in
     ;;
   integration)
     say "integration tests"
-    pytest -q services sdk/python engine/python tests/interop -m integration
+    pytest -q --durations=20 services sdk/python engine/python tests/interop -m integration
     ;;
   e2e)
     say "end-to-end tests with real browsers"
     # Apart: Playwright keeps an event loop in the main thread, in which the asynchronous tests could not run.
-    pytest -q tests/chaos
-    pytest -q tests/e2e
+    pytest -q --durations=8 tests/chaos
+    pytest -q --durations=12 tests/e2e
     ;;
 esac
