@@ -216,6 +216,11 @@ impl Bandwidth {
         self.pacer.set_draining(self.bwe.is_draining());
     }
 
+    /// True while the queue on the path is to empty.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.bwe.is_draining()
+    }
+
     /// True if the estimate has fallen so far that what is sent fills the path until targets are looked at again.
     pub(crate) fn has_fallen(&self) -> bool {
         self.bwe.estimate_bps() < self.reallocate_below

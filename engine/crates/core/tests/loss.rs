@@ -85,6 +85,31 @@ fn frozen(leg: Leg, link: LinkConfig) -> f64 {
 }
 
 #[test]
+fn what_was_lost_before_a_key_frame_comes_all_the_same() {
+    let mut net = Net::new(3);
+    net.add_process(1);
+    let alice = net.join(0, "alice", ClientSpec::publisher());
+    let bob = net.join(0, "bob", ClientSpec::subscriber());
+    net.publish(alice, "video", 1);
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    let mut video = [Vp8Source::new(alice, 1, None, 360)];
+    run(&mut net, 2 * SECOND, &mut [], &mut video);
+    let delay = ClientSpec::subscriber().down.delay;
+    net.downlinks[bob].set_config(LinkConfig { delay, loss: 0.03, ..LinkConfig::default() });
+    for _ in 0..60 {
+        video[0].wants_keyframe = true;
+        run(&mut net, Duration::from_millis(100), &mut [], &mut video);
+    }
+    net.downlinks[bob].set_config(LinkConfig { delay, ..LinkConfig::default() });
+    run(&mut net, 2 * SECOND, &mut [], &mut video);
+    let ssrc = net.clients[bob].ssrcs()[0];
+    let mut numbers: Vec<u64> = net.clients[bob].sorted(ssrc).iter().map(|p| *p.seq_no).collect();
+    numbers.dedup();
+    let holes = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
+    assert_eq!(holes, 0, "of {} packets", numbers.len());
+}
+
+#[test]
 fn the_picture_moves_at_forty_percent_of_loss_to_the_viewer() {
     assert!(frozen(Leg::Down, lossy(0.4, 100)) < 0.1);
     assert!(frozen(Leg::Down, lossy(0.4, 20)) < 0.1);

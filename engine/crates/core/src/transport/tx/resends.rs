@@ -53,7 +53,7 @@ impl TransportTx {
         let mut hopeless = None;
         for packet in lost {
             let slot = usize::from(packet.slot);
-            if packet.seq < self.slots[slot].decodable_from {
+            if packet.seq < self.slots[slot].decodable_from && self.bandwidth.is_draining() {
                 continue;
             }
             // No wait: that it was lost is known.
@@ -100,15 +100,17 @@ impl TransportTx {
         Ok(())
     }
 
-    /// Takes retransmissions as far as the budget goes, and returns what is left of it. What a key frame has made
-    /// useless is dropped: after a fall of the path, the packets lost of the old layer would keep the new one out.
+    /// Takes retransmissions as far as the budget goes, and returns what is left of it. While the path is full, what a key
+    /// frame has made useless is dropped: after a fall, the packets lost of the old layer would keep the new one out. Else
+    /// it is sent, since not every client knows that it needs it no more: aiortc waits for each number.
     pub(super) fn admit_resends(&mut self, cx: &mut FlushContext<'_>) -> usize {
         let mut budget = self.bandwidth.media_budget(cx.now);
+        let is_full = self.bandwidth.is_draining();
         let Self { resends, slots, .. } = self;
         resends.retain(|resend| {
             let slot = &slots[usize::from(resend.slot)];
             let is_video = slot.kind == Kind::Video;
-            if is_video && resend.rewritten.seq < slot.decodable_from {
+            if is_video && is_full && resend.rewritten.seq < slot.decodable_from {
                 cx.counters.drop_retransmission += 1;
                 return false;
             }
