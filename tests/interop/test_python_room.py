@@ -10,6 +10,7 @@ import pytest
 from mrtc_sdk import Room, RoomOptions
 from mrtc_sdk.pattern import PatternTrack, ToneTrack
 
+from tests.support.api import RoomApi
 from tests.support.media import Watcher, joined, remote_track, wait_until
 from tests.support.suite import RunningSuite
 
@@ -147,3 +148,18 @@ async def event(room: Room, name: str, timeout_s: float = 15.0) -> object:
             seen, value = await room.next_event()
             if seen == name:
                 return value
+
+
+async def test_leaving_in_the_middle_of_a_move_closes_both_transports(suite: RunningSuite) -> None:
+    """The former one lingers for seconds after a move; nothing of it stays when its participant leaves meanwhile."""
+    room = new_room()
+    api = RoomApi(suite, room)
+    async with joined(suite.url, suite.token(room, "alice"), room) as alice:
+        await alice.publish(ToneTrack(500.0))
+        former = alice.transport
+        await wait_until(lambda: former.pc.connectionState == "connected", what="the transport")
+        await asyncio.to_thread(api.call, "POST", "participants/alice/move", json={"node": ""})
+        await wait_until(lambda: alice.transport is not former, 20, "the move")
+        present = alice.transport
+        await alice.leave()
+        assert (former.pc.connectionState, present.pc.connectionState) == ("closed", "closed")

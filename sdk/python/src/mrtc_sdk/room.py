@@ -118,6 +118,7 @@ class Room:
         self._signal: SignalClient | None = None
         self._negotiating = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open_transports: set[Transport] = set()
         self._ice_servers = list(options.ice_servers)
         self._is_restoring = False
         self._is_going_over = False
@@ -152,7 +153,7 @@ class Room:
                 )
             )
         except BaseException:
-            await self._transport.aclose()
+            await self._close(self._transport)
             raise
         self.local = reply.participant
         self.session_id = reply.session_id
@@ -281,10 +282,13 @@ class Room:
         """Closes everything without a leave: others see a lost connection."""
         if self._signal is not None:
             await self._signal.aclose()
-        for task in list(self._tasks):
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        if self._transport is not None:
-            await self._transport.aclose()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Of a move that was under way there are two: one that stayed open would be heard of by its node for ever.
+        for transport in list(self._open_transports):
+            await self._close(transport)
 
     @property
     def transport(self) -> Transport:
@@ -327,7 +331,13 @@ class Room:
                 self._lose_media("the path to the media server is gone")
 
         transport.pc.on("connectionstatechange", state_changed)
+        self._open_transports.add(transport)
         return transport
+
+    async def _close(self, transport: Transport, after_s: float = 0.0) -> None:
+        await asyncio.sleep(after_s)
+        await transport.aclose()
+        self._open_transports.discard(transport)
 
     def _take_ice_servers(self, servers: Iterable[pb.IceServer]) -> None:
         # The application's own come first; of the server's, only the newest credentials are kept.
@@ -402,18 +412,18 @@ class Room:
                 pb.ClientFrame(negotiate=request), on_reply=lambda reply: self._go_over(new, reply.negotiate.slots)
             )
         except BaseException:
-            await new.aclose()
+            await self._close(new)
             raise
         for track_id, local in self._local_tracks.items():
             local.sent = copies.get(track_id, local.sent)
         try:
             await new.accept(reply.negotiate.answer)
             if is_move:
-                self._spawn(_close_later(old))
+                self._spawn(self._close(old, FORMER_LINGER_S))
                 await new.connected(MOVE_TIMEOUT_S)
             else:
                 self.tracks.clear()
-                self._spawn(old.aclose())
+                self._spawn(self._close(old))
         finally:
             self._is_going_over = False
         self._map_slots(self._slots)
@@ -509,13 +519,6 @@ class Room:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _close_later(transport: Transport) -> None:
-    try:
-        await asyncio.sleep(FORMER_LINGER_S)
-    finally:
-        await transport.aclose()
 
 
 def _copy(relay: MediaRelay, media: MediaStreamTrack) -> MediaStreamTrack:
