@@ -75,6 +75,7 @@ impairments: setup-test ## Calls of real browsers on bad networks; writes docs/i
 	@$(PY) -m tests.e2e.sweep $(ARGS)
 
 chaos: setup-test ## Kill, freeze, drain and move under running calls; ends with one JSON line (40 minutes)
+	@pytest -q tests/chaos -m long
 	@$(PY) -m tests.chaos $(ARGS)
 
 soak: setup-test ## Joins, leaves, moves and deaths for SOAK_S seconds (two hours); fails if anything grew

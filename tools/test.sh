@@ -22,7 +22,7 @@ case "${1:?unit, engine, integration or e2e}" in
   e2e)
     say "end-to-end tests with real browsers"
     # Apart: Playwright keeps an event loop in the main thread, in which the asynchronous tests could not run.
-    pytest -q --durations=8 tests/chaos
+    pytest -q --durations=8 tests/chaos -m "not long"
     pytest -q --durations=12 tests/e2e
     ;;
 esac

@@ -14,7 +14,7 @@ from tests.chaos.recording import record_while
 from tests.support.suite import RunningSuite, running_suite
 from tests.support.wall_clock import WallClock
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.long]
 
 NAMES = ("master", "rtcmcu-1", "rtcmcu-2", "rtcrecorder", "signaling-1")
 # By how many hours the clocks of `NAMES` are off, one step after the other.
