@@ -19,7 +19,7 @@ const LONG_RTT: Duration = Duration::from_millis(120);
 /// ... from this loss on.
 const TWICE_ABOVE_FAR: f64 = 0.03;
 /// Below this, repair has room in the margins of the allocator.
-const LITTLE_LOSS: f64 = 0.1;
+pub const LITTLE_LOSS: f64 = 0.1;
 /// Share of the retransmissions that room is kept for. Copies are made only where there is room; all of them planned for would
 /// cost a layer at once, and what is not sent is not proven to fit.
 const PLANNED: f64 = 0.4;

@@ -9,6 +9,7 @@ use super::outgoing::{Class, Outgoing};
 use super::{FlushContext, TransportTx};
 use crate::command::Kind;
 use crate::counters::Counters;
+use crate::repair;
 use crate::send_history::Refusal;
 use crate::slot::Slot;
 
@@ -53,7 +54,7 @@ impl TransportTx {
         let mut hopeless = None;
         for packet in lost {
             let slot = usize::from(packet.slot);
-            if packet.seq < self.slots[slot].decodable_from && self.bandwidth.is_draining() {
+            if packet.seq < self.slots[slot].decodable_from {
                 continue;
             }
             // No wait: that it was lost is known.
@@ -100,7 +101,7 @@ impl TransportTx {
         Ok(())
     }
 
-    /// Takes retransmissions as far as the budget goes, and returns what is left of it. While the path is full, what a key
+    /// Takes retransmissions as far as the budget goes, and returns what is left of it. While room is short, what a key
     /// frame has made useless is dropped: after a fall, the packets lost of the old layer would keep the new one out. Else
     /// it is sent, since not every client knows that it needs it no more: aiortc waits for each number.
     pub(super) fn admit_resends(&mut self, cx: &mut FlushContext<'_>) -> usize {
@@ -110,7 +111,8 @@ impl TransportTx {
         resends.retain(|resend| {
             let slot = &slots[usize::from(resend.slot)];
             let is_video = slot.kind == Kind::Video;
-            if is_video && is_full && resend.rewritten.seq < slot.decodable_from {
+            let is_short = is_full || slot.loss.share() > repair::LITTLE_LOSS;
+            if is_video && is_short && resend.rewritten.seq < slot.decodable_from {
                 cx.counters.drop_retransmission += 1;
                 return false;
             }
