@@ -26,7 +26,7 @@ from mrtc_common.relay_types import track_to_proto
 from mrtc_common.subjects import parse_room_key
 
 from .config import McuSettings
-from .core.transports import Transports, TransportState, offer_hash
+from .core.transports import TrackState, Transports, TransportState, offer_hash
 from .core.watchers import Watcher, Watchers
 from .figures import McuFigures
 from .ports import Engine
@@ -196,9 +196,7 @@ class Media:
         """Mutes or unmutes. Raises PublicationNotFoundError."""
         state = self.transports.get(transport_id)
         async with state.lock:
-            known = state.tracks.get(track_id)
-            if known is None:
-                raise PublicationNotFoundError(f"this transport publishes no track {track_id}")
+            known = _published(state, track_id)
             with engine_errors():
                 await self._engine.set_track_muted(track=track_id, is_muted=is_muted)
             known.track.is_muted = is_muted
@@ -219,9 +217,7 @@ class Media:
         """Changes what a track sends at most. Raises PublicationNotFoundError."""
         state = self.transports.get(transport_id)
         async with state.lock:
-            known = state.tracks.get(track_id)
-            if known is None:
-                raise PublicationNotFoundError(f"this transport publishes no track {track_id}")
+            known = _published(state, track_id)
             with engine_errors():
                 await self._engine.set_track_cap(track=track_id, max_bps=max_bps)
             known.track.max_bitrate_bps = max_bps
@@ -350,6 +346,14 @@ class Media:
             wanted = pb.LayersWanted(track_id=track_id, rids=rids, spatial_layers=spatial_layers)
             owner.tracks[track_id].wanted = wanted
             self.watchers.publish(pb.WatchTransportsResponse(transport_id=owner.transport_id, layers_wanted=wanted))
+
+
+def _published(state: TransportState, track_id: str) -> TrackState:
+    """Raises PublicationNotFoundError."""
+    known = state.tracks.get(track_id)
+    if known is None:
+        raise PublicationNotFoundError(f"this transport publishes no track {track_id}")
+    return known
 
 
 def lines_to_proto(lines: Iterable[Any]) -> list[pb.TransportLine]:
