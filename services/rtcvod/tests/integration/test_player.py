@@ -241,7 +241,20 @@ def test_a_film_that_is_cut_short_plays_up_to_there(media_file: Any, tmp_path: P
     assert len(Played(tmp_path / "cut.mkv").of(VIDEO)) > 30
 
 
-@pytest.mark.parametrize("seed", range(6))
+def test_sound_that_changes_its_format_plays_on(media_file: Any, tmp_path: Path) -> None:
+    """Mono at 22 kHz and then stereo at 48, as in a recording of a broadcast."""
+    parts = []
+    for at, *form in (("0", "-ar", "22050", "-ac", "1"), ("6", "-ar", "48000", "-ac", "2")):
+        command = ["ffmpeg", "-v", "error", "-i", str(media_file("pass.mp4")), "-c:v", "copy", *form]
+        command += ["-output_ts_offset", at, "-f", "mpegts", "-"]
+        parts.append(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    (tmp_path / "film.ts").write_bytes(b"".join(parts))
+    played = Played(tmp_path / "film.ts")
+    assert played.of(AUDIO)[-1].pts_us > 11_500_000
+    assert len(played.of(AUDIO)) > 590, "twice six seconds of 20 ms each"
+
+
+@pytest.mark.parametrize("seed", range(24))
 def test_damaged_films_play_or_fail_but_never_crash(seed: int, media_file: Any, tmp_path: Path) -> None:
     """Random bytes overwritten all over the file."""
     name = ["pass.mp4", "bframes.mkv", "vp8.webm"][seed % 3]

@@ -44,6 +44,7 @@ class TranscodedAudio:
         self._start_us = start_us
         self._decoder = stream.codec_context
         self._resampler = _resampler()
+        self._format: tuple[str, str, int] | None = None
         self._encoder = _encoder()
         self._anchor_us: int | None = None
         self._samples = 0
@@ -64,9 +65,25 @@ class TranscodedAudio:
                 time_us = round(frame.pts * frame.time_base * 1_000_000) - self._start_us
             self._follow(time_us)
             frame.pts = None  # times are counted here: the file's may jump
-            yield from self._encode(self._resampler.resample(frame))
+            yield from self._encode(self._resample(frame))
         if packet is None:
-            yield from self._encode(self._resampler.resample(None))
+            yield from self._encode(self._resample(None))
+
+    def _resample(self, frame: av.AudioFrame | None) -> list[av.AudioFrame]:
+        """Pieces of 20 ms; before those of a frame in another format, or of the end, the rest of what was before."""
+        form = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
+        rest: list[av.AudioFrame] = []
+        if form != self._format:
+            rest = self._convert(None)
+            self._resampler, self._format = _resampler(), form
+        return rest if frame is None else rest + self._convert(frame)
+
+    def _convert(self, frame: av.AudioFrame | None) -> list[av.AudioFrame]:
+        try:
+            return self._resampler.resample(frame)
+        except av.FFmpegError:  # no such format: a damaged file
+            self.errors += 1
+            return []
 
     def _follow(self, time_us: int) -> None:
         """Keeps the count of samples with the file's times."""

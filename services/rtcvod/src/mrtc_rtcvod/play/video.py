@@ -50,14 +50,25 @@ class EncodedPicture:
 
 
 class PassingVideo:
-    """Hands packets out as a source needs them: H.264 as Annex B with parameter sets before every key frame."""
+    """Hands packets out as a source needs them: H.264 as Annex B with parameter sets before every key frame.
+
+    Damaged ones are left out up to the next key frame.
+    """
 
     def __init__(self, stream: VideoStream, codec: str) -> None:
         self._filter = av.BitStreamFilterContext("h264_mp4toannexb", stream) if codec == "h264" else None
+        self._awaits_keyframe = False
 
     def take(self, time_us: int, packet: Any) -> Iterator[EncodedPicture]:
         """The pictures of a packet."""
-        packets = self._filter.filter(packet) if self._filter is not None else [packet]
+        self._awaits_keyframe = self._awaits_keyframe and not packet.is_keyframe
+        if self._awaits_keyframe:
+            return
+        try:
+            packets = self._filter.filter(packet) if self._filter is not None else [packet]
+        except av.FFmpegError:
+            self._awaits_keyframe = True
+            return
         for one in packets:
             if one.size:
                 yield EncodedPicture(time_us, bool(one.is_keyframe), bytes(one))
