@@ -47,10 +47,17 @@ class SfuLoad:
             return None
         binary = root / ".cache" / "sfuload"
         binary.parent.mkdir(exist_ok=True)
-        built = subprocess.run([go, "build", "-o", str(binary), "."], cwd=source, capture_output=True, text=True)
-        if built.returncode != 0:
-            raise LoadError(f"building sfuload failed:\n{built.stderr}")
+        for package, name in ((".", binary.name), ("./cmd/pionfloor", "pionfloor")):
+            argv = [go, "build", "-o", str(binary.with_name(name)), package]
+            built = subprocess.run(argv, cwd=source, capture_output=True, text=True)
+            if built.returncode != 0:
+                raise LoadError(f"building {name} failed:\n{built.stderr}")
         return cls(binary, cores, is_realtime)
+
+    @property
+    def yardstick(self) -> Path:
+        """The built `pionfloor`: plain pion that forwards, to measure beside ours."""
+        return self.binary.with_name("pionfloor")
 
     async def run(self, url: str, room: str, token: str, pid: int, profile: Profile, seconds: int) -> dict[str, Any]:
         """Loads `room` with a profile; fields as in README.md. Raises LoadError."""

@@ -82,11 +82,17 @@ class Bar:
         return value if value is None or self.index is None else value[self.index]
 
 
+# What a packet cost plain pion (`pionfloor`) on the machine on which the limits below were set: a machine that is
+# faster or slower is so for both.
+PION = {"video-1x200": 12.6, "meeting-16x16": 11.4, "audio-1x400": 25.4}
 _NODE_DELAY = "node_delay_ms_p50_p95_p99"
 BARS = (
     Bar("video-1x200", "cpu_us_per_packet", 2.4),
     Bar("meeting-16x16", "cpu_us_per_packet", 2.0),
     Bar("audio-1x400", "cpu_us_per_packet", 4.0),
+    Bar("video-1x200", "share_of_pion", round(2.4 / PION["video-1x200"], 3)),
+    Bar("meeting-16x16", "share_of_pion", round(2.0 / PION["meeting-16x16"], 3)),
+    Bar("audio-1x400", "share_of_pion", round(4.0 / PION["audio-1x400"], 3)),
     Bar("video-1x200", _NODE_DELAY, 5.0, index=1),
     Bar("meeting-16x16", _NODE_DELAY, 5.0, index=1),
     Bar("audio-1x400", _NODE_DELAY, 5.0, index=1),

@@ -20,18 +20,21 @@ sys.path.insert(0, str(ROOT))
 from tests.bench import peers  # noqa: E402
 from tests.bench.load import LoadError, SfuLoad  # noqa: E402
 from tests.bench.peers import PeerLoad  # noqa: E402
-from tests.bench.profiles import PROFILES, Profile  # noqa: E402
+from tests.bench.profiles import PION, PROFILES, Profile  # noqa: E402
 from tests.bench.services import Mark, Measured, figures_of, measured, other_cores  # noqa: E402
 from tests.bench.table import bars, table  # noqa: E402
+from tests.bench.yardstick import yardstick  # noqa: E402
 
 
 async def bench_services(profile: Profile, load: SfuLoad, args: argparse.Namespace) -> dict[str, Any]:
-    """One profile against fresh services. Raises LoadError."""
+    """One profile against fresh services, before them plain pion where it is compared with. Raises LoadError."""
+    beside = await yardstick(profile, load, args.seconds) if profile.name in PION else {}
     with tempfile.TemporaryDirectory(prefix="mrtc-bench-") as data:
         async with measured(Path(data), is_realtime=args.realtime, workers=profile.workers) as suite:
             try:
                 if profile.is_sfuload:
-                    return await run_sfuload(suite, profile, load, args.seconds)
+                    figures = await run_sfuload(suite, profile, load, args.seconds)
+                    return figures | beside | in_relation(figures, beside)
                 return await run_peers(suite, profile, args)
             except LoadError:
                 print(suite.log_tail(), file=sys.stderr)
@@ -57,6 +60,12 @@ async def run_peers(suite: Measured, profile: Profile, args: argparse.Namespace)
     counted = await load.run(await suite.door(profile), profile, args.seconds, on_phase)
     figures = figures_of(marks, counted, profile, args.seconds)
     return figures | node_delay(marks["end"], marks["begin"])
+
+
+def in_relation(figures: dict[str, Any], beside: dict[str, Any]) -> dict[str, Any]:
+    """What a packet costs here for each microsecond that it costs plain pion."""
+    pion = beside.get("pion_cpu_us_per_packet")
+    return {"share_of_pion": round(figures["cpu_us_per_packet"] / pion, 3)} if pion else {}
 
 
 def node_delay(now: Mark, before: Mark) -> dict[str, Any]:
