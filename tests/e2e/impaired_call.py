@@ -94,11 +94,14 @@ class ImpairedCall:
         assert self.impair.passed("alice") > 0, "alice's media passes the proxy"
         assert self.impair.passed("bob") > 0, "bob's media passes the proxy"
 
-    def settle(self, width: int = 640, timeout_s: float = 20.0) -> None:
-        """Waits until bob sees the highest layer, at most for a time."""
+    def settle(self, width: int = 640, timeout_s: float = 20.0) -> bool:
+        """Waits until bob sees the highest layer, at most for a time; says whether he does."""
         deadline = time.monotonic() + timeout_s
-        while self.bob.see("alice").get("width", 0) < width and time.monotonic() < deadline:
+        while self.bob.see("alice").get("width", 0) < width:
+            if time.monotonic() > deadline:
+                return False
             self.bob.page.wait_for_timeout(100)
+        return True
 
     @contextmanager
     def observed(self, *, says: bool = False) -> Iterator[list[Seen]]:

@@ -48,6 +48,12 @@ describe('the wait for lost packets', () => {
     expect(targets(repeat(9, frozen))).toEqual([...repeat(4, 300), ...repeat(4, 600), 600]);
   });
 
+  it('shrinks again, soon where nothing is asked for any more', () => {
+    const frozen = second(0, { freezes: 1, videoRequests: 9 });
+    expect(targets([frozen, ...repeat(20, second(0))]).at(-1)).toBe(0);
+    expect(targets([frozen, ...repeat(20, second(0, { videoRequests: 1 }))]).at(-1)).toBe(200);
+  });
+
   it('is no answer to pictures that stand still for other reasons', () => {
     expect(targets(repeat(9, second(0, { freezes: 1 })))).toEqual(repeat(9, 0));
   });

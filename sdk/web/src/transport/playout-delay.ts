@@ -25,9 +25,11 @@ const MIN_PACKETS = 20;
 const MIN_REQUESTS = 3;
 /** More patience after a second with such a freeze, whatever its cause (the publisher's path, say) ... */
 const FREEZE_STEP_MS = 300;
-/** ... but not while the last change may still take effect, in seconds; less after each second without. */
+/** ... but not while the last change may still take effect, in seconds; less after each second without, and sooner where
+ * nothing at all had to be asked for again. */
 const EFFECT_S = 3;
 const CALM_STEP_MS = 10;
+const WHOLE_STEP_MS = 30;
 /** Targets are multiples of this: each change stretches or squeezes sound a little. */
 const GRID_MS = 50;
 
@@ -135,7 +137,8 @@ export class PlayoutDelay {
 
   #adaptPatience({ freezes, videoRequests }: Received): void {
     const isFrozen = freezes > 0 && videoRequests >= MIN_REQUESTS && this.#unchangedS >= EFFECT_S;
-    const next = this.#patienceMs + (isFrozen ? FREEZE_STEP_MS : -CALM_STEP_MS);
+    const less = videoRequests > 0 ? CALM_STEP_MS : WHOLE_STEP_MS;
+    const next = this.#patienceMs + (isFrozen ? FREEZE_STEP_MS : -less);
     this.#patienceMs = Math.min(this.#maxMs, Math.max(0, next));
   }
 }
