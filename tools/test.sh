@@ -17,7 +17,8 @@ case "${1:?unit, engine, integration or e2e}" in
     ;;
   integration)
     say "integration tests"
-    pytest -q --durations=20 services sdk/python engine/python tests/interop -m integration
+    # They wait more than they work. A file's tests stay together: they share a suite.
+    pytest -q -n auto --maxprocesses 4 --dist loadfile --durations=20 services sdk/python engine/python tests/interop -m integration
     ;;
   e2e)
     say "end-to-end tests with real browsers"
