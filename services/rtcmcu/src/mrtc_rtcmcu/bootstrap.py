@@ -21,6 +21,7 @@ from mrtc_common.relay import RelayManager
 from mrtc_common.tasks import end_tasks
 
 from .adapters.engine_mrtc import EngineKit, real_engine_kit
+from .adapters.owners_nats import NatsOwners
 from .captures import Captures
 from .config import McuSettings
 from .core.load import LoadLimits, node_load
@@ -29,6 +30,7 @@ from .entrypoints.grpc import MediaServicer
 from .figures import EngineCollector, McuFigures
 from .media import Media
 from .speakers import SpeakerNotices
+from .sweeper import Sweeper
 
 _log = get_logger(__name__)
 
@@ -109,7 +111,7 @@ class Mcu:
         self.http_port = await http.start(settings.bind_ip, settings.http_port)
         push(http.aclose)
         self.agent = self._build_agent()
-        for part in (self.directory, self.relays, self.speakers, self.agent):
+        for part in (self.directory, self.relays, self.speakers, self.agent, self.sweeper):
             await part.start()
             push(part.aclose)
         push(self.media.subscriptions.aclose)
@@ -137,6 +139,9 @@ class Mcu:
             self._kit.make_subscription,
         )
         self.mover = Drain(self.media.transports, self.media.watchers, self._clock, self.settings.drain_moves_per_s)
+        self.sweeper = Sweeper(
+            self.media, NatsOwners(self.link), self.link, self._clock, grace_s=self.settings.orphan_grace_s
+        )
         self.speakers = SpeakerNotices(self.link, self.media.transports, self.node_id, self._clock)
 
     def _build_agent(self) -> NodeAgent:

@@ -52,6 +52,14 @@ class McuSettings(Settings):
         20.0, "Clients per second that are asked to move while the node drains.", unit="1/s", gt=0, le=1000
     )
 
+    orphan_grace_s: float = setting(
+        60.0,
+        "A transport that no session knows, by two answers so far apart, is closed.",
+        unit="s",
+        ge=0.2,
+        le=3600,
+    )
+
     @field_validator("advertised_ips")
     @classmethod
     def _ips_are_addresses(cls, value: list[str]) -> list[str]:

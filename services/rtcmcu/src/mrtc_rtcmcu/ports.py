@@ -1,4 +1,4 @@
-"""What rtcmcu needs of the engine; `mrtc_engine.AsyncEngine` fulfils it."""
+"""What rtcmcu needs: the engine, which `mrtc_engine.AsyncEngine` fulfils, and an answer to whose a transport is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from mrtc_common.relay import RelayEngine
+
+from .core.transports import TransportState
+
+
+class Owners(Protocol):
+    """The records of those for whom transports are made."""
+
+    async def know(self, transport: TransportState) -> bool:
+        """False: its participant is gone, or has another transport. Raises UnavailableError if that cannot be told."""
+        ...
 
 
 class Engine(RelayEngine, Protocol):
