@@ -66,7 +66,8 @@ class PresenceWatch:
     def __init__(self, link: NatsLink, service: str, grace_s: float, clock: Clock) -> None:
         self._table = tables.leases(link)
         self._filter = subjects.presence_filter(service)
-        self._silent_s = _SILENT_INTERVALS * interval_s(grace_s)
+        self.silent_s = _SILENT_INTERVALS * interval_s(grace_s)
+        """Whoever was not heard for so long does not serve."""
         self._clock = clock
         self._heard_at: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
@@ -84,8 +85,12 @@ class PresenceWatch:
     @property
     def is_served(self) -> bool:
         """True while an instance was heard lately."""
-        since = self._clock.monotonic() - self._silent_s
-        return any(at > since for at in self._heard_at.values())
+        return bool(self.present())
+
+    def present(self) -> frozenset[str]:
+        """Ids of the instances that were heard lately."""
+        since = self._clock.monotonic() - self.silent_s
+        return frozenset(key.rpartition(".")[2] for key, at in self._heard_at.items() if at > since)
 
     async def _follow(self) -> None:
         async with self._table.watch(self._filter) as watch:

@@ -18,7 +18,7 @@ from mrtc_common.ids import new_id
 from mrtc_common.lease import NatsLease
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink, NatsOptions
-from mrtc_common.presence import Presence
+from mrtc_common.presence import Presence, PresenceWatch
 from mrtc_common.storage import LocalStorage
 from mrtc_common.tasks import end_tasks
 
@@ -28,11 +28,13 @@ from .adapters.event_log_nats import NatsEventLog
 from .adapters.jobs_nats import NatsJobs
 from .adapters.media_nodes_grpc import GrpcMediaNodes
 from .adapters.message_log_nats import NatsMessageLog
+from .adapters.peers_nats import NatsPeers
 from .adapters.room_store_nats import NatsRoomStore
 from .adapters.session_store_nats import NatsSessionStore
 from .adapters.webhook_sender_http import HttpWebhookSender
 from .adapters.webhook_store_sql import SqlWebhookStore
 from .app.access import Authenticator
+from .app.adopter import Adopter
 from .app.context import Context, Options
 from .app.http_resources import HttpResources
 from .app.http_sessions import HttpSessions
@@ -89,6 +91,7 @@ class Signaling:
         self.sessions = Sessions(self.ctx)
         self._lease = NatsLease(self._link, WEBHOOK_LEASE, self.instance_id, self._clock)
         self._presence = Presence(self._link, settings.service, self.instance_id, settings.session_grace_s)
+        self._peers = PresenceWatch(self._link, settings.service, settings.session_grace_s, self._clock)
         self._sender = HttpWebhookSender(settings.webhook_networks, now_s=lambda: self._clock.unix_ms() // 1000)
         self._webhooks = SqlWebhookStore(
             self.apps.session,
@@ -129,6 +132,8 @@ class Signaling:
         self.sessions.start()
         await self._presence.start()
         self._http_resources.start()
+        await self._peers.start()
+        self._adopter.start()
         await self._lease.start()
         self._dispatcher.start()
         self._tasks = [
@@ -141,6 +146,8 @@ class Signaling:
         """Hands the sessions over and ends everything."""
         self.health.set("running", False, "shutting down")
         # First: the sessions wait for other instances, or for the next one.
+        await self._adopter.aclose()
+        await self._peers.aclose()
         await self._presence.aclose()
         await self.sessions.shut_down()
         await self._http.aclose()
@@ -167,6 +174,7 @@ class Signaling:
         joiner = Joiner(self.ctx, self.sessions)
         http_sessions = HttpSessions(self.ctx, self.sessions, joiner)
         self._http_resources = HttpResources(self.ctx, http_sessions, authenticator)
+        self._adopter = Adopter(self.ctx, http_sessions, NatsPeers(self._link, self._peers, self._clock))
         door = WebSocketDoor(
             self.ctx,
             self.sessions,

@@ -144,6 +144,18 @@ class SessionStore(Protocol):
         """Deletes a record."""
         ...
 
+    async def list(self) -> list[tuple[state_pb2.SessionRecord, int]]:
+        """All records with their revisions."""
+        ...
+
+
+class Peers(Protocol):
+    """The instances of this service."""
+
+    def present(self) -> frozenset[str] | None:
+        """Ids of those that serve, this one included; None: not known just now, nobody may be taken for gone."""
+        ...
+
 
 class MessageLog(Protocol):
     """The text messages of rooms, ordered by sequence."""

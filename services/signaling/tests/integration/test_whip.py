@@ -130,15 +130,57 @@ async def test_trickle_and_ice_restart(world: World, http: httpx.AsyncClient, in
     assert (await http.delete(world.url(instance) + where, headers=auth)).status_code == 404
 
 
-async def test_an_instance_that_is_gone_has_no_sessions(world: World, http: httpx.AsyncClient) -> None:
-    """Its session's record may outlive it for a while: 404, and soon."""
+async def test_the_sessions_of_an_instance_that_is_gone_answer_at_another(
+    world: World, http: httpx.AsyncClient
+) -> None:
+    """Whoever is asked for one takes it over, as when a client resumes; a restart of ICE goes on from its offer."""
     other = await world.add_service()
     auth = await bearer(world)
     async with httpx.AsyncClient(base_url=world.url(1)) as elsewhere:
         made = await elsewhere.post("/whip/r1", content=PUBLISH, headers=SDP | auth)
     await other.aclose()
     world.services.remove(other)
-    assert (await http.delete(made.headers["location"], headers=auth)).status_code == 404
+    where, restart = made.headers["location"], "a=ice-ufrag:newu\r\na=ice-pwd:fedcba9876543210fedcba\r\n"
+    wrong = await http.patch(where, content=restart, headers=auth | FRAGMENT | {"if-match": '"other"'})
+    assert wrong.status_code == 412
+    asked = auth | FRAGMENT | {"if-match": made.headers["etag"]}
+    restarted = await http.patch(where, content=restart, headers=asked)
+    assert restarted.status_code == 200
+    assert restarted.headers["etag"] != made.headers["etag"]
+    assert (await http.delete(where, headers=auth)).status_code == 200
+    await wait_until(lambda: not world.nodes[0].transports)
+    assert (await http.delete(where, headers=auth)).status_code == 404
+
+
+async def test_nobody_need_ask_for_the_sessions_of_an_instance_that_is_gone(world: World) -> None:
+    """Exactly one of the others takes each over; its publisher stays in the room and ends with its transport."""
+    gone = await world.add_service()
+    await world.add_service()
+    alice = await world.joined("alice", offer=PLAY)
+    async with httpx.AsyncClient(base_url=world.url(1)) as elsewhere:
+        made = await elsewhere.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world))
+        assert made.status_code == 201
+        played = await elsewhere.post("/whep/r1", content=PLAY, headers=SDP | await bearer(world, "viewer"))
+        assert played.status_code == 201
+    await alice.wait_push("publication_updated")
+    await gone.aclose()
+    world.services.remove(gone)
+
+    def kept() -> int:
+        return sum(int(service.metrics.sessions.labels("http")._value.get()) for service in world.services)
+
+    await wait_until(lambda: kept() == 2, timeout_s=15)
+    own = alice.joined.participant.id
+    node = world.nodes[0]
+    publisher = next(t for t in node.transports.values() if t.tracks)
+    player = next(t for t in node.transports.values() if t.participant_id != own and not t.tracks)
+    assert set(player.slots.values()) == set(publisher.tracks)
+    assert "participant_left" not in alice.kinds()
+    # What its transport tells is heard by whoever has it now.
+    node.emit(publisher.id, closed=media_service_pb2.TransportClosed(reason="peer_closed"))
+    left = (await alice.wait_push("participant_left")).participant_left
+    assert left.reason == common.LEAVE_REASON_CLIENT_REQUEST
+    await wait_until(lambda: kept() == 1)
 
 
 async def test_a_publisher_is_sent_away_when_its_node_drains(world: World, http: httpx.AsyncClient) -> None:

@@ -38,3 +38,7 @@ class NatsSessionStore:
     async def delete(self, session_id: str) -> None:
         """See the port."""
         await self._table.delete(subjects.session_key(session_id))
+
+    async def list(self) -> list[tuple[state_pb2.SessionRecord, int]]:
+        """See the port."""
+        return [(entry.value, entry.revision) for entry in await self._table.list()]

@@ -17,7 +17,7 @@ from mrtc_common.ids import is_id
 from mrtc_common.log import get_logger
 from mrtc_common.tasks import end_tasks
 
-from mrtc_signaling.ports import Subscription
+from mrtc_signaling.ports import FencedError, Subscription
 
 from .access import Access, Authenticator
 from .context import Context
@@ -27,6 +27,7 @@ _log = get_logger(__name__)
 
 FRAGMENT_TYPE = "application/trickle-ice-sdpfrag"
 _RETRY_S = 1.0
+_TAKEOVER_MS = 500
 
 Asked = state_pb2.HttpResourceRequest
 Answer = state_pb2.HttpResourceResponse
@@ -55,11 +56,19 @@ class HttpResources:
         if self._sessions.has(asked.session_id):
             return await self._do(asked)
         found = await self._ctx.sessions.get(asked.session_id) if is_id(asked.session_id) else None
-        owner = found[0].owner_id if found is not None else ""
-        answer = await self._ctx.bus.http(owner, asked) if owner not in ("", self._ctx.instance_id) else None
-        if answer is None:
+        if found is None or found[0].owner_id == self._ctx.instance_id:
             raise SessionNotFoundError("no such session, or it is over")
-        return answer
+        answer = await self._ctx.bus.http(found[0].owner_id, asked)
+        if answer is not None:
+            return answer
+        if not found[0].HasField("http"):
+            raise SessionNotFoundError("no such session, or it is over")
+        # Its instance is gone: the session goes on here.
+        try:
+            await self._sessions.adopt(*found)
+        except FencedError:
+            raise UnavailableError("the session is taken over just now", retry_after_ms=_TAKEOVER_MS) from None
+        return await self._do(asked)
 
     async def _listen(self) -> None:
         while self._subscription is None:
@@ -99,10 +108,10 @@ class HttpResources:
             return _refusal(400, BadOfferError.code_name(), "the body is not UTF-8 text")
         except BadOfferError as error:
             return _refusal(400, error.code_name(), error.message)
-        return Answer(status=204 if fragment is None else 200, etag=found.etag, fragment=fragment or "")
+        return Answer(status=204 if fragment is None else 200, etag=found.state.etag, fragment=fragment or "")
 
     async def _check_access(self, token: str, found: HttpSession) -> None:
-        if not token and not found.needs_token:
+        if not token and not found.state.needs_token:
             return
         access: Access = await self._authenticator.verify(token)
         session = found.session

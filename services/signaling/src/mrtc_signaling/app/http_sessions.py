@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mrtc.common.v1 import common_pb2
+from mrtc.event.v1 import state_pb2
 from mrtc.media.v1 import media_service_pb2
 from mrtc.signaling.v1 import client_pb2
 from mrtc_common import subjects
@@ -30,6 +31,7 @@ from .context import Context
 from .join import Joiner, JoinPlan
 from .session import Session
 from .sessions import Sessions
+from .takeover import take_over
 
 # What a player is told to wait before it asks again for a room without media.
 NO_MEDIA_RETRY_MS = 2000
@@ -47,18 +49,15 @@ class NotLiveError(FailedPreconditionError):
 
 @dataclass(slots=True)
 class HttpSession:
-    """A WHIP or WHEP session. `offer` is the newest one; `etag` names the present ICE generation."""
+    """A WHIP or WHEP session; what another instance would need to go on with it is in its record."""
 
     session: Session
-    door: str
-    offer: str
-    answer: str
-    etag: str = field(init=False)
-    # False if the POST carried its token in the query: then the URL alone must do, it cannot be guessed.
-    needs_token: bool = True
+    answer: str = ""
 
-    def __post_init__(self) -> None:
-        self.etag = _etag(self.answer)
+    @property
+    def state(self) -> state_pb2.HttpSessionState:
+        """Door, newest offer, present ICE generation."""
+        return self.session.record.http
 
 
 class HttpSessions:
@@ -68,8 +67,15 @@ class HttpSessions:
         self._ctx, self._sessions, self._joiner = ctx, sessions, joiner
         self._by_id: dict[str, HttpSession] = {}
 
-    async def publish(self, access: Access, room: str, identity: str, offer: str) -> HttpSession:
-        """A WHIP publisher joins. Raises MrtcError."""
+    async def publish(
+        self, access: Access, room: str, identity: str, offer: str, *, needs_token: bool = True
+    ) -> HttpSession:
+        """A WHIP publisher joins. Raises MrtcError.
+
+        Args:
+            needs_token: False if the POST carried its token in the query: then the URL alone must do, it cannot be
+                guessed.
+        """
         if not access.token.grants.publish:
             raise PermissionDeniedError("the token does not permit to publish")
         sending = [line for line in sdp.media_lines(offer) if line.sends][:MAX_TRACKS_PER_PUBLICATION]
@@ -87,9 +93,11 @@ class HttpSessions:
             is_headless=True,
             client_info="whip",
         )
-        return await self._join(plan, "whip", offer)
+        return await self._join(plan, state_pb2.HttpSessionState(door="whip", offer=offer, needs_token=needs_token))
 
-    async def play(self, access: Access, room: str, identity: str, offer: str) -> HttpSession:
+    async def play(
+        self, access: Access, room: str, identity: str, offer: str, *, needs_token: bool = True
+    ) -> HttpSession:
         """A WHEP player joins and is sent one participant: `identity`, or the first of the room. Raises MrtcError."""
         if not access.token.grants.subscribe:
             raise PermissionDeniedError("the token does not permit to subscribe")
@@ -108,16 +116,37 @@ class HttpSessions:
             client_info="whep",
             wanted=_player_wants(identity),
         )
-        return await self._join(plan, "whep", offer)
+        state = state_pb2.HttpSessionState(door="whep", offer=offer, needs_token=needs_token, plays=identity)
+        return await self._join(plan, state)
+
+    async def adopt(self, record: state_pb2.SessionRecord, revision: int) -> None:
+        """Goes on with a session whose instance is gone.
+
+        Raises FencedError if another instance was quicker, SessionNotFoundError if its participant is gone, and
+        UnavailableError.
+        """
+        wanted = _player_wants(record.http.plays) if record.http.door == "whep" else wanted_subscriptions
+
+        async def claim(record: state_pb2.SessionRecord) -> int:
+            return await self._ctx.sessions.update(record, revision)
+
+        session = await take_over(self._ctx, self._sessions, record, claim, is_headless=True, wanted=wanted)
+        self._by_id[session.id] = HttpSession(session)
+        session.attach(None)
+        if session.leg.is_open:
+            session.subscriber.mark_dirty(force=True)
+        else:
+            self._sessions.end_soon(session, common_pb2.LEAVE_REASON_MEDIA_FAILURE)
 
     def has(self, session_id: str) -> bool:
-        """True if it was made here, though it may be over."""
-        return session_id in self._by_id
+        """True if it is served here."""
+        found = self._by_id.get(session_id)
+        return found is not None and not found.session.is_ended
 
     def get(self, door: str, session_id: str) -> HttpSession:
         """A session. Raises SessionNotFoundError."""
         found = self._by_id.get(session_id)
-        if found is None or found.door != door or found.session.is_ended:
+        if found is None or found.state.door != door or found.session.is_ended:
             self._by_id.pop(session_id, None)
             raise SessionNotFoundError("no such session, or it is over")
         return found
@@ -129,17 +158,18 @@ class HttpSessions:
         Raises PreconditionFailedError, BadOfferError, MrtcError of the node.
         """
         parsed = sdp.parse_fragment(fragment)
-        ufrag, _ = sdp.ice_credentials(found.offer)
+        ufrag, _ = sdp.ice_credentials(found.state.offer)
         is_restart = bool(parsed.ufrag and parsed.pwd) and parsed.ufrag != ufrag
-        if if_match not in ("*", found.etag):
+        if if_match not in ("*", found.state.etag):
             raise PreconditionFailedError
         if not is_restart:
             return None
         session = found.session
-        offer = sdp.with_ice_credentials(found.offer, parsed.ufrag, parsed.pwd)
+        offer = sdp.with_ice_credentials(found.state.offer, parsed.ufrag, parsed.pwd)
         async with session.request_lock, session.leg.lock:
             answer = await session.leg.negotiate(offer)
-        found.offer, found.answer, found.etag = offer, answer, _etag(answer)
+        found.state.offer, found.state.etag = offer, _etag(answer)
+        self._sessions.save_soon(session)
         return sdp.restart_fragment(answer)
 
     async def end(self, found: HttpSession) -> None:
@@ -147,8 +177,8 @@ class HttpSessions:
         self._by_id.pop(found.session.id, None)
         await self._sessions.end(found.session, common_pb2.LEAVE_REASON_CLIENT_REQUEST)
 
-    async def _join(self, plan: JoinPlan, door: str, offer: str) -> HttpSession:
-        code = "ok"
+    async def _join(self, plan: JoinPlan, state: state_pb2.HttpSessionState) -> HttpSession:
+        door, code = state.door, "ok"
         try:
             with self._ctx.metrics.join_seconds.labels(door).time():
                 joined = await self._joiner.join(plan, lambda _: None)
@@ -159,7 +189,10 @@ class HttpSessions:
             self._ctx.metrics.joins.labels(door, code).inc()
         if len(self._by_id) > 2 * len(self._sessions) + 64:
             self._by_id = {i: s for i, s in self._by_id.items() if not s.session.is_ended}
-        made = self._by_id[joined.session.id] = HttpSession(joined.session, door, offer, joined.answer)
+        state.etag = _etag(joined.answer)
+        joined.session.record.http.CopyFrom(state)
+        self._sessions.save_soon(joined.session)
+        made = self._by_id[joined.session.id] = HttpSession(joined.session, joined.answer)
         return made
 
     async def _wait_for_media(self, room_key: str, identity: str) -> None:

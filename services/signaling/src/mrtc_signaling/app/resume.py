@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mrtc.event.v1 import state_pb2
-from mrtc_common import subjects
 from mrtc_common.errors import MrtcError, SessionNotFoundError, TransportNotFoundError, UnavailableError
 from mrtc_common.ids import is_id
 from mrtc_common.log import bound, get_logger
 
 from mrtc_signaling.core import ids
-from mrtc_signaling.ports import AppLimits, FencedError
+from mrtc_signaling.ports import FencedError
 
 from .connection import Connection
 from .context import Context
 from .session import Session
 from .sessions import Sessions
+from .takeover import take_over
 
 _log = get_logger(__name__)
 
@@ -75,35 +75,11 @@ class Resumer:
         if found is None or not ids.is_resume_token(resume_token, found[0].resume_token_hash):
             raise SessionNotFoundError
         record, revision = found
-        former_owner = record.owner_id
-        hub = await self._ctx.hubs.acquire(record.room_key)
-        try:
-            participant = hub.view.participants.get(record.participant_id)
-            if participant is None:
-                raise SessionNotFoundError
-            app_id, _ = subjects.parse_room_key(record.room_key)
-            app = await self._ctx.apps.app(app_id)
-            record.owner_id = self._ctx.instance_id
-            record.is_connected = True
-            revision = await self._fence(record, revision)
-            # The view's record is shared and never changed; the session owns a copy.
-            own = state_pb2.ParticipantRecord()
-            own.CopyFrom(participant)
-            session = Session(self._ctx, self._sessions, hub, record, revision, own, app.limits if app else AppLimits())
-            for publication in hub.view.publications_of(record.participant_id):
-                session.publisher.publications[publication.publication.id] = publication
-            if record.transport_id:
-                session.leg.attach(record.node_id, record.transport_id, record.lines)
-                if any(p.node_id != record.node_id for p in session.publisher.publications.values()):
-                    # Its former instance ended in the middle of a move, which nobody can finish now.
-                    session.leg.lose(with_node=False)
-            session.replies.last_request_id = record.last_request_id
-            await self._sessions.add(session)
-        except BaseException:
-            self._ctx.hubs.release(hub)
-            raise
-        _log.info("session taken over", session=session_id, former_owner=former_owner)
-        return session
+
+        async def claim(record: state_pb2.SessionRecord) -> int:
+            return await self._fence(record, revision)
+
+        return await take_over(self._ctx, self._sessions, record, claim)
 
     async def _fence(self, record: state_pb2.SessionRecord, revision: int) -> int:
         """Makes this instance the owner; the former one finds its revision outdated and lets go."""

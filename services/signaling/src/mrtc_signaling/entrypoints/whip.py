@@ -79,14 +79,13 @@ class WhipDoor:
         if not offer.startswith("v=0"):
             return problem(400, "bad_offer", "the body is not SDP: it must begin with `v=0`")
         if door == "whip":
-            made = await self._sessions.publish(access, room, identity, offer)
+            made = await self._sessions.publish(access, room, identity, offer, needs_token=not is_in_query)
         else:
             identity = identity or request.query_params.get("participant", "")
-            made = await self._sessions.play(access, room, identity, offer)
-        made.needs_token = not is_in_query
+            made = await self._sessions.play(access, room, identity, offer, needs_token=not is_in_query)
         headers = {
             "Location": f"/{door}/{quote(room, safe='')}/{made.session.id}",
-            "ETag": made.etag,
+            "ETag": made.state.etag,
             "Accept-Patch": FRAGMENT_TYPE,
         }
         servers = self._ctx.options.ice_servers.of(made.session.id, self._ctx.clock.unix_ms())
