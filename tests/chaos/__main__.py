@@ -1,4 +1,7 @@
-"""Torments calls on real processes and says what it cost: `python -m tests.chaos`. Ends with one JSON line."""
+"""Torments calls on real processes and says what it cost: `python -m tests.chaos`. Ends with one JSON line.
+
+The figures of the call with Chromium are told before it: three more people on the same cores would spoil the others.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is done (default 3)")
     parser.add_argument("--nats-s", type=float, default=600.0, help="seconds without NATS (default 600), in one round")
     parser.add_argument("--seed", type=int, default=1, help="decides the order of what is done (default 1)")
+    parser.add_argument("--browsers", type=int, default=2, help="Chromium in a call of its own (default 2)")
+    parser.add_argument("--only", default="", help="names of trials, by commas, for example moves,drain (default all)")
     return parser.parse_args()
 
 
@@ -62,12 +67,20 @@ async def kill_master(call: Call, figures: Figures) -> None:
 
 async def kill_recorder(call: Call, figures: Figures) -> None:
     """A recorder dies while it records."""
+    figures.recording_losses.append(await _record_while_killed(call, "single"))
 
+
+async def kill_recorder_of_mix(call: Call, figures: Figures) -> None:
+    """A recorder dies while it mixes."""
+    figures.mix_losses.append(await _record_while_killed(call, "mixed"))
+
+
+async def _record_while_killed(call: Call, mode: str) -> float:
     async def kill(recording: str) -> None:
         name = await recorder_of(call, recording)
         await call.kill(name)
 
-    figures.recording_losses.append(await record_while(call, kill))
+    return await record_while(call, kill, mode)
 
 
 async def drain_recorder(call: Call, figures: Figures) -> None:
@@ -77,6 +90,7 @@ async def drain_recorder(call: Call, figures: Figures) -> None:
         await call.restart(await recorder_of(call, recording))
 
     figures.recording_losses.append(await record_while(call, stop))
+    figures.mix_losses.append(await record_while(call, stop, "mixed"))
 
 
 async def record_and_kill_media_node(call: Call, figures: Figures) -> None:
@@ -110,17 +124,29 @@ async def torment(suite: RunningSuite, options: argparse.Namespace, figures: Fig
     for turn in range(options.rounds):
         trials: list[Trial] = [
             moves, drain, kill_media_node, freeze_media_node, kill_signaling, kill_signaling, kill_master,
-            kill_recorder, drain_recorder, record_and_kill_media_node, record_and_drain,
+            kill_recorder, kill_recorder_of_mix, drain_recorder, record_and_kill_media_node, record_and_drain,
         ]  # fmt: skip
+        if options.only:
+            trials = [trial for trial in trials if trial.__name__ in options.only.split(",")]
         chance.shuffle(trials)
         async with call_of(suite, f"chaos-{turn}", options.people) as call:
             for trial in trials:
                 say(f"round {turn + 1}: {(trial.__doc__ or '').strip().lower()}")
                 await trial(call, figures)
             seconds = options.nats_s if turn == 0 else 10.0
-            say(f"round {turn + 1}: NATS is away for {seconds:.0f} s")
-            await nats_away(call, figures, seconds)
+            if not options.only or "nats_away" in options.only:
+                say(f"round {turn + 1}: NATS is away for {seconds:.0f} s")
+                await nats_away(call, figures, seconds)
             await settle(call, figures)
+
+
+async def torment_browsers(suite: RunningSuite, figures: Figures, count: int) -> None:
+    """The same with Chromium in the call, which shows its frames by itself: moves and deaths, no recordings."""
+    async with call_of(suite, "chaos-browsers", 2, count) as call:
+        for trial in (moves, drain, kill_media_node, kill_signaling):
+            say(f"with {count} Chromium: {(trial.__doc__ or '').strip().lower()}")
+            await trial(call, figures)
+        await settle(call, figures)
 
 
 async def settle(call: Call, figures: Figures) -> None:
@@ -143,7 +169,7 @@ def say(text: str) -> None:
 def main() -> int:
     """0 if nothing was lost."""
     options = _arguments()
-    figures = Figures()
+    figures, with_browsers = Figures(), Figures()
     with (
         tempfile.TemporaryDirectory(prefix="mrtc-chaos-") as data,
         running_suite(
@@ -151,8 +177,12 @@ def main() -> int:
         ) as suite,
     ):
         asyncio.run(torment(suite, options, figures))
+        if options.browsers:
+            asyncio.run(torment_browsers(suite, with_browsers, options.browsers))
+    if options.browsers:
+        say(f"with Chromium: {with_browsers.line()}")
     print(figures.line())
-    return 1 if figures.messages_lost or figures.messages_doubled or figures.ghosts else 0
+    return 1 if figures.has_lost or with_browsers.has_lost else 0
 
 
 if __name__ == "__main__":

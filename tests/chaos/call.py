@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.chaos.browsers import BrowserCrowd
 from tests.chaos.people import Person
 from tests.chaos.remote import Crowd, Invitation, Report
 from tests.support.api import RoomApi
@@ -29,7 +30,7 @@ class Call:
     url: str
     room: str
     api: RoomApi
-    people: list[Crowd]
+    people: list[Crowd | BrowserCrowd]
     _reports: list[Report] = field(default_factory=list)
 
     @property
@@ -219,16 +220,22 @@ def _most(nodes: Sequence[str]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def call_of(suite: RunningSuite, room: str, count: int) -> AsyncIterator[Call]:
-    """A call of so many people that stands."""
+async def call_of(suite: RunningSuite, room: str, count: int, browsers: int = 0) -> AsyncIterator[Call]:
+    """A call of so many people that stands; `browsers` more of them are in Chromium."""
     urls = [suite.signaling_url(number + 1) for number in range(suite.options.signalings)]
     async with balancer(urls) as url:
         api = await asyncio.to_thread(RoomApi, suite, room)
-        people: list[Crowd] = []
+        people: list[Crowd | BrowserCrowd] = []
         try:
             for number in range(count):
                 token = await asyncio.to_thread(suite.token, room, f"p{number}")
                 people.append(await Crowd.join([Invitation(url, token, room, f"p{number}", number)]))
+            if browsers:
+                numbers = range(count, count + browsers)
+                tokens = [await asyncio.to_thread(suite.token, room, f"b{number}") for number in numbers]
+                guests = zip(tokens, numbers, strict=True)
+                invited = [Invitation(url, token, room, f"b{number}", number) for token, number in guests]
+                people.append(await BrowserCrowd.join(suite, invited))
             call = Call(suite, url, room, api, people)
             await call.is_whole()
             await asyncio.gather(*(crowd.talk() for crowd in people))

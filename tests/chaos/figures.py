@@ -14,6 +14,7 @@ class Figures:
 
     Attributes:
         recording_losses: milliseconds that a recording lacks after its recorder died or drained, one per trial.
+        mix_losses: the same of mixed recordings, by the gaps in their own time.
         recording_node_losses: the same after the media node that it listened at did.
     """
 
@@ -26,11 +27,17 @@ class Figures:
     nats_down: list[float] = field(default_factory=list)
     joins_after_nats: list[float] = field(default_factory=list)
     recording_losses: list[float] = field(default_factory=list)
+    mix_losses: list[float] = field(default_factory=list)
     recording_node_losses: list[float] = field(default_factory=list)
     messages: int = 0
     messages_lost: int = 0
     messages_doubled: int = 0
     ghosts: int = 0
+
+    @property
+    def has_lost(self) -> bool:
+        """True if something is that must not be."""
+        return bool(self.messages_lost or self.messages_doubled or self.ghosts)
 
     def line(self) -> str:
         """The JSON line; `*_trials` says of how many figures a percentile is."""
@@ -53,6 +60,8 @@ class Figures:
             "join_after_nats_ms_max": percentile(self.joins_after_nats, 100),
             "recording_lost_ms_max": percentile(self.recording_losses, 100),
             "recording_trials": len(self.recording_losses),
+            "mix_lost_ms_max": percentile(self.mix_losses, 100),
+            "mix_trials": len(self.mix_losses),
             "recording_mcu_lost_ms_max": percentile(self.recording_node_losses, 100),
             "recording_mcu_trials": len(self.recording_node_losses),
             "messages": self.messages,

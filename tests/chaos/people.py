@@ -18,6 +18,8 @@ from mrtc_sdk import Room, RoomOptions
 from mrtc_sdk.errors import MrtcError
 from mrtc_sdk.pattern import PatternTrack, ToneTrack
 
+from tests.chaos import rtp_log
+
 _TALK_INTERVAL_S = 0.5
 _SIZE = (160, 96)
 FPS = 30
@@ -188,7 +190,10 @@ class Person:
             while True:
                 await media.recv()
                 now = time.monotonic()
-                self.seen.setdefault(track_id, Seen(now)).frame(now)
+                seen = self.seen.setdefault(track_id, Seen(now))
+                if now - seen.last > rtp_log.STILL_S:
+                    rtp_log.stood_still(self.identity, track_id, now - seen.last)
+                seen.frame(now)
 
     def _spawn(self, work: object) -> None:
         self._tasks.append(asyncio.ensure_future(work))  # type: ignore[arg-type]

@@ -24,18 +24,19 @@ _BEFORE_S, _AFTER_S = 2.0, 2.0
 _GROWS_TIMEOUT_S = 40.0
 
 
-async def record_while(call: Call, trouble: Callable[[str], Awaitable[None]]) -> float:
+async def record_while(call: Call, trouble: Callable[[str], Awaitable[None]], mode: str = "single") -> float:
     """Records a call while trouble comes to it; returns the milliseconds that the worst of its files lacks.
 
     Args:
         trouble: given the recording's id; brings it about and returns when the call is whole again.
+        mode: of the one file of a mixed recording only gaps in its own time count: a mix shows what it has.
 
     Raises:
         AssertionError: a publication is not recorded any more, or its files were not joined.
     """
-    recording = await asyncio.to_thread(call.api.start_recording, "single")
+    recording = await asyncio.to_thread(call.api.start_recording, mode)
     await asyncio.to_thread(call.api.wait_for_recording, recording, "active")
-    count = 2 * len(call.identities)  # sound and picture
+    count = 2 * len(call.identities) if mode == "single" else 1  # sound and picture of each
     await _grows(call, recording, count, _BEFORE_S, since_s=0.0)
     await trouble(recording)
     record = await asyncio.to_thread(call.api.recording, recording)
@@ -45,7 +46,8 @@ async def record_while(call: Call, trouble: Callable[[str], Awaitable[None]]) ->
     assert len(files) == count, f"{count} publications, recorded {len(files)}: {done['files']}"
     assert set(files.values()) == {1}, f"not joined: {done['files']}"
     with tempfile.TemporaryDirectory(prefix="mrtc-recording-") as folder:
-        return max([await asyncio.to_thread(_lost_ms, call, file, Path(folder)) for file in done["files"]])
+        lost_ms = _lost_ms if mode == "single" else _lost_of_mix_ms
+        return max([await asyncio.to_thread(lost_ms, call, file, Path(folder)) for file in done["files"]])
 
 
 async def recorder_of(call: Call, recording: str) -> str:
@@ -77,6 +79,14 @@ def _lost_ms(call: Call, file: dict[str, Any], folder: Path) -> float:
     return 1000 * missing_sound_s([at for at, _ in contents.tones])
 
 
+def _lost_of_mix_ms(call: Call, file: dict[str, Any], folder: Path) -> float:
+    contents = decode(call.api.download(file, folder))
+    assert contents.pictures, "a mix without pictures"
+    times = [at for at, _ in contents.pictures]
+    frame_s = (times[-1] - times[0]) / (len(times) - 1)
+    return 1000 * max(missing_sound_s([at for at, _ in contents.tones]), missing_sound_s(times, frame_s))
+
+
 def missing_pictures_s(pictures: Sequence[tuple[float, int]]) -> float:
     """Seconds of pictures that a file lacks by its (time, frame counter); counters begin anew after 256.
 
@@ -92,7 +102,7 @@ def missing_pictures_s(pictures: Sequence[tuple[float, int]]) -> float:
     return missing
 
 
-def missing_sound_s(times: Sequence[float]) -> float:
+def missing_sound_s(times: Sequence[float], frame_s: float = _TONE_S) -> float:
     """Seconds of sound that a file lacks by the times of its frames."""
-    gaps = (after - before - _TONE_S for before, after in itertools.pairwise(times))
+    gaps = (after - before - frame_s for before, after in itertools.pairwise(times))
     return sum(gap for gap in gaps if gap >= _SHORTEST_GAP_S)

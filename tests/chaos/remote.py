@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tests.chaos import rtp_log
 from tests.chaos.people import Person
 
 _MAX_LINE = 16 << 20
@@ -158,6 +159,7 @@ def _report(person: Person) -> Report:
 
 
 async def _main() -> None:
+    rtp_log.install()
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader(_MAX_LINE)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
@@ -169,7 +171,11 @@ async def _main() -> None:
         out.write(json.dumps(value) + "\n")
         out.flush()
 
-    await _serve(lines, answer)
+    watching = asyncio.create_task(rtp_log.watch_loop())
+    try:
+        await _serve(lines, answer)
+    finally:
+        watching.cancel()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,11 @@ from tests.support.store import Store, store_of
 from tests.support.suite import RunningSuite, running_suite
 
 ROOMS = ("soak-0", "soak-1", "soak-2")
-_ENV = {"MRTC_SESSION_GRACE_S": "10", "MRTC_SIGNALING_EMPTY_ROOM_TIMEOUT_S": "5"}
+_ENV = {
+    "MRTC_SESSION_GRACE_S": "10",
+    "MRTC_SIGNALING_EMPTY_ROOM_TIMEOUT_S": "5",
+    "MRTC_RTCMCU_ORPHAN_GRACE_S": "10",
+}
 _SAMPLE_S = 60.0
 _REST_TIMEOUT_S = 240.0
 # Rooms and sessions are gone then; the heartbeats, leases and markers of those that died expire after them.

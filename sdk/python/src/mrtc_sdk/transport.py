@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -22,6 +23,10 @@ from aiortc.rtcrtpsender import RTCRtpSender
 from mrtc_sdk.data import DataChannels, DataReceived
 
 Kind = Literal["audio", "video"]
+
+# Some 2,000 small packets: seconds of a call. The usual 208 KiB hold less than one, and what is lost in all tracks at
+# once (a loop that closes a peer connection on a busy machine) is more than aiortc repairs: it asks for a packet once.
+RECEIVE_BUFFER_BYTES = 2 << 20
 
 
 class Transport:
@@ -109,6 +114,7 @@ class Transport:
     async def offer(self) -> str:
         """A new offer. aiortc gathers its candidates first, which takes some milliseconds without a STUN server."""
         await self.pc.setLocalDescription(await self.pc.createOffer())
+        _widen_buffers(self.pc)
         return str(self.pc.localDescription.sdp)
 
     async def accept(self, answer: str) -> None:
@@ -133,6 +139,17 @@ class Transport:
         for track in sent:
             if track is not None:
                 track.stop()
+
+
+def _widen_buffers(pc: RTCPeerConnection) -> None:
+    """Lets the kernel hold what comes while the event loop stands still; aioice has no option for it."""
+    transports = {transceiver.receiver.transport.transport for transceiver in pc.getTransceivers()}
+    for ice in transports:
+        for protocol in getattr(getattr(ice, "_connection", None), "_protocols", ()):
+            datagrams = getattr(protocol, "transport", None)
+            udp = datagrams.get_extra_info("socket") if datagrams is not None else None
+            if udp is not None:
+                udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
 
 def repeat_candidates(sdp: str) -> str:

@@ -1,0 +1,79 @@
+/** Added to the call page: watches everybody all the time and talks, as the Python clients of `tests/chaos` do. */
+
+import * as mrtc from '/mrtc.mjs';
+import { patternTrack, toneTrack } from '/pattern.js';
+
+const call = window.call;
+const LOOK_MS = 100;
+const TALK_MS = 500;
+const FPS = 20;
+
+const seen = new Map(); // track id -> { last, longest }, milliseconds of performance.now()
+const sent = [];
+let talking = false;
+
+const frame = (id, now) => {
+  const one = seen.get(id) ?? { last: now, longest: 0 };
+  seen.set(id, { last: now, longest: Math.max(one.longest, now - one.last) });
+};
+
+/** Follows the frames of a picture for as long as its element is there. */
+function follow(id, video) {
+  const next = () => {
+    frame(id, performance.now());
+    if (video.isConnected) video.requestVideoFrameCallback(next);
+  };
+  video.dataset.followed = 'true';
+  video.requestVideoFrameCallback(next);
+}
+
+function look() {
+  const now = performance.now();
+  for (const video of document.querySelectorAll('video[data-track]:not([data-followed])')) follow(video.dataset.track, video);
+  for (const participant of call.room?.remoteParticipants.values() ?? []) {
+    const sound = participant.tracks.find(({ kind }) => kind === 'audio');
+    if (sound && call.hear(participant.identity) > 0) seen.set(sound.id, { last: now, longest: 0 });
+  }
+}
+
+/** Picture and tone, each a publication of its own. */
+call.publishAll = async (number, frequencyHz) => {
+  const self = call.room.localParticipant;
+  await self.publish([new mrtc.LocalTrack(patternTrack(number, { width: 320, height: 192, fps: FPS }).track)]);
+  await self.publish([new mrtc.LocalTrack(toneTrack(frequencyHz))]);
+  setInterval(look, LOOK_MS);
+};
+
+/** Gaps are counted from now on. */
+call.mark = () => {
+  const now = performance.now();
+  for (const [id, { last }] of seen) seen.set(id, { last: Math.max(last, now - 1000 / FPS), longest: 0 });
+};
+
+call.talk = () => {
+  talking = true;
+  const say = async () => {
+    for (let number = 1; talking; number++) {
+      await call.room.sendMessage(String(number));
+      sent.push(number);
+      await new Promise((resolve) => setTimeout(resolve, TALK_MS));
+    }
+  };
+  void say();
+};
+
+call.beQuiet = () => {
+  talking = false;
+};
+
+/** Tracks of the others with the milliseconds since their last frame (null: none yet) and the longest gap of each picture. */
+call.tell = () => {
+  const now = performance.now();
+  const tracks = [...call.room.remoteParticipants.values()].flatMap(({ identity, tracks }) =>
+    tracks.map(({ id, kind }) => {
+      const one = seen.get(id);
+      const isPicture = kind === 'video' && one;
+      return { id, identity, agoMs: one ? now - one.last : null, gapMs: isPicture ? Math.max(one.longest, now - one.last) : 0 };
+    }));
+  return { tracks, sent, received: call.messages.map(({ identity, text }) => [identity, Number(text)]) };
+};
