@@ -52,6 +52,8 @@ counters! {
     tx_doubled_retransmissions,
     /// Retransmissions that went again since feedback told that they were lost.
     tx_unasked_retransmissions,
+    /// Empty packets sent under numbers that were asked for and have no content any more.
+    tx_closed_holes,
     /// Packets of sound sent a second time without being asked for, at heavy loss.
     tx_audio_copies,
     /// Packets of sound sent with earlier ones inside (RED).

@@ -25,6 +25,8 @@ pub const LITTLE_LOSS: f64 = 0.1;
 const PLANNED: f64 = 0.4;
 /// Between a retransmission and its copy: more than most bursts last, little against a round trip.
 const COPY_SPACING: Duration = Duration::from_millis(10);
+/// The same where no feedback tells what came of the first: a client that stood still does again what it missed.
+const LATE_COPY: Duration = Duration::from_millis(150);
 /// Credit for retransmissions that copies leave alone, in bytes: more than a packet.
 const KEPT_CREDIT: usize = 32 * 1024;
 /// Copies that wait at a time.
@@ -115,6 +117,16 @@ impl<T: Copy> Copies<T> {
             added += 1;
         }
         added
+    }
+
+    /// Lets `item`, that is sent now, go once more a good while later, as far as `credit` goes.
+    pub fn add_late(&mut self, now: Instant, size: u16, credit: &mut usize, item: T) {
+        if *credit >= KEPT_CREDIT && self.waiting.len() < MAX_COPIES {
+            *credit -= usize::from(size);
+            let at = now + LATE_COPY;
+            let place = self.waiting.partition_point(|(due, _)| *due <= at);
+            self.waiting.insert(place, (at, item));
+        }
     }
 
     /// The next one that is due.

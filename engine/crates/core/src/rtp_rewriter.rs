@@ -61,6 +61,8 @@ pub struct RtpRewriter {
 #[derive(Debug)]
 struct Source {
     first: u64,
+    /// Number of the first.
+    begins_at: ExtSeq,
     newest: u64,
     /// Of the newest packets: apart from the others, since nearly every packet belongs to it.
     span: Span,
@@ -106,6 +108,11 @@ impl RtpRewriter {
         self.source.as_ref().is_some_and(|s| seq.0 >= s.first)
     }
 
+    /// Numbers below this one belong to former sources, of which nothing comes any more.
+    pub fn begins_at(&self) -> ExtSeq {
+        self.source.as_ref().map_or(self.newest.next(), |s| s.begins_at)
+    }
+
     /// What is added to timestamps of the present source.
     pub fn timestamp_delta(&self) -> Option<u32> {
         self.source.as_ref().map(|s| s.timestamp_delta)
@@ -145,6 +152,7 @@ impl RtpRewriter {
         };
         self.source = Some(Source {
             first: packet.seq.0,
+            begins_at: self.newest.next(),
             newest: packet.seq.0,
             span,
             earlier: VecDeque::new(),

@@ -27,6 +27,8 @@ pub struct SendRecord {
     pub resends: u8,
     /// Newer packets were sent before: it came late itself.
     is_late: bool,
+    /// Of what the slot carried before: it cannot be built anew.
+    is_foreign: bool,
     /// When it was sent last, in milliseconds since the history was made.
     sent_ms: u32,
 }
@@ -34,7 +36,18 @@ pub struct SendRecord {
 impl SendRecord {
     /// Of a packet that is sent for the first time; [`SendHistory::insert`] enters the time.
     pub fn new(layer: u8, source_seq: ExtSeq, rewritten: Rewritten, size: u16, stamp: u32) -> Self {
-        Self { rewritten, source_seq, size, stamp, layer, earlier: 0, resends: 0, is_late: false, sent_ms: 0 }
+        Self {
+            rewritten,
+            source_seq,
+            size,
+            stamp,
+            layer,
+            earlier: 0,
+            resends: 0,
+            is_late: false,
+            is_foreign: false,
+            sent_ms: 0,
+        }
     }
 
     /// The same with packets inside.
@@ -58,6 +71,8 @@ pub struct SendHistory {
 pub enum Refusal {
     /// Never sent, or forgotten.
     Unknown,
+    /// There is no room for it now.
+    NoRoom,
     /// Sent less than a round trip ago: the request crossed it.
     TooSoon,
     /// Sent again as often as makes sense.
@@ -70,6 +85,8 @@ const INITIAL_LEN: usize = 128;
 const KEEP_MS: u32 = 1_000;
 /// A packet is asked for and sent again at most this often: libwebrtc asks ten times.
 const MAX_RESENDS: u8 = 10;
+/// Packets that may still be asked for when their source is gone; as far away a neighbour's timestamp is of use.
+const NEAR: u64 = 128;
 
 impl SendHistory {
     /// An empty ring that grows to `max_len` records at most; a power of two.
@@ -131,7 +148,8 @@ impl SendHistory {
         let behind = newest.seq_no().distance(seq);
         let seq = u64::try_from(behind).ok().and_then(|b| newest.0.checked_sub(b)).ok_or(Refusal::Unknown)?;
         let index = self.index(ExtSeq(seq));
-        let record = self.records[index].as_mut().filter(|r| r.rewritten.seq.0 == seq).ok_or(Refusal::Unknown)?;
+        let is_it = |r: &&mut SendRecord| r.rewritten.seq.0 == seq && !r.is_foreign;
+        let record = self.records[index].as_mut().filter(is_it).ok_or(Refusal::Unknown)?;
         if record.resends >= MAX_RESENDS {
             return Err(Refusal::TooOften);
         }
@@ -148,9 +166,21 @@ impl SendHistory {
         Ok(*record)
     }
 
-    /// A packet by its number on the slot.
+    /// A packet by its number on the slot, if it can be sent again.
     pub fn get(&self, seq: ExtSeq) -> Option<&SendRecord> {
+        self.sent(seq).filter(|r| !r.is_foreign)
+    }
+
+    fn sent(&self, seq: ExtSeq) -> Option<&SendRecord> {
         self.records[self.index(seq)].as_ref().filter(|r| r.rewritten.seq == seq)
+    }
+
+    /// The timestamp of the packet nearest before a number that is not known, or else after it.
+    pub fn timestamp_near(&self, seq: ExtSeq) -> Option<u32> {
+        let before = (1..=NEAR).map_while(|n| seq.0.checked_sub(n));
+        let after = (1..=NEAR).map(|n| seq.0 + n);
+        let known = before.chain(after).find_map(|n| self.sent(ExtSeq(n)));
+        known.map(|record| record.rewritten.timestamp)
     }
 
     /// What is still known of the packets from `first` to `last`.
@@ -162,13 +192,19 @@ impl SendHistory {
     pub fn recent(&self, count: usize) -> impl Iterator<Item = &SendRecord> {
         let newest = self.newest.map_or(0, |n| n.0);
         let numbers = (newest.saturating_sub(count as u64)..=newest).rev();
-        numbers.filter_map(|n| self.records[self.index(ExtSeq(n))].as_ref().filter(|r| r.rewritten.seq.0 == n))
+        numbers.filter_map(|n| self.get(ExtSeq(n)))
     }
 
-    /// Forgets all: the slot carries another track.
-    pub fn clear(&mut self) {
-        self.records.iter_mut().for_each(|r| *r = None);
-        self.newest = None;
+    /// The slot carries another track, or the same in another form: what was sent so far cannot be sent again. That it was
+    /// sent, and when in the stream, stays known of the packets that may still be asked for.
+    pub fn forget_sources(&mut self) {
+        let newest = self.newest.map_or(0, |n| n.0);
+        let records = std::mem::replace(&mut self.records, vec![None; INITIAL_LEN.min(self.max_len)]);
+        let askable = |r: &SendRecord| r.rewritten.seq.0 + NEAR > newest;
+        for record in records.into_iter().flatten().filter(askable) {
+            let index = self.index(record.rewritten.seq);
+            self.records[index] = Some(SendRecord { is_foreign: true, ..record });
+        }
     }
 }
 
@@ -207,6 +243,21 @@ mod tests {
         for seq in [99, 200, 300, 5_000] {
             assert_eq!(history.claim_resend(now, SeqNo(seq), RTT).err(), Some(Refusal::Unknown));
         }
+    }
+
+    #[test]
+    fn what_another_source_sent_is_known_and_not_sent_again() {
+        let now = Instant::now();
+        let mut history = history(now, 100..200);
+        history.forget_sources();
+        assert_eq!(history.claim_resend(now, SeqNo(190), RTT).err(), Some(Refusal::Unknown));
+        assert!(history.get(ExtSeq(190)).is_none() && history.recent(16).next().is_none());
+        let rewritten = Rewritten { timestamp: 77, ..sent(202) };
+        history.insert(now, SendRecord::new(0, ExtSeq(9), rewritten, 1_000, 0));
+        assert_eq!(history.timestamp_near(ExtSeq(200)), Some(0), "of the one before");
+        assert_eq!(history.timestamp_near(ExtSeq(204)), Some(77));
+        assert_eq!(history.timestamp_near(ExtSeq(5)), None);
+        assert!(history.claim_resend(now, SeqNo(202), RTT).is_ok());
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Slot {
             && let Some(history) = &mut self.history
         {
             // With other extensions a packet sent again would not be the same.
-            history.clear();
+            history.forget_sources();
         }
     }
 
@@ -185,7 +185,7 @@ impl Slot {
     pub(crate) fn attach(&mut self, now: Instant, wanted: Subscription, key: TrackKey, track: &Track, format: Format) {
         let capacity = if self.kind == Kind::Video { VIDEO_HISTORY } else { AUDIO_HISTORY };
         match &mut self.history {
-            Some(history) => history.clear(),
+            Some(history) => history.forget_sources(),
             None => self.history = Some(SendHistory::new(capacity, now)),
         }
         self.forwarder.attach(track);
@@ -196,7 +196,11 @@ impl Slot {
     /// Carries nothing from now on.
     pub(crate) fn detach(&mut self) -> Option<Carried> {
         self.forwarder.detach();
-        self.history = None;
+        match &mut self.history {
+            // What is carried next goes on with the numbers, and who lacks some asks for them.
+            Some(history) if self.kind == Kind::Video => history.forget_sources(),
+            history => *history = None,
+        }
         self.run_up = RunUp::None;
         self.fec = None;
         self.carried.take()
@@ -312,6 +316,11 @@ impl Slot {
             let seen = Seen { packets: self.figures.packets, newest, path_loss, reported, most };
             self.protection.review(&seen, has_red);
         }
+    }
+
+    /// The first number of its stream.
+    pub(crate) fn first_seq(&self) -> ExtSeq {
+        self.first_seq
     }
 
     /// True if the SSRC is one of this slot's.

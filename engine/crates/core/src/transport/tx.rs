@@ -2,6 +2,7 @@
 
 mod choose;
 mod emit;
+mod holes;
 mod near;
 mod outgoing;
 mod probing;
@@ -14,7 +15,7 @@ use mrtc_rtp::id::Ssrc;
 use mrtc_rtp::srtp::Outbound;
 use slab::Slab;
 
-use super::lost_again::LostAgain;
+use super::lost_again::{LostAgain, SlotPacket};
 use crate::addr::Dest;
 use crate::bandwidth::Bandwidth;
 use crate::capture::TransportTap;
@@ -64,6 +65,8 @@ pub(crate) struct TransportTx {
     resends: Vec<Outgoing>,
     copies: Copies<Outgoing>,
     lost_again: LostAgain,
+    /// Asked for and not answered yet, see [`holes`].
+    owed: Vec<SlotPacket>,
     /// Groups of slots that are complete and have no repair packets yet.
     pub(super) repairs: Vec<(u16, Group)>,
     queue: VecDeque<Outgoing>,
@@ -97,6 +100,7 @@ impl TransportTx {
             resends: Vec::new(),
             copies: Copies::default(),
             lost_again: LostAgain::default(),
+            owed: Vec::new(),
             repairs: Vec::new(),
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -149,7 +153,7 @@ impl TransportTx {
 
     /// True if something waits that no track's packets will bring along.
     pub(crate) fn has_waiting(&self) -> bool {
-        !(self.control.is_empty() && self.rtcp.is_empty() && self.resends.is_empty())
+        !(self.control.is_empty() && self.rtcp.is_empty() && self.resends.is_empty() && self.owed.is_empty())
     }
 
     /// When something waits for budget or a probe goes on.
@@ -247,6 +251,9 @@ impl TransportTx {
         self.send_ready(path, &srtp, cx, out);
         if !self.repairs.is_empty() {
             self.send_repairs(path, &srtp, cx, out);
+        }
+        if !self.owed.is_empty() {
+            self.close_holes(path, &srtp, cx, out);
         }
         self.gather_probe(cx);
         self.send_ready(path, &srtp, cx, out);

@@ -98,7 +98,7 @@ fn forward(
         && let Some(history) = &mut slot.history
     {
         // The source's numbers begin anew: an old one must not find a new packet.
-        history.clear();
+        history.forget_sources();
     }
     let rewritten = slot.forwarder.on_packet(key, track, packet)?;
     if packet.info.is_keyframe && packet.info.is_frame_start && packet.info.spatial == 0 {

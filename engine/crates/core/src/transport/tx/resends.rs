@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use mrtc_rtp::id::{ExtSeq, SeqNo};
 use mrtc_rtp::rtcp::TransportCc;
 
+use super::holes;
 use super::outgoing::{Class, Outgoing};
 use super::{FlushContext, TransportTx};
 use crate::command::Kind;
@@ -12,6 +13,7 @@ use crate::counters::Counters;
 use crate::repair;
 use crate::send_history::Refusal;
 use crate::slot::Slot;
+use crate::transport::lost_again::SlotPacket;
 
 /// Retransmissions that wait for a flush.
 const MAX_RESENDS: usize = 512;
@@ -30,9 +32,11 @@ impl TransportTx {
         let rtt = self.bandwidth.rtt();
         for seq in lost {
             self.slots[slot].figures.nacks += 1;
-            // Too old, asked for a moment ago, or over what may be owed.
-            if self.resend_one(now, slot, seq, rtt, counters).is_err() {
-                counters.drop_retransmission += 1;
+            match self.resend_one(now, slot, seq, rtt, counters) {
+                Ok(()) => {}
+                Err(Refusal::Unknown | Refusal::NoRoom) if self.owe(slot, seq) => {}
+                // Too old, or asked for a moment ago.
+                Err(_) => counters.drop_retransmission += 1,
             }
         }
     }
@@ -60,7 +64,7 @@ impl TransportTx {
             // No wait: that it was lost is known.
             match self.resend_one(now, slot, packet.seq.seq_no(), Duration::ZERO, counters) {
                 Ok(()) => counters.tx_unasked_retransmissions += 1,
-                Err(Refusal::TooSoon) => {}
+                Err(Refusal::TooSoon | Refusal::NoRoom) => {}
                 Err(_) => {
                     counters.drop_retransmission += 1;
                     hopeless = (self.slots[slot].kind == Kind::Video).then_some(slot).or(hopeless);
@@ -71,7 +75,7 @@ impl TransportTx {
     }
 
     /// Lets one packet wait for the next flush, and copies of it where the path loses much.
-    fn resend_one(
+    pub(super) fn resend_one(
         &mut self,
         now: Instant,
         slot: usize,
@@ -80,8 +84,7 @@ impl TransportTx {
         counters: &mut Counters,
     ) -> Result<(), Refusal> {
         if self.resends.len() >= MAX_RESENDS || self.resend_credit < MAX_PACKET {
-            // As if it had been asked for a moment ago: it may be asked for again.
-            return Err(Refusal::TooSoon);
+            return Err(Refusal::NoRoom);
         }
         let entry = &mut self.slots[slot];
         let (Some(history), Some(carried)) = (&mut entry.history, &entry.carried) else { return Err(Refusal::Unknown) };
@@ -96,24 +99,30 @@ impl TransportTx {
         }
         entry.loss.update(entry.figures.packets);
         let copies = entry.loss.copies(self.bandwidth.spare_share(), self.bandwidth.rtt());
+        // Nobody would tell that it was lost too, and some clients (aiortc) ask once only.
+        let is_alone = entry.kind == Kind::Video && !entry.has_transport_cc();
+        if is_alone && copies < 2 {
+            self.copies.add_late(now, record.size, &mut self.resend_credit, outgoing);
+        }
         counters.tx_doubled_retransmissions +=
             self.copies.add(now, copies, record.size, &mut self.resend_credit, outgoing);
         Ok(())
     }
 
     /// Takes retransmissions as far as the budget goes, and returns what is left of it. While room is short, what a key
-    /// frame has made useless is dropped: after a fall, the packets lost of the old layer would keep the new one out. Else
-    /// it is sent, since not every client knows that it needs it no more: aiortc waits for each number.
+    /// frame has made useless goes without its content: after a fall, the packets lost of the old layer would keep the new
+    /// one out.
     pub(super) fn admit_resends(&mut self, cx: &mut FlushContext<'_>) -> usize {
         let mut budget = self.bandwidth.media_budget(cx.now);
         let is_full = self.bandwidth.is_draining();
-        let Self { resends, slots, .. } = self;
+        let Self { resends, slots, owed, .. } = self;
         resends.retain(|resend| {
             let slot = &slots[usize::from(resend.slot)];
             let is_video = slot.kind == Kind::Video;
             let is_short = is_full || slot.loss.share() > repair::LITTLE_LOSS;
             if is_video && is_short && resend.rewritten.seq < slot.decodable_from {
-                cx.counters.drop_retransmission += 1;
+                let is_noted = holes::note(owed, SlotPacket { slot: resend.slot, seq: resend.rewritten.seq });
+                cx.counters.drop_retransmission += u64::from(!is_noted);
                 return false;
             }
             if is_video && budget == 0 {
