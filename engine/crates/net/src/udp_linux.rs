@@ -93,8 +93,19 @@ pub(crate) fn bind(addr: SocketAddr, dscp: u8) -> io::Result<Socket> {
         set_option(&socket, libc::SOL_SOCKET, forced, size)
             .or_else(|_| set_option(&socket, libc::SOL_SOCKET, plain, size))?;
     }
+    leave_whole(&socket, addr)?;
     socket.bind(&addr.into())?;
     Ok(socket)
+}
+
+/// Datagrams go whole or not at all, as QUIC's do (RFC 9000 section 14): all are below IPv6's least MTU. What may be cut needs
+/// an identification, which the kernel makes with a hash and an atomic counter per packet.
+fn leave_whole(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    if addr.is_ipv6() {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+    }
+    // Of an IPv6 socket too: it sends to IPv4-mapped addresses.
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
 }
 
 /// Has the kernel write a DSCP into every packet of a socket; connections inherit it from their listener.

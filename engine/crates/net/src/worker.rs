@@ -81,6 +81,8 @@ pub(crate) struct Worker {
     least_tick: Duration,
     /// As it is at this load.
     tick: Duration,
+    /// True while ticks follow each other without a look at the sockets between.
+    is_loaded: bool,
     /// The longest flush since the figures were published last.
     longest_flush: Duration,
     /// The time that the shard knows.
@@ -146,6 +148,7 @@ impl Worker {
             counters: NetCounters::default(),
             least_tick: tick,
             tick,
+            is_loaded: false,
             longest_flush: Duration::ZERO,
             last_arrival: Instant::now(),
             collecting_since: None,
@@ -292,7 +295,8 @@ impl Worker {
         sender.finish();
         self.longest_flush = self.longest_flush.max(began.elapsed());
         self.last_arrival = now;
-        self.collecting_since = None;
+        // Under load something comes in every tick: to be woken by the first of it would only cost a turn.
+        self.collecting_since = self.is_loaded.then_some(now);
     }
 
     fn tell(&mut self) {
@@ -324,10 +328,10 @@ impl Worker {
 
     /// Under load a packet waits for its batch up to twice the set tick, less what the batch takes to go.
     fn set_tick(&mut self, busy_us: u64) {
-        let is_loaded = busy_us as f64 > PUBLISH_INTERVAL.as_micros() as f64 * LOADED;
+        self.is_loaded = busy_us as f64 > PUBLISH_INTERVAL.as_micros() as f64 * LOADED;
         let longest = std::mem::take(&mut self.longest_flush);
         let stretched = (self.least_tick * 2).saturating_sub(longest).max(self.least_tick);
-        self.tick = if is_loaded { stretched } else { self.least_tick };
+        self.tick = if self.is_loaded { stretched } else { self.least_tick };
     }
 
     fn set_figures(&self) {

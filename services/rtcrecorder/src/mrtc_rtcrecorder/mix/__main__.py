@@ -152,4 +152,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    # Not SystemExit: the reading thread has the lock of stdin, which the interpreter closes at its end, or aborts.
+    os._exit(main())
