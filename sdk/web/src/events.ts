@@ -88,6 +88,12 @@ export type RoomEvents = {
   /** Somebody left; `trackUnsubscribed` and `publicationRemoved` for all it had came before. */
   participantLeft: [participant: RemoteParticipant, reason: Reason];
 
+  /**
+   * In a large room: the number of those who only listen and are not in `room.remoteParticipants` changed. For those who
+   * are in it the three events above come as always, many at once.
+   */
+  unlistedCountChanged: [count: number];
+
   /** Somebody began to publish. Media comes with `trackSubscribed`. */
   publicationAdded: [publication: RemotePublication, participant: RemoteParticipant];
   /** Somebody ceased to publish. */

@@ -7,7 +7,13 @@ import { Emitter } from './emitter';
 import { ConnectionError, EncryptionError, MrtcError, NegotiationError, StateError, errorFromServer } from './errors';
 import type { ConnectionState, RoomEvents, Speaker } from './events';
 import { ParticipantSchema } from './gen/mrtc/common/v1/common_pb';
-import type { JoinResponse, MessageReceived, RecordingChanged, ResumeResponse } from './gen/mrtc/signaling/v1/client_pb';
+import type {
+  JoinResponse,
+  MessageReceived,
+  ParticipantsChanged,
+  RecordingChanged,
+  ResumeResponse,
+} from './gen/mrtc/signaling/v1/client_pb';
 import { LocalParticipant } from './local-participant';
 import { logger } from './logger';
 import type { ConnectOptions, DataOptions, ResolvedRoomOptions, RoomOptions } from './options';
@@ -110,9 +116,14 @@ export class Room extends Emitter<RoomEvents> {
     return this.#state;
   }
 
-  /** All others by participant id. */
+  /** All others by participant id; of those who only listen in a large room, only some (`unlistedCount`). */
   get remoteParticipants(): ReadonlyMap<string, RemoteParticipant> {
     return this.#roster.participants;
+  }
+
+  /** How many others are in the room and not in `remoteParticipants`: in large rooms, of those who only listen. */
+  get unlistedCount(): number {
+    return this.#roster.unlistedCount;
   }
 
   /** Who speaks, loudest first. */
@@ -260,6 +271,7 @@ export class Room extends Emitter<RoomEvents> {
       manualSubscribe: !this.#options.autoSubscribe,
       name: options.name ?? '',
       metadata: options.metadata ?? '',
+      takesParticipantsChanged: true,
       clientInfo: this.#options.clientInfo,
     });
     // No await before the snapshot is in place: the pushes that follow build on it.
@@ -330,6 +342,8 @@ export class Room extends Emitter<RoomEvents> {
         return this.#participantChanged(body.value.participant);
       case 'participantLeft':
         return this.#roster.left(body.value.participantId, reasonFromWire(body.value.reason));
+      case 'participantsChanged':
+        return this.#participantsChanged(body.value);
       case 'publicationUpdated':
         return this.#publicationUpdated(body.value.publication);
       case 'publicationRemoved':
@@ -369,6 +383,12 @@ export class Room extends Emitter<RoomEvents> {
     if (!info) return;
     if (info.id === this.localParticipant.id) this.localParticipant.updateInfo(info);
     else this.#roster.joinedOrUpdated(info);
+  }
+
+  #participantsChanged(changes: ParticipantsChanged): void {
+    const own = changes.participants.find(({ id }) => id === this.localParticipant.id);
+    if (own) this.localParticipant.updateInfo(own);
+    this.#roster.applyChanges(changes);
   }
 
   #publicationUpdated(info: Parameters<LocalParticipant['publicationUpdated']>[0] | undefined): void {

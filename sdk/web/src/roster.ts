@@ -4,11 +4,12 @@ import { REPAIR_PATIENCE_MS } from './defaults';
 import type { Emitter } from './emitter';
 import type { RoomEvents } from './events';
 import type { Participant as ParticipantInfo, Publication } from './gen/mrtc/common/v1/common_pb';
-import type { RoomSnapshot, SlotMapping } from './gen/mrtc/signaling/v1/client_pb';
+import type { ParticipantsChanged, RoomSnapshot, SlotMapping } from './gen/mrtc/signaling/v1/client_pb';
 import { RemoteParticipant } from './participant';
 import { RemotePublication } from './publication';
 import type { RemoteTrack, TrackControl } from './tracks/remote-track';
 import type { Reason } from './words';
+import { reasonFromWire } from './words';
 
 /** What the browser receives. */
 export interface SlotMedia {
@@ -39,6 +40,7 @@ export class Roster {
   readonly #onSlots: (placeByMid: ReadonlyMap<string, Place>) => void;
   #midByTrack = new Map<string, string>();
   #selfId = '';
+  #unlistedCount = 0;
   #patience: ReturnType<typeof setTimeout> | undefined;
 
   /** @param onSlots told what the slots carry before anybody is told of the tracks */
@@ -54,6 +56,11 @@ export class Roster {
     this.#onSlots = onSlots;
   }
 
+  /** How many others are in the room and not in `participants`, see `Room.unlistedCount`. */
+  get unlistedCount(): number {
+    return this.#unlistedCount;
+  }
+
   /**
    * Makes the roster equal to a snapshot. What differs is told as if it had happened now; the first snapshot tells only
    * `trackSubscribed`, since the application has not seen any state before.
@@ -67,6 +74,7 @@ export class Roster {
     for (const info of snapshot.participants) this.joinedOrUpdated(info, isFirst);
     this.#applyPublications(snapshot.publications, isFirst);
     this.#bindAll();
+    this.#setUnlisted(snapshot.unlistedCount, isFirst);
   }
 
   /** Somebody joined or changed. */
@@ -80,6 +88,17 @@ export class Roster {
     const participant = new RemoteParticipant(info);
     this.participants.set(info.id, participant);
     if (!isSilent) this.#events.emit('participantJoined', participant);
+  }
+
+  /** Listeners of a large room came, changed or left; of those who left some may not be known. */
+  applyChanges({ participants, left, isComplete, unlistedCount }: ParticipantsChanged): void {
+    for (const info of participants) this.joinedOrUpdated(info);
+    if (isComplete) {
+      const ids = new Set(participants.map(({ id }) => id));
+      for (const id of [...this.participants.keys()].filter((known) => !ids.has(known))) this.left(id, 'unknown');
+    }
+    for (const { participantId, reason } of left) this.left(participantId, reasonFromWire(reason));
+    this.#setUnlisted(unlistedCount);
   }
 
   /** Somebody left. */
@@ -149,6 +168,13 @@ export class Roster {
     this.participants.clear();
     this.#midByTrack.clear();
     this.#selfId = '';
+    this.#unlistedCount = 0;
+  }
+
+  #setUnlisted(count: number, isSilent = false): void {
+    if (count === this.#unlistedCount) return;
+    this.#unlistedCount = count;
+    if (!isSilent) this.#events.emit('unlistedCountChanged', count);
   }
 
   #applyPublications(publications: readonly Publication[], isSilent: boolean): void {

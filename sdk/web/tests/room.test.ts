@@ -209,6 +209,33 @@ describe('the roster', () => {
     expect(room.remoteParticipants.size).toBe(1);
   });
 
+  it('follows the listeners of a large room', async () => {
+    await connect();
+    expect(server.framesOf('join')[0]?.body.value).toMatchObject({ takesParticipantsChanged: true });
+    room.on('unlistedCountChanged', (count) => told.push(`unlisted ${count}`));
+    room.on('participantUpdated', ({ name }) => told.push(`updated ${name}`));
+    told = [];
+    const person = (identity: string, name = ''): object => ({ id: `pa_${identity}`, identity, name, isConnected: true });
+    const changed = (value: object): void => server.connection.push({ case: 'participantsChanged', value });
+    const me = { id: 'me', identity: 'me', name: 'Me', isConnected: true };
+    changed({ participants: [bob, me, person('carol'), person('dave')], unlistedCount: 7 });
+    const left = [{ participantId: 'pa_carol', reason: LeaveReason.CLIENT_REQUEST }, { participantId: 'pa_nobody' }];
+    changed({ participants: [person('dave', 'Dave')], left, unlistedCount: 7 });
+    await until(() => told.includes('left carol: client_request'));
+    expect(told).toEqual([
+      'joined carol',
+      'joined dave',
+      'unlisted 7',
+      'updated Dave',
+      'left carol: client_request',
+    ]);
+    expect([room.localParticipant.name, room.remoteParticipants.size, room.unlistedCount]).toEqual(['Me', 2, 7]);
+    // Too far behind: whoever is not named has left, and what he published has ended.
+    changed({ participants: [person('dave', 'Dave'), person('erin')], isComplete: true });
+    await until(() => told.includes('unlisted 0'));
+    expect(told.slice(5)).toEqual(['joined erin', `unsubscribed ${camera.id}`, 'left bob: unknown', 'unlisted 0']);
+  });
+
   it('tells mutes', async () => {
     await connect();
     room.on('trackMuted', (track, participant) => told.push(`muted ${track.source} of ${participant.identity}`));

@@ -96,15 +96,17 @@ class _LocalTrack:
 class Room:
     """One participant's session in one room. Made by `connect`; close with `leave` or `aclose`.
 
-    State (`participants`, `publications`, `tracks`) is always what the server last said. `events` yields
+    State (`participants`, `publications`, `tracks`) is always what the server last said. Of a large room's listeners no
+    more than a number are in `participants`; `unlisted_count` are not. `events` yields
     `(name, value)` as things happen: participant_joined, participant_updated, participant_left, publication_updated,
     publication_removed, track_subscribed, track_unsubscribed, message, data, speakers, recording, media_lost,
-    media_restored, resumed, subscription_failed, codec_requested, layers_wanted, disconnected.
+    media_restored, resumed, subscription_failed, codec_requested, layers_wanted, unlisted_count, disconnected.
     """
 
     def __init__(self, options: RoomOptions) -> None:
         self.options = options
         self.participants: dict[str, common_pb2.Participant] = {}
+        self.unlisted_count = 0
         self.publications: dict[str, common_pb2.Publication] = {}
         self.tracks: dict[str, RemoteTrack] = {}
         self.local: common_pb2.Participant = common_pb2.Participant()
@@ -149,6 +151,7 @@ class Room:
                     manual_subscribe=self.options.manual_subscribe,
                     name=self.options.name,
                     metadata=self.options.metadata,
+                    takes_participants_changed=True,
                     client_info="mrtc-sdk-python/0.1.0",
                 )
             )
@@ -289,6 +292,11 @@ class Room:
         # Of a move that was under way there are two: one that stayed open would be heard of by its node for ever.
         for transport in list(self._open_transports):
             await self._close(transport)
+
+    @property
+    def participant_count(self) -> int:
+        """How many are in the room, oneself and the unlisted ones included."""
+        return len(self.participants) + self.unlisted_count
 
     @property
     def transport(self) -> Transport:
@@ -455,6 +463,8 @@ class Room:
             case "participant_left":
                 self.participants.pop(frame.participant_left.participant_id, None)
                 self._emit("participant_left", frame.participant_left)
+            case "participants_changed":
+                self._take_changes(frame.participants_changed)
             case "publication_updated":
                 publication = frame.publication_updated.publication
                 self.publications[publication.id] = publication
@@ -481,8 +491,27 @@ class Room:
             case "subscription_failed" | "codec_requested" | "layers_wanted" as name:
                 self._emit(name, getattr(frame, name))
 
+    def _take_changes(self, changes: pb.ParticipantsChanged) -> None:
+        """Of the listeners of a large room; what is known already is no news."""
+        for participant in changes.participants:
+            before = self.participants.get(participant.id)
+            self.participants[participant.id] = participant
+            if before != participant:
+                self._emit("participant_updated" if before else "participant_joined", participant)
+        left = list(changes.left)
+        if changes.is_complete:
+            listed = {participant.id for participant in changes.participants} | {self.local.id}
+            left = [pb.ParticipantLeft(participant_id=name) for name in self.participants.keys() - listed]
+        for one in left:
+            if self.participants.pop(one.participant_id, None) is not None:
+                self._emit("participant_left", one)
+        if self.unlisted_count != changes.unlisted_count:
+            self.unlisted_count = changes.unlisted_count
+            self._emit("unlisted_count", self.unlisted_count)
+
     def _take_snapshot(self, snapshot: pb.RoomSnapshot) -> None:
         self.participants = {p.id: p for p in snapshot.participants}
+        self.unlisted_count = snapshot.unlisted_count
         self.publications = {p.id: p for p in snapshot.publications}
         self._map_slots(snapshot.slots)
 

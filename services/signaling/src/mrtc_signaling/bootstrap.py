@@ -49,6 +49,7 @@ from .config import SignalingSettings
 from .core import limits
 from .core.caps import Caps
 from .core.ice_servers import IceServers, TurnSecret
+from .core.roster import RosterOptions
 from .entrypoints.event_json import render_event
 from .entrypoints.http_app import make_http_app
 from .entrypoints.websocket import ConnectionLimits, WebSocketDoor
@@ -251,6 +252,7 @@ def _options(settings: SignalingSettings) -> Options:
         region=settings.region,
         whep_wait_s=settings.whep_wait_s,
         max_sessions=settings.max_sessions,
+        roster=RosterOptions(settings.large_room_participants, settings.max_listed_listeners),
         caps=Caps(
             settings.max_egress_bps_per_participant, settings.max_ingress_bps_per_participant, settings.max_track_bps
         ),

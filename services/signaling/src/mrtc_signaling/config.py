@@ -50,6 +50,17 @@ class SignalingSettings(Settings):
     whep_wait_s: float = setting(
         3.0, "A WHEP player waits so long for a publication, then it is told to try again.", unit="s", ge=0, le=20
     )
+    large_room_participants: int = setting(
+        20,
+        "In rooms with more people, those who only listen are told of in batches, up to a second later.",
+        ge=0,
+    )
+    max_listed_listeners: int = setting(
+        500,
+        "In such rooms so many of those who only listen are listed; of the rest clients are told the number. "
+        "Who publishes is always listed.",
+        ge=0,
+    )
     max_connections: int = setting(20_000, "WebSocket connections at once.", ge=1)
     max_sessions: int = setting(20_000, "Sessions at once.", ge=1)
     max_egress_bps_per_participant: int = setting(

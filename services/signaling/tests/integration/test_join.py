@@ -138,4 +138,4 @@ async def test_thirty_joins_at_once(world: World) -> None:
             }
             return len(names) == 30
 
-        await wait_until(seen)
+        await wait_until(seen, timeout_s=30)

@@ -7,7 +7,7 @@ import asyncio
 from mrtc.common.v1 import common_pb2
 from mrtc.signaling.v1 import client_pb2
 
-from mrtc_signaling.core.outbox import Outbox, SlowClientError
+from mrtc_signaling.core.outbox import MakeFrame, Outbox, SlowClientError
 
 
 class Connection:
@@ -37,6 +37,16 @@ class Connection:
         own = client_pb2.ServerFrame()
         own.CopyFrom(frame)
         self._queue(own)
+
+    def push_newest(self, kind: str, make: MakeFrame) -> None:
+        """Queues a push that is made when it is sent; see `Outbox.push_newest`."""
+        if self.is_closed:
+            return
+        try:
+            self._outbox.push_newest(kind, make)
+        except SlowClientError as error:
+            self._too_slow(error)
+        self._wake.set()
 
     def ack(self, seq: int) -> None:
         """Takes the client's acknowledgement."""

@@ -8,6 +8,7 @@ from mrtc_common.clock import Clock
 
 from mrtc_signaling.core.caps import Caps
 from mrtc_signaling.core.ice_servers import IceServers
+from mrtc_signaling.core.roster import RosterOptions
 from mrtc_signaling.metrics import SignalingMetrics
 from mrtc_signaling.ports import AppRegistry, Bus, Jobs, MediaNodes, MessageLog, RoomStore, SessionStore
 
@@ -35,6 +36,7 @@ class Options:
     max_sessions: int = 20_000
     # Of participants whose app sets none.
     caps: Caps = field(default_factory=Caps)
+    roster: RosterOptions = field(default_factory=RosterOptions)
 
 
 @dataclass(slots=True)
@@ -55,4 +57,4 @@ class Context:
     hubs: RoomHubs = field(init=False)
 
     def __post_init__(self) -> None:
-        self.hubs = RoomHubs(self.rooms, self.messages, self.bus, self.clock)
+        self.hubs = RoomHubs(self.rooms, self.messages, self.bus, self.clock, self.options.roster)

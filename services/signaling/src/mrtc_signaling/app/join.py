@@ -51,6 +51,7 @@ class JoinPlan:
     name: str = ""
     metadata: str = ""
     manual_subscribe: bool = False
+    takes_participants_changed: bool = False
     is_headless: bool = False
     client_info: str = ""
     wanted: Wanted = wanted_subscriptions
@@ -130,6 +131,7 @@ class Joiner:
             owner_id=self._ctx.instance_id,
             is_connected=True,
             manual_subscribe=plan.manual_subscribe,
+            takes_participants_changed=plan.takes_participants_changed,
             expires_at_ms=token.expires_at * 1000,
             grants=state_pb2.Grants(
                 can_publish=token.grants.publish,

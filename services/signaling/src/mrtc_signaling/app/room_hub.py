@@ -15,7 +15,8 @@ from mrtc_common.errors import UnavailableError
 from mrtc_common.log import get_logger
 from mrtc_common.tasks import end_tasks
 
-from mrtc_signaling.core.room_view import Change, Event, ParticipantChange, RoomView
+from mrtc_signaling.core.room_view import Change, Event, Joined, Left, ParticipantChange, RoomView, Updated
+from mrtc_signaling.core.roster import Roster, RosterOptions
 from mrtc_signaling.core.speakers import SpeakerMerger, Speakers
 from mrtc_signaling.ports import Bus, MessageLog, RoomStore, Subscription
 
@@ -28,10 +29,20 @@ _SPEAKER_REFRESH_S = 1.0
 
 
 class Member(Protocol):
-    """A local session as its room sees it."""
+    """A local session as its room sees it.
+
+    Attributes:
+        takes_batches: it is told of listeners of a large room by `on_batch`, not one by one.
+    """
+
+    takes_batches: bool
 
     def on_event(self, event: Event) -> None:
         """Something happened in the room."""
+        ...
+
+    def on_batch(self) -> None:
+        """The room's roster has changes for it."""
         ...
 
     def on_nodes(self) -> None:
@@ -50,11 +61,22 @@ class Member(Protocol):
 class RoomHub:
     """The view of one room and the sessions that share it. Made and ended by `RoomHubs`."""
 
-    def __init__(self, room_key: str, rooms: RoomStore, messages: MessageLog, bus: Bus, clock: Clock) -> None:
+    def __init__(
+        self,
+        room_key: str,
+        rooms: RoomStore,
+        messages: MessageLog,
+        bus: Bus,
+        clock: Clock,
+        roster: RosterOptions | None = None,
+    ) -> None:
         self.room_key = room_key
         self.app_id, self.room = subjects.parse_room_key(room_key)
         self.view = RoomView()
-        self.members: dict[str, Member] = {}
+        self.roster = Roster(self.view, roster)
+        # By participant id: those who are told of everybody one by one, and those who take batches.
+        self._singly: dict[str, Member] = {}
+        self._batched: dict[str, Member] = {}
         self.last_message_seq = 0
         self.users = 0
         self._rooms, self._messages, self._bus, self._clock = rooms, messages, bus, clock
@@ -64,6 +86,7 @@ class RoomHub:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._speaker_subscription: Subscription | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
 
     @property
     def speakers(self) -> Speakers:
@@ -96,24 +119,65 @@ class RoomHub:
 
     async def aclose(self) -> None:
         """Ends all following."""
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
         await end_tasks(*self._tasks)
         if self._speaker_subscription is not None:
             await self._speaker_subscription.aclose()
 
+    def enter(self, participant_id: str, member: Member) -> None:
+        """From now on this session is told what happens."""
+        (self._batched if member.takes_batches else self._singly)[participant_id] = member
+
+    def leave(self, participant_id: str, member: Member) -> None:
+        """No longer, if it is the one that is told."""
+        members = self._batched if member.takes_batches else self._singly
+        if members.get(participant_id) is member:
+            del members[participant_id]
+
     def apply(self, changes: list[Change]) -> None:
         """Takes changes and tells the members."""
         for event in self.view.apply_all(changes):
-            for member in list(self.members.values()):
-                member.on_event(event)
+            self._tell(event)
+        self._flush_soon()
         if any(isinstance(change, ParticipantChange) for change in changes):
             self._look_at_nodes()
         self._changed.set()
+
+    def _members(self) -> list[Member]:
+        return [*self._singly.values(), *self._batched.values()]
+
+    def _tell(self, event: Event) -> None:
+        for member in list(self._singly.values()):
+            member.on_event(event)
+        at_once = self.roster.take(event)
+        for told in at_once:
+            for member in list(self._batched.values()):
+                member.on_event(told)
+        if not at_once and isinstance(event, Joined | Updated | Left):
+            # Whom it is about must not wait for what others are told later.
+            about = self._batched.get(event.record.participant.id)
+            if about is not None:
+                about.on_event(event)
+
+    def _flush_soon(self) -> None:
+        due_at = self.roster.due_at()
+        if due_at is None or self._flush_timer is not None:
+            return
+        delay = max(0.0, due_at - self._clock.monotonic())
+        self._flush_timer = asyncio.get_running_loop().call_later(delay, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        self.roster.flush(self._clock.monotonic())
+        for member in list(self._batched.values()):
+            member.on_batch()
 
     def _look_at_nodes(self) -> None:
         nodes = frozenset(self.view.media_nodes())
         if nodes != self._nodes:
             self._nodes = nodes
-            for member in list(self.members.values()):
+            for member in self._members():
                 member.on_nodes()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -154,7 +218,7 @@ class RoomHub:
         await self._ready.wait()
         async for seq, message in self._messages.follow(self.room_key, self.last_message_seq):
             self.last_message_seq = seq
-            for member in list(self.members.values()):
+            for member in self._members():
                 member.on_message(seq, message)
 
     async def _follow_speakers(self) -> None:
@@ -173,7 +237,7 @@ class RoomHub:
             self._tell_speakers()
 
     def _tell_speakers(self) -> None:
-        for member in list(self.members.values()):
+        for member in self._members():
             member.on_speakers(self._speakers.current)
 
 
@@ -181,10 +245,16 @@ class RoomHubs:
     """All rooms that this instance follows."""
 
     def __init__(
-        self, rooms: RoomStore, messages: MessageLog, bus: Bus, clock: Clock, linger_s: float = LINGER_S
+        self,
+        rooms: RoomStore,
+        messages: MessageLog,
+        bus: Bus,
+        clock: Clock,
+        roster: RosterOptions | None = None,
+        linger_s: float = LINGER_S,
     ) -> None:
         self._rooms, self._messages, self._bus, self._clock = rooms, messages, bus, clock
-        self._linger_s = linger_s
+        self._roster, self._linger_s = roster, linger_s
         self._hubs: dict[str, RoomHub] = {}
         self._closing: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -196,7 +266,8 @@ class RoomHubs:
         """The room's hub with a complete view; to be given back by `release`. Raises UnavailableError."""
         hub = self._hubs.get(room_key)
         if hub is None:
-            hub = self._hubs[room_key] = RoomHub(room_key, self._rooms, self._messages, self._bus, self._clock)
+            hub = RoomHub(room_key, self._rooms, self._messages, self._bus, self._clock, self._roster)
+            self._hubs[room_key] = hub
             hub.start()
         if timer := self._closing.pop(room_key, None):
             timer.cancel()

@@ -72,6 +72,7 @@ class Session:
         self.participant = participant
         self.limits = limits
         self.is_headless = is_headless
+        self.takes_batches = is_headless or record.takes_participants_changed
         self.id = record.session_id
         self.participant_id = record.participant_id
         self.identity = record.identity
@@ -87,6 +88,8 @@ class Session:
         self.is_ended = False
         self._message_cursor = record.joined_message_seq
         self._takes_messages = False
+        # Version of the room's roster that the client has.
+        self._roster_version = 0
         # Pushes before the join is answered; they follow the answer.
         self._early: list[client_pb2.ServerFrame] | None = []
         # The newest LayersWanted of each own track, told again after a resume.
@@ -138,7 +141,7 @@ class Session:
         """The client is there: from now on it is told what happens. What it must know first is told before."""
         self.connection = connection
         self.grace_ends_at = None
-        self.hub.members[self.participant_id] = self
+        self.hub.enter(self.participant_id, self)
         self.on_nodes()
         early, self._early = self._early or [], None
         if connection is None:
@@ -174,7 +177,8 @@ class Session:
             self._early.append(frame)
 
     def snapshot(self) -> client_pb2.RoomSnapshot:
-        """The room as this participant sees it now."""
+        """The room as this participant sees it now. It is to be sent: what it says is not told again."""
+        self._roster_version = self.hub.roster.head
         return pushes.snapshot(
             self.hub.view,
             room=self.hub.room,
@@ -182,6 +186,7 @@ class Session:
             own_publications=self.publisher.publications.values(),
             slots=self.subscriber.slots.mappings(),
             last_message_seq=self.hub.last_message_seq,
+            roster=self.hub.roster if self.takes_batches else None,
         )
 
     async def deliver_messages(self, after_seq: int, connection: Connection) -> None:
@@ -228,6 +233,15 @@ class Session:
                 pass
         if frame := pushes.push_for(event, self.hub.view, own_id):
             self.push(frame)
+
+    def on_batch(self) -> None:
+        """Listeners of a large room came, changed or left."""
+        if self.connection is not None:
+            self.connection.push_newest("participants_changed", self._participants_changed)
+
+    def _participants_changed(self) -> client_pb2.ServerFrame | None:
+        message, self._roster_version = self.hub.roster.changes(self._roster_version, self.participant_id)
+        return client_pb2.ServerFrame(participants_changed=message) if message is not None else None
 
     def on_nodes(self) -> None:
         """The room's people sit on other nodes than before."""
@@ -383,8 +397,7 @@ class Session:
     def stop(self) -> None:
         """Stops everything that runs in the background; nothing is told to anybody."""
         self.is_ended = True
-        if self.hub.members.get(self.participant_id) is self:
-            del self.hub.members[self.participant_id]
+        self.hub.leave(self.participant_id, self)
         self.subscriber.close()
         for task in self._tasks:
             task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mrtc.signaling.v1 import client_pb2
@@ -13,6 +14,17 @@ _NEWEST_WINS = frozenset({"slots_changed", "speakers_changed", "slots_needed"})
 
 class SlowClientError(Exception):
     """The client does not take what it is sent; its connection must be closed. It may resume."""
+
+
+MakeFrame = Callable[[], client_pb2.ServerFrame | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Deferred:
+    """A push that is made when it is sent."""
+
+    kind: str
+    make: MakeFrame
 
 
 @dataclass(slots=True)
@@ -29,7 +41,8 @@ class Outbox:
     max_unacked: int = 4096
     last_seq: int = 0
     acked_seq: int = 0
-    _waiting: deque[client_pb2.ServerFrame] = field(default_factory=deque)
+    _waiting: deque[client_pb2.ServerFrame | _Deferred] = field(default_factory=deque)
+    _deferred: set[str] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -43,17 +56,26 @@ class Outbox:
         key = _coalescing_key(frame)
         if key is not None:
             for index, waiting in enumerate(self._waiting):
-                if not waiting.request_id and _coalescing_key(waiting) == key:
+                if isinstance(waiting, _Deferred) or waiting.request_id:
+                    continue
+                if _coalescing_key(waiting) == key:
                     del self._waiting[index]
                     break
         self._append(frame)
 
+    def push_newest(self, kind: str, make: MakeFrame) -> None:
+        """Queues a push that is made when it is sent, so that it tells what is so then; one of a kind waits at most.
+
+        `make` returns None if there is nothing to tell any more. Raises SlowClientError.
+        """
+        if kind not in self._deferred:
+            self._append(_Deferred(kind, make))
+            self._deferred.add(kind)
+
     def pop(self) -> client_pb2.ServerFrame | None:
         """The next frame to send, numbered if it is a push. Raises SlowClientError."""
-        if not self._waiting:
-            return None
-        frame = self._waiting.popleft()
-        if _is_push(frame):
+        frame = self._next()
+        if frame is not None and _is_push(frame):
             if self.last_seq - self.acked_seq >= self.max_unacked:
                 raise SlowClientError(f"{self.max_unacked} pushes are not acknowledged")
             self.last_seq += 1
@@ -68,7 +90,17 @@ class Outbox:
         if seq <= self.last_seq:
             self.acked_seq = max(self.acked_seq, seq)
 
-    def _append(self, frame: client_pb2.ServerFrame) -> None:
+    def _next(self) -> client_pb2.ServerFrame | None:
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not isinstance(waiting, _Deferred):
+                return waiting
+            self._deferred.discard(waiting.kind)
+            if (made := waiting.make()) is not None:
+                return made
+        return None
+
+    def _append(self, frame: client_pb2.ServerFrame | _Deferred) -> None:
         if len(self._waiting) >= self.max_waiting:
             raise SlowClientError(f"{self.max_waiting} frames wait to be sent")
         self._waiting.append(frame)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
 from mrtc.signaling.v1 import client_pb2
 from mrtc_common.errors import MrtcError
@@ -22,6 +21,7 @@ from .room_view import (
     Updated,
     is_shown,
 )
+from .roster import Roster, told_reason
 from .speakers import Speakers
 
 Frame = client_pb2.ServerFrame
@@ -44,9 +44,8 @@ def push_for(event: Event, view: RoomView, own_id: str) -> Frame | None:
         case Left(record, reason):
             if record.participant.id == own_id or not is_shown(record):
                 return None
-            # A record deleted without a word is one whose session ran out.
-            told = reason or common_pb2.LEAVE_REASON_CONNECTION_LOST
-            return Frame(participant_left=client_pb2.ParticipantLeft(participant_id=record.participant.id, reason=told))
+            left = client_pb2.ParticipantLeft(participant_id=record.participant.id, reason=told_reason(reason))
+            return Frame(participant_left=left)
         case Published(record, is_visible_change, _):
             if not is_visible_change:
                 return None
@@ -71,10 +70,19 @@ def snapshot(
     own_publications: Iterable[state_pb2.PublicationRecord],
     slots: Iterable[client_pb2.SlotMapping],
     last_message_seq: int,
+    roster: Roster | None = None,
 ) -> client_pb2.RoomSnapshot:
-    """The room as one participant sees it. Own records are taken as given: the view may not have them yet."""
+    """The room as one participant sees it. Own records are taken as given: the view may not have them yet.
+
+    Args:
+        roster: lists no more listeners than it does; None: everybody.
+    """
     own_id = own.participant.id
-    others = [r.participant for r in view.participants.values() if is_shown(r) and r.participant.id != own_id]
+    others = [
+        record.participant
+        for name, record in view.participants.items()
+        if is_shown(record) and name != own_id and (roster is None or roster.is_listed(name))
+    ]
     published = [r.publication for r in view.publications.values() if r.publication.participant_id != own_id] + [
         r.publication for r in own_publications
     ]
@@ -85,6 +93,7 @@ def snapshot(
         slots=slots,
         last_message_seq=last_message_seq,
         recordings=[client_pb2.RecordingChanged(recording_id=i, is_active=True) for i in sorted(view.recordings)],
+        unlisted_count=roster.unlisted_count(own_id) if roster is not None else 0,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -134,6 +135,8 @@ class RoomView:
     _early: dict[str, state_pb2.PublicationRecord] = field(default_factory=dict)
     # Participants whose end was told; their deletion follows and is no news.
     _leaving: set[str] = field(default_factory=set)
+    # How many participants each node has.
+    _seats: Counter[str] = field(default_factory=Counter)
 
     @property
     def has_encrypted_media(self) -> bool:
@@ -180,6 +183,8 @@ class RoomView:
             return []  # a late write of a session that did not know of its end yet
         before = self.participants.get(participant_id)
         self.participants[participant_id] = record
+        self._seat(before, -1)
+        self._seat(record, 1)
         if before is None:
             early = [i for i, pub in self._early.items() if pub.publication.participant_id == participant_id]
             published: list[Event] = []
@@ -194,10 +199,18 @@ class RoomView:
             del self._early[publication_id]
         if record is None:
             return []
+        self._seat(record, -1)
         events: list[Event] = []
         for publication_id in [p.publication.id for p in self.publications_of(participant_id)]:
             events.append(Unpublished(self.publications.pop(publication_id)))
         return [*events, Left(record, reason)]
+
+    def _seat(self, record: state_pb2.ParticipantRecord | None, step: int) -> None:
+        # Kept, not counted when asked for: everybody who joins a large room asks.
+        if record is not None and record.node_id and record.participant.kind != common_pb2.PARTICIPANT_KIND_VOD:
+            self._seats[record.node_id] += step
+            if not self._seats[record.node_id]:
+                del self._seats[record.node_id]
 
     def _publication(self, publication_id: str, record: state_pb2.PublicationRecord) -> list[Event]:
         participant_id = record.publication.participant_id
@@ -262,11 +275,7 @@ class RoomView:
 
     def media_nodes(self) -> list[str]:
         """Nodes that have transports of this room, the one with most first."""
-        counts: dict[str, int] = {}
-        for record in self.participants.values():
-            if record.node_id and record.participant.kind != common_pb2.PARTICIPANT_KIND_VOD:
-                counts[record.node_id] = counts.get(record.node_id, 0) + 1
-        return sorted(counts, key=lambda node: (-counts[node], node))
+        return sorted(self._seats, key=lambda node: (-self._seats[node], node))
 
 
 def is_shown(record: state_pb2.ParticipantRecord) -> bool:

@@ -275,6 +275,7 @@ class _Serving:
             offer=request.offer,
             publications=list(request.publications),
             manual_subscribe=request.manual_subscribe,
+            takes_participants_changed=request.takes_participants_changed,
             name=request.name,
             metadata=request.metadata,
             client_info=request.client_info,

@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from mrtc.signaling.v1 import client_pb2 as pb
 from websockets.asyncio.client import ClientConnection, connect
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 30.0  # a machine may be busy
 
 
 class ClientClosedError(Exception):
