@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
@@ -21,7 +21,6 @@ from mrtc_common.errors import (
 from mrtc_common.ids import track_of_media
 
 from mrtc_signaling.core import sdp
-from mrtc_signaling.core.ids import derived_id
 from mrtc_signaling.core.limits import MAX_TRACKS_PER_PUBLICATION
 from mrtc_signaling.core.room_view import RoomView
 from mrtc_signaling.core.subscriptions import SubscriptionPolicy, first_playable, wanted_subscriptions
@@ -168,7 +167,7 @@ class HttpSessions:
         offer = sdp.with_ice_credentials(found.state.offer, parsed.ufrag, parsed.pwd)
         async with session.request_lock, session.leg.lock:
             answer = await session.leg.negotiate(offer)
-        found.state.offer, found.state.etag = offer, _etag(answer)
+        found.state.offer, found.state.etag = offer, sdp.ice_etag(answer)
         self._sessions.save_soon(session)
         return sdp.restart_fragment(answer)
 
@@ -179,6 +178,7 @@ class HttpSessions:
 
     async def _join(self, plan: JoinPlan, state: state_pb2.HttpSessionState) -> HttpSession:
         door, code = state.door, "ok"
+        plan = replace(plan, http=state)
         try:
             with self._ctx.metrics.join_seconds.labels(door).time():
                 joined = await self._joiner.join(plan, lambda _: None)
@@ -189,9 +189,6 @@ class HttpSessions:
             self._ctx.metrics.joins.labels(door, code).inc()
         if len(self._by_id) > 2 * len(self._sessions) + 64:
             self._by_id = {i: s for i, s in self._by_id.items() if not s.session.is_ended}
-        state.etag = _etag(joined.answer)
-        joined.session.record.http.CopyFrom(state)
-        self._sessions.save_soon(joined.session)
         made = self._by_id[joined.session.id] = HttpSession(joined.session, joined.answer)
         return made
 
@@ -242,8 +239,3 @@ def _new_track(line: sdp.MediaLine) -> client_pb2.NewTrack:
         source=common_pb2.TRACK_SOURCE_FILE,
         mid=line.mid,
     )
-
-
-def _etag(answer: str) -> str:
-    """Strong, as RFC 9725 section 4.3.1 asks; made from the server's ICE credentials, which name the generation."""
-    return f'"{derived_id("ice", *sdp.ice_credentials(answer))}"'

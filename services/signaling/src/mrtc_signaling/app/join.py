@@ -17,7 +17,7 @@ from mrtc_common.ids import new_id
 from mrtc_common.log import bound, get_logger
 from mrtc_common.tasks import end_tasks
 
-from mrtc_signaling.core import ids, limits
+from mrtc_signaling.core import ids, limits, sdp
 from mrtc_signaling.core.subscriptions import wanted_subscriptions
 
 from .access import Access
@@ -39,6 +39,7 @@ class JoinPlan:
     Args:
         publications: made from the hub once the room is known; WHIP derives them from the offer.
         is_headless: WHIP or WHEP: no connection.
+        http: of WHIP and WHEP; in the session's record from its first version on.
         wanted: decides what is received; None: the usual.
     """
 
@@ -55,6 +56,7 @@ class JoinPlan:
     is_headless: bool = False
     client_info: str = ""
     wanted: Wanted = wanted_subscriptions
+    http: state_pb2.HttpSessionState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ class Joiner:
             identity=plan.identity,
             joined_message_seq=hub.last_message_seq,
             caps=state_pb2.MediaCaps(**asdict(token.caps)),
+            http=plan.http,
         )
         participant = state_pb2.ParticipantRecord(
             participant=common_pb2.Participant(
@@ -181,6 +184,8 @@ class Joiner:
         answer: str = results[0]
         if answer:
             session.media_is_back()
+        if session.is_headless:
+            session.record.http.etag = sdp.ice_etag(answer)
         records = list(session.publisher.publications.values())
         await _together(
             self._write(session),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from mrtc_common.errors import BadOfferError
 
+from .ids import derived_id
+
 # More than any client of WHIP or WHEP has; the engine's own limit is higher.
 MAX_LINES = 64
 _MID_RE = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]{1,32}")  # token of RFC 4566
@@ -113,6 +115,11 @@ def ice_credentials(sdp: str) -> tuple[str, str]:
     ufrag = re.search(r"^a=ice-ufrag:(\S+)", sdp, re.MULTILINE)
     pwd = re.search(r"^a=ice-pwd:(\S+)", sdp, re.MULTILINE)
     return (ufrag.group(1) if ufrag else "", pwd.group(1) if pwd else "")
+
+
+def ice_etag(answer: str) -> str:
+    """Strong, as RFC 9725 section 4.3.1 asks; made from the server's ICE credentials, which name the generation."""
+    return f'"{derived_id("ice", *ice_credentials(answer))}"'
 
 
 def with_ice_credentials(offer: str, ufrag: str, pwd: str) -> str:
