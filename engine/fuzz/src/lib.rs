@@ -18,6 +18,7 @@ use mrtc_core::data::link::{Kind, LinkEvent, SctpLink};
 use mrtc_core::data::{Delivery, dcep, frame, relay_frame};
 use mrtc_core::directory::TrackDirectory;
 use mrtc_core::event::{Event, Reply};
+use mrtc_core::handover::HandoverKey;
 use mrtc_core::handshake::{Certificate, Handshake, IceCredentials, LocalParams, RemoteParams, Setup};
 use mrtc_core::id::{CommandId, ShardIndex};
 use mrtc_core::outbox::VecOutbox;
@@ -156,9 +157,33 @@ pub fn datagrams(mut data: &[u8]) {
     }
 }
 
+/// The state of a transport as another node could have sealed it: taken and lived with for a while, or refused.
+pub fn handover(data: &[u8]) {
+    let mut now = Instant::now();
+    let (mut shard, _) = shard_with_client(now);
+    let key = HandoverKey::new(&[7; 32]);
+    let command = Command::ImportTransport {
+        transport: "newcomer".into(),
+        room: "room".into(),
+        offer: OFFER.into(),
+        caps: Default::default(),
+        state: key.seal(data),
+        key,
+    };
+    shard.handle_command(now, CommandId(2), command);
+    let Some(Event::Reply { result, .. }) = shard.poll_event() else { panic!("no reply") };
+    assert_eq!(shard.transport_count(), 1 + usize::from(result.is_ok()));
+    for _ in 0..4 {
+        now += Duration::from_secs(1);
+        shard.handle_timeout(now);
+        shard.flush(now, &mut VecOutbox::default());
+    }
+}
+
+const OFFER: &str = include_str!("../../../tests/vectors/sdp/chromium_simulcast_and_slots.sdp");
+
 /// A shard with a transport, and a check that its client could send.
 fn shard_with_client(now: Instant) -> (Shard, Vec<u8>) {
-    const OFFER: &str = include_str!("../../../tests/vectors/sdp/chromium_simulcast_and_slots.sdp");
     let config = ShardConfig {
         index: ShardIndex(0),
         shard_count: 1,

@@ -131,6 +131,11 @@ class Reply:
         missing: list[str]
 
     @final
+    class TransportState(Reply):
+        state: bytes
+        """sealed; holds keys"""
+
+    @final
     class Json(Reply):
         json: str
 
@@ -225,6 +230,20 @@ class Engine:
         transport: str,
         room: str,
         offer: str,
+        max_egress_bps: int = 0,
+        max_ingress_bps: int = 0,
+        max_track_bps: int = 0,
+    ) -> int: ...
+    def export_transport(self, *, transport: str, is_final: bool, key: bytes) -> int: ...
+    def complete_transport(self, *, transport: str, state: bytes, key: bytes) -> int: ...
+    def import_transport(
+        self,
+        *,
+        transport: str,
+        room: str,
+        offer: str,
+        state: bytes,
+        key: bytes,
         max_egress_bps: int = 0,
         max_ingress_bps: int = 0,
         max_track_bps: int = 0,

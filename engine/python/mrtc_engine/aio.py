@@ -188,6 +188,71 @@ class AsyncEngine:
         )
         return cast(Reply.Answer, await self._run(command))
 
+    async def export_transport(self, *, transport: str, is_final: bool = True, key: bytes) -> bytes:
+        """Gives a connected transport without data channels to another node.
+
+        Args:
+            is_final: nothing more is sent to its client from here but answers to its checks; what it sends is taken
+                until `close_transport`, of which it hears nothing. False: nothing changes, and the other node can only
+                meet the client and take what it sends.
+            key: 32 bytes that both nodes know; what is returned holds the client's SRTP keys, sealed with it.
+
+        Raises:
+            EngineError: `bad_request`: not connected, handed over before, or with data channels; `transport_not_found`.
+        """
+        reply = await self._run(self._engine.export_transport(transport=transport, is_final=is_final, key=key))
+        return cast(Reply.TransportState, reply).state
+
+    async def import_transport(
+        self,
+        *,
+        transport: str,
+        room: str,
+        offer: str,
+        state: bytes,
+        key: bytes,
+        max_egress_bps: int = 0,
+        max_ingress_bps: int = 0,
+        max_track_bps: int = 0,
+    ) -> Reply.Answer:
+        """Goes on with a transport of another node. Tracks and subscriptions are made as for a new one.
+
+        Args:
+            offer: the client's: one that restarts ICE, and it gets the answer; or its last one, and the client, which
+                hears nothing, is called where it was last.
+            state: what `export_transport` gave. A final one is to be used once: two nodes that go on with it would seal
+                different packets with the same numbers. Of one that is not final nothing is sent until
+                `complete_transport`; `TransportConnected` tells that the client can be reached.
+            key: as there.
+
+        Raises:
+            EngineError: `bad_request`: another key, a changed state or one of another version; `bad_offer`: also if the
+                client's certificate differs; `already_exists`, `limit_exceeded`.
+        """
+        command = self._engine.import_transport(
+            transport=transport,
+            room=room,
+            offer=offer,
+            state=state,
+            key=key,
+            max_egress_bps=max_egress_bps,
+            max_ingress_bps=max_ingress_bps,
+            max_track_bps=max_track_bps,
+        )
+        return cast(Reply.Answer, await self._run(command))
+
+    async def complete_transport(self, *, transport: str, state: bytes, key: bytes) -> None:
+        """Sends on a transport that was imported with a state that was not final.
+
+        Args:
+            state: the final one; used once.
+            key: as in `export_transport`.
+
+        Raises:
+            EngineError: `bad_request`: the transport does not wait for this state; `transport_not_found`.
+        """
+        await self._run(self._engine.complete_transport(transport=transport, state=state, key=key))
+
     async def set_caps(
         self, *, transport: str, max_egress_bps: int = 0, max_ingress_bps: int = 0, max_track_bps: int = 0
     ) -> None:

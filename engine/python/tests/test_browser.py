@@ -149,3 +149,32 @@ async def test_a_hundred_slots_are_answered(engine: AsyncEngine, browser: Browse
     client = Client(engine, await browser.new_page(), "b")
     answer = await client.connect(WATCH, 100)
     assert len(answer.lines) == 101
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["restarts ICE", "is called"])
+async def test_a_browser_goes_on_at_another_engine(engine: AsyncEngine, browser: Browser, is_told: bool) -> None:
+    """Its picture goes on there without a new DTLS handshake, and it hears nothing of the former engine's end."""
+    key = bytes(range(32))
+    async with (
+        AsyncEngine(peers.config(workers=1)) as other,
+        publisher(engine, "a", video=Colour((150, 60, 60))) as tracks,
+        publisher(other, "c", video=Colour((80, 200, 90))) as others,
+    ):
+        client = Client(engine, await browser.new_page(), "b")
+        await client.connect(WATCH, 1)
+        offer = await client.page.evaluate("() => pc.localDescription.sdp")
+        await subscribe(client, tracks["video"])
+        await client.until(PICTURE, is_green)
+        if is_told:
+            offer = await client.page.evaluate(OFFER_AGAIN, {"iceRestart": True})
+        state = await engine.export_transport(transport="b", key=key)
+        answer = await other.import_transport(transport="b", room="room", offer=offer, state=state, key=key)
+        if is_told:
+            await client.page.evaluate(ANSWER, answer.answer)
+        client.engine = other
+        await subscribe(client, others["video"])
+        await client.until(PICTURE, lambda p: p[3] > p[2] + 60)
+        await engine.close_transport(transport="b")
+        before = await client.page.evaluate("() => video.currentTime")
+        await client.until("() => video.currentTime", lambda t: t > before + 1)
+        assert await client.page.evaluate(STATE) == "connected"

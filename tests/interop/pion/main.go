@@ -2,6 +2,7 @@
 //
 //	peer publish URL TOKEN IN.ivf IN.ogg      sends VP8 and Opus in a loop until standard input ends
 //	peer play URL TOKEN OUT.ivf OUT.ogg       records until standard input ends
+//	peer move IN.ivf IN.ogg                   no WHIP: offers and takes answers line by line; see move.go
 //
 // When the connection ends it begins anew at once. Prints one line of JSON at its end: packets by kind, how often it began anew,
 // a player's longest time between two packets of media, and the status of the DELETE.
@@ -71,8 +72,11 @@ func main() {
 }
 
 func run(args []string) error {
+	if len(args) == 3 && args[0] == "move" {
+		return move(args[1], args[2])
+	}
 	if len(args) != 5 {
-		return errors.New("usage: peer publish|play URL TOKEN VIDEO.ivf AUDIO.ogg")
+		return errors.New("usage: peer publish|play URL TOKEN VIDEO.ivf AUDIO.ogg, or peer move VIDEO.ivf AUDIO.ogg")
 	}
 	var seen report
 	does := play

@@ -98,6 +98,12 @@ impl Bandwidth {
         }
     }
 
+    /// Begins with what another node had found out of the same path's end.
+    pub(crate) fn resume(&mut self, now: Instant, estimate_bps: u64) {
+        self.bwe.set_start_bps(estimate_bps.max(START_WITH_FEEDBACK_BPS), now);
+        self.pacer.set_estimate(self.bwe.estimate_bps());
+    }
+
     /// Packets are sent soon.
     pub(crate) fn prefetch_sent(&self, cache: &impl Prefetch) {
         cache.prefetch(&self.pacer);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::capture::Capture;
+use crate::handover::HandoverKey;
 use crate::id::{RelayId, RoomId, SinkId, TrackId, TransportId};
 
 /// Sound or picture.
@@ -82,6 +83,42 @@ pub enum Command {
         offer: String,
         /// Its caps.
         caps: Caps,
+    },
+    /// Gives a connected transport without data channels to another node. Replies `TransportState`.
+    ExportTransport {
+        /// Which.
+        transport: TransportId,
+        /// Nothing more is sent to its client from here but answers to its checks; what it sends is taken until the transport
+        /// is closed, of which it hears nothing. False: nothing changes yet, and the other node only meets the client.
+        is_final: bool,
+        /// Seals it.
+        key: HandoverKey,
+    },
+    /// Goes on with a transport of another node, which its client takes for the same: it has to restart ICE, or to follow
+    /// our own check. Tracks and subscriptions are made as for a new one. Replies `Answer`. With a state that is not final
+    /// the client is met and what it sends is taken; `CompleteTransport` follows.
+    ImportTransport {
+        /// Chosen by the caller.
+        transport: TransportId,
+        /// Its room.
+        room: RoomId,
+        /// SDP: one that restarts ICE; or the last one, then the client is called where it was last.
+        offer: String,
+        /// Its caps.
+        caps: Caps,
+        /// As `ExportTransport` gave it. A final one is to be used once.
+        state: Vec<u8>,
+        /// As there.
+        key: HandoverKey,
+    },
+    /// Sends on a transport that was imported with a state that was not final. Replies `Done`.
+    CompleteTransport {
+        /// Which.
+        transport: TransportId,
+        /// The final one. To be used once.
+        state: Vec<u8>,
+        /// As in `ExportTransport`.
+        key: HandoverKey,
     },
     /// Changes a transport's caps, at once. Replies `Done`.
     SetCaps {

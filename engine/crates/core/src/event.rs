@@ -100,6 +100,8 @@ pub enum Reply {
     Track(TrackInfo),
     /// What became of the subscriptions.
     Slots(SlotsReply),
+    /// A transport on its way to another node, sealed.
+    TransportState(Vec<u8>),
     /// Figures or state for people.
     Json(String),
 }

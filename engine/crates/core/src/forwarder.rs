@@ -6,7 +6,7 @@ use crate::allocator::Target;
 use crate::keys::TrackKey;
 use crate::layer_selector::{LayerSelector, SelectorPacket, Verdict};
 use crate::packet::Packet;
-use crate::rtp_rewriter::{Rewritten, RtpRewriter};
+use crate::rtp_rewriter::{Position, Rewritten, RtpRewriter};
 use crate::track::Track;
 
 /// Selector and rewriter of one receiver. The rewriter outlives the tracks that it carries one after the other.
@@ -36,6 +36,11 @@ impl Forwarder {
             admitted: None,
             aligned_to: None,
         }
+    }
+
+    /// Goes on with a stream that was elsewhere; before anything is sent.
+    pub(crate) fn resume(&mut self, position: Position) {
+        self.rewriter = RtpRewriter::resume(position);
     }
 
     /// Begins to carry a track; it starts at its next key frame.

@@ -4,6 +4,7 @@
 //! public provider trait, so nothing but STUN and DTLS ever leaves from here. ICE is our own answering side: a lite agent
 //! only answers checks and remembers which path the client nominated.
 
+mod call;
 mod certificate;
 mod dtls_link;
 mod ice_lite;
@@ -18,6 +19,7 @@ use mrtc_rtp::srtp::Profile as SrtpProfile;
 use crate::addr::{Dest, Proto};
 use crate::prefetch::Prefetch;
 
+use call::Call;
 pub use certificate::{Certificate, Fingerprint, FingerprintError, HashFunction};
 use dtls_link::{DtlsEvent, DtlsLink};
 pub use ice_lite::IceCredentials;
@@ -134,10 +136,25 @@ pub enum HandshakeError {
     Dtls(String),
 }
 
+/// What another node had agreed with a client that this one goes on with.
+pub(crate) struct Elsewhere {
+    /// Its certificate's, which the client knows.
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) is_dtls_client: bool,
+    /// What the client was given for its checks, if it goes on with that.
+    pub(crate) local: Option<IceCredentials>,
+    /// Where the client was last, seen from an address of ours: it is called there.
+    pub(crate) call: Option<Dest>,
+    /// How often the client went to another node, this time included.
+    pub(crate) moves: u16,
+}
+
 /// ICE-lite and DTLS of one transport.
 pub struct Handshake {
     ice: IceLite,
     dtls: DtlsLink,
+    /// While a client is called that another node had.
+    call: Option<Box<Call>>,
     outputs: VecDeque<HandshakeOutput>,
     /// DTLS datagrams read before `is_connected`.
     handshake_datagrams: u32,
@@ -152,11 +169,37 @@ impl Handshake {
         Ok(Self {
             ice: IceLite::new(remote.ice.ufrag),
             dtls: DtlsLink::new(certificate, remote.fingerprints, is_dtls_client, now),
+            call: None,
             outputs: VecDeque::new(),
             handshake_datagrams: 0,
             is_connected: false,
             is_closed: false,
         })
+    }
+
+    /// Goes on with a client that another node had: its first check is all that is waited for. Without DTLS: the client's
+    /// association stays as it is, nothing more is sent or understood in it.
+    pub(crate) fn elsewhere(remote: &RemoteParams, elsewhere: Elsewhere, now: Instant) -> Self {
+        let local = elsewhere.local.unwrap_or_else(IceCredentials::random);
+        Self {
+            ice: IceLite::with_local(local, remote.ice.ufrag.clone()),
+            dtls: DtlsLink::elsewhere(elsewhere.fingerprint, elsewhere.is_dtls_client),
+            call: elsewhere.call.map(|dest| Box::new(Call::new(dest, remote.ice.pwd.clone(), elsewhere.moves, now))),
+            outputs: VecDeque::new(),
+            handshake_datagrams: 0,
+            is_connected: false,
+            is_closed: false,
+        }
+    }
+
+    /// True if another node made the DTLS association.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.dtls.is_elsewhere()
+    }
+
+    /// The client goes on elsewhere: it is not to hear of an end here.
+    pub(crate) fn hand_over(&mut self) {
+        self.is_closed = true;
     }
 
     /// What to write into the answer.
@@ -194,8 +237,15 @@ impl Handshake {
         }
     }
 
-    /// Drives DTLS retransmission; call when `next_timeout` is reached.
+    /// Drives retransmission; call when `next_timeout` is reached.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(call) = &mut self.call
+            && let Some(dest) = call.poll(now)
+        {
+            let (pwd, local_preference) = call.credentials();
+            let bytes = self.ice.check(pwd, local_preference);
+            self.outputs.push_back(HandshakeOutput::Transmit { dest, bytes });
+        }
         if self.dtls.next_timeout().is_some_and(|at| at <= now) {
             self.dtls.handle_timeout(now);
             self.drain_dtls();
@@ -204,7 +254,8 @@ impl Handshake {
 
     /// When to call `handle_timeout`.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.dtls.next_timeout()
+        let call = self.call.as_ref().and_then(|call| call.next_at());
+        [self.dtls.next_timeout(), call].into_iter().flatten().min()
     }
 
     /// The next output.
@@ -270,6 +321,11 @@ impl Handshake {
                     self.outputs.push_back(HandshakeOutput::PathSelected(path));
                     self.dtls.start(now);
                     self.drain_dtls();
+                    if self.dtls.is_elsewhere() && !self.is_connected {
+                        self.call = None;
+                        self.is_connected = true;
+                        self.outputs.push_back(HandshakeOutput::Connected);
+                    }
                 }
                 true
             }

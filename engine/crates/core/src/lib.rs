@@ -16,6 +16,7 @@ pub mod directory;
 pub mod endpoint;
 pub mod error;
 pub mod event;
+pub mod handover;
 pub mod handshake;
 pub mod id;
 pub mod keyframe_throttle;

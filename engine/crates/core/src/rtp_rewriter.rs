@@ -45,6 +45,23 @@ pub struct Rewritten {
     pub patch: Patch,
 }
 
+/// Where a stream is, so that another rewriter can go on with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The highest number sent.
+    pub seq: ExtSeq,
+    /// The highest timestamp sent.
+    pub timestamp: u32,
+    /// When the packet of it came; unset if nothing was sent.
+    pub sent_at: Option<Instant>,
+    /// VP8's last one.
+    pub picture_id: u16,
+    /// VP8's last one.
+    pub tl0_pic_idx: u8,
+    /// The dependency descriptor's last one.
+    pub frame_number: u16,
+}
+
 /// The stream state of one slot. Lives as long as the slot; sources come and go.
 #[derive(Debug)]
 pub struct RtpRewriter {
@@ -94,6 +111,31 @@ impl RtpRewriter {
             picture_id: (random >> 48) as u16 & PICTURE_ID_MASK,
             tl0_pic_idx: (random >> 40) as u8,
             frame_number: (random >> 32) as u16,
+            source: None,
+        }
+    }
+
+    /// Where the stream is.
+    pub fn position(&self) -> Position {
+        Position {
+            seq: self.newest,
+            timestamp: self.newest_timestamp,
+            sent_at: self.sent_at,
+            picture_id: self.picture_id,
+            tl0_pic_idx: self.tl0_pic_idx,
+            frame_number: self.frame_number,
+        }
+    }
+
+    /// A stream that goes on from a position.
+    pub fn resume(position: Position) -> Self {
+        Self {
+            newest: position.seq,
+            newest_timestamp: position.timestamp,
+            sent_at: position.sent_at,
+            picture_id: position.picture_id & PICTURE_ID_MASK,
+            tl0_pic_idx: position.tl0_pic_idx,
+            frame_number: position.frame_number,
             source: None,
         }
     }

@@ -18,6 +18,7 @@ use crate::command::{Codec, Kind};
 use crate::error::Error;
 use crate::handshake::RemoteParams;
 
+pub(crate) use answer::Session;
 pub use compat::Encoding;
 pub use negotiate::negotiate;
 pub use offer::Offer;

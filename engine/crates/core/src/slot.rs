@@ -15,7 +15,7 @@ use crate::packet::Packet;
 use crate::prefetch::Prefetch;
 use crate::protection::{Protection, Seen};
 use crate::repair::LossMeter;
-use crate::rtp_rewriter::{Patch, Rewritten};
+use crate::rtp_rewriter::{Patch, Position, Rewritten};
 use crate::sdp::{Encoding, LineCodec, NegotiatedLine, SlotSource, Variant};
 use crate::send_history::{SendHistory, SendRecord};
 use crate::slot_exts::{SlotExtValues, SlotExts};
@@ -143,6 +143,19 @@ impl Slot {
             first_seq,
             rtx_seq: ExtSeq(random >> 20 & 0x3fff),
         })
+    }
+
+    /// Where its streams are: of media, of retransmissions, of repair packets.
+    pub(crate) fn positions(&self) -> (Position, ExtSeq, ExtSeq) {
+        (self.forwarder.rewriter().position(), self.rtx_seq, self.fec_seq)
+    }
+
+    /// Goes on with streams that were elsewhere; before anything is sent.
+    pub(crate) fn resume(&mut self, position: Position, rtx_seq: ExtSeq, fec_seq: ExtSeq) {
+        self.forwarder.resume(position);
+        self.first_seq = position.seq.next();
+        self.decodable_from = self.first_seq;
+        (self.rtx_seq, self.fec_seq) = (rtx_seq, fec_seq);
     }
 
     /// Takes over what a later offer changed.

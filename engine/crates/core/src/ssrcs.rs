@@ -12,6 +12,11 @@ impl Ssrcs {
         Self(random as u32)
     }
 
+    /// The one that was given last: with it as the random number another shard goes on.
+    pub(crate) fn last(self) -> Ssrc {
+        Ssrc(self.0)
+    }
+
     /// The next one; never zero.
     pub(crate) fn next(&mut self) -> Ssrc {
         self.0 = self.0.wrapping_add(1).max(1);

@@ -97,15 +97,19 @@ impl Router {
     /// Decides where a command goes. Nothing is remembered until `note` is called.
     pub(crate) fn route(&self, command: &Command) -> Result<Route, Error> {
         let worker = match command {
-            Command::CreateTransport { transport, room, .. } => match self.transports.get(transport) {
-                Some(placed) => placed.worker,
-                None if self.transports.len() >= self.max_transports => {
-                    return Err(Error::LimitExceeded(format!("{} transports", self.max_transports)));
+            Command::CreateTransport { transport, room, .. } | Command::ImportTransport { transport, room, .. } => {
+                match self.transports.get(transport) {
+                    Some(placed) => placed.worker,
+                    None if self.transports.len() >= self.max_transports => {
+                        return Err(Error::LimitExceeded(format!("{} transports", self.max_transports)));
+                    }
+                    None => self.place(room),
                 }
-                None => self.place(room),
-            },
+            }
             Command::Negotiate { transport, .. }
             | Command::CloseTransport { transport }
+            | Command::ExportTransport { transport, .. }
+            | Command::CompleteTransport { transport, .. }
             | Command::SetCaps { transport, .. }
             | Command::SetDataAccess { transport, .. }
             | Command::PublishTrack { transport, .. }
@@ -142,7 +146,9 @@ impl Router {
     /// Remembers what a command that was sent to `worker` will change.
     pub(crate) fn note(&mut self, id: CommandId, command: &Command, worker: usize) {
         let change = match command {
-            Command::CreateTransport { transport, room, .. } if !self.transports.contains_key(transport) => {
+            Command::CreateTransport { transport, room, .. } | Command::ImportTransport { transport, room, .. }
+                if !self.transports.contains_key(transport) =>
+            {
                 self.loads[worker] += 1;
                 let place = self.rooms.entry(room.clone()).or_insert(RoomPlace { worker, transports: 0 });
                 place.worker = worker;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mrtc_core::addr::Proto;
 use mrtc_core::capture::CaptureScope;
 use mrtc_core::command::{Caps, Command, RelayKey};
+use mrtc_core::handover::HandoverKey;
 use mrtc_net::{CaptureConfig, CaptureFigures, SubmitError};
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::prelude::*;
@@ -117,6 +118,35 @@ impl Engine {
     ) -> PyResult<u64> {
         let caps = caps(max_egress_bps, max_ingress_bps, max_track_bps);
         self.submit(Command::CreateTransport { transport: transport.into(), room: room.into(), offer, caps })
+    }
+
+    #[pyo3(signature = (*, transport, is_final, key))]
+    fn export_transport(&self, transport: String, is_final: bool, key: &[u8]) -> PyResult<u64> {
+        self.submit(Command::ExportTransport { transport: transport.into(), is_final, key: handover_key(key)? })
+    }
+
+    #[pyo3(signature = (*, transport, state, key))]
+    fn complete_transport(&self, transport: String, state: &[u8], key: &[u8]) -> PyResult<u64> {
+        let (transport, state, key) = (transport.into(), state.to_vec(), handover_key(key)?);
+        self.submit(Command::CompleteTransport { transport, state, key })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (*, transport, room, offer, state, key, max_egress_bps=0, max_ingress_bps=0, max_track_bps=0))]
+    fn import_transport(
+        &self,
+        transport: String,
+        room: String,
+        offer: String,
+        state: &[u8],
+        key: &[u8],
+        max_egress_bps: u64,
+        max_ingress_bps: u64,
+        max_track_bps: u64,
+    ) -> PyResult<u64> {
+        let caps = caps(max_egress_bps, max_ingress_bps, max_track_bps);
+        let (transport, room, state, key) = (transport.into(), room.into(), state.to_vec(), handover_key(key)?);
+        self.submit(Command::ImportTransport { transport, room, offer, caps, state, key })
     }
 
     #[pyo3(signature = (*, transport, max_egress_bps=0, max_ingress_bps=0, max_track_bps=0))]
@@ -364,6 +394,11 @@ fn caps(egress_bps: u64, ingress_bps: u64, track_bps: u64) -> Caps {
         ingress_bps: some_if_set(ingress_bps),
         track_bps: some_if_set(track_bps),
     }
+}
+
+fn handover_key(key: &[u8]) -> PyResult<HandoverKey> {
+    let secret = key.try_into().map_err(|_| value_error("a key for states of transports has 32 bytes"))?;
+    Ok(HandoverKey::new(secret))
 }
 
 fn relay_key(key: &[u8], salt: &[u8]) -> PyResult<RelayKey> {

@@ -31,6 +31,9 @@ pub enum Reply {
         no_common_codec: Vec<String>,
         missing: Vec<String>,
     },
+    TransportState {
+        state: Vec<u8>,
+    },
     Json {
         json: String,
     },
@@ -64,6 +67,7 @@ impl fmt::Debug for Reply {
                 f,
                 "Slots({slots:?}, unplaced {unplaced:?}, no common codec {no_common_codec:?}, missing {missing:?})"
             ),
+            Self::TransportState { state } => write!(f, "TransportState({} bytes)", state.len()),
             Self::Json { json } => write!(f, "Json({} bytes)", json.len()),
         }
     }
@@ -103,6 +107,7 @@ impl From<event::Reply> for Reply {
                 no_common_codec: strings(slots.no_common_codec),
                 missing: strings(slots.missing),
             },
+            event::Reply::TransportState(state) => Self::TransportState { state },
             event::Reply::Json(json) => Self::Json { json },
         }
     }

@@ -21,6 +21,11 @@ impl ReplayWindow {
         Self::default()
     }
 
+    /// All numbers to `highest` count as seen: of a window of which only that is known.
+    pub fn all_seen(highest: u64) -> Self {
+        Self { end: highest.saturating_add(1), seen: [u64::MAX; WORDS] }
+    }
+
     /// The highest number seen.
     pub fn highest(&self) -> Option<u64> {
         self.end.checked_sub(1)
@@ -79,6 +84,14 @@ mod tests {
         assert!(w.accept(5 + WINDOW) && !w.is_fresh(5));
         assert!(w.accept(1 << 40) && !w.is_fresh(7));
         assert_eq!(w.highest(), Some(1 << 40));
+    }
+
+    #[test]
+    fn what_was_before_a_takeover_is_not_fresh() {
+        let mut w = ReplayWindow::all_seen(70_000);
+        assert_eq!(w.highest(), Some(70_000));
+        assert!([0, 70_000 - WINDOW, 70_000 - WINDOW + 1, 69_999, 70_000].iter().all(|n| !w.is_fresh(*n)));
+        assert!(w.accept(70_003) && w.accept(70_001) && !w.accept(70_001) && !w.is_fresh(70_000));
     }
 
     proptest! {

@@ -34,7 +34,8 @@ enum State {
 }
 
 pub(super) struct DtlsLink {
-    instance: Dtls,
+    /// Unset if another node made the association: then its keys are all that is here of it.
+    instance: Option<Dtls>,
     local_fingerprint: Fingerprint,
     remote_fingerprints: Vec<Fingerprint>,
     is_client: bool,
@@ -55,7 +56,7 @@ impl DtlsLink {
         now: Instant,
     ) -> Self {
         Self {
-            instance: certificate.associate(now),
+            instance: Some(certificate.associate(now)),
             local_fingerprint: certificate.fingerprint().clone(),
             remote_fingerprints,
             is_client,
@@ -67,6 +68,28 @@ impl DtlsLink {
             next_timeout: None,
             events: VecDeque::new(),
         }
+    }
+
+    /// Of an association that another node made: nothing is sent or understood in it.
+    pub(super) fn elsewhere(local_fingerprint: Fingerprint, is_client: bool) -> Self {
+        Self {
+            instance: None,
+            local_fingerprint,
+            remote_fingerprints: Vec::new(),
+            is_client,
+            is_started: true,
+            is_peer_verified: true,
+            is_complete: true,
+            keys: None,
+            state: State::Connected,
+            next_timeout: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// True if another node made the association.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.instance.is_none()
     }
 
     pub(super) fn is_client(&self) -> bool {
@@ -91,11 +114,12 @@ impl DtlsLink {
             return;
         }
         self.is_started = true;
-        self.instance.set_active(self.is_client);
-        let mut result = self.instance.handle_timeout(now);
+        let Some(instance) = &mut self.instance else { return };
+        instance.set_active(self.is_client);
+        let mut result = instance.handle_timeout(now);
         if self.is_client {
             // An empty packet makes the state machine send its ClientHello.
-            result = result.and_then(|()| self.instance.handle_packet(&[]));
+            result = result.and_then(|()| instance.handle_packet(&[]));
         }
         self.note(result);
         self.drain();
@@ -106,8 +130,9 @@ impl DtlsLink {
             return;
         }
         self.start(now);
+        let Some(instance) = &mut self.instance else { return };
         // The state machine wants the time before each packet.
-        let result = self.instance.handle_timeout(now).and_then(|()| self.instance.handle_packet(bytes));
+        let result = instance.handle_timeout(now).and_then(|()| instance.handle_packet(bytes));
         // Once connected, a packet that makes no sense must not end the call: anybody can forge one.
         if self.state == State::Handshaking {
             self.note(result);
@@ -119,14 +144,18 @@ impl DtlsLink {
         if self.state == State::Ended {
             return;
         }
-        let result = self.instance.handle_timeout(now);
+        let Some(instance) = &mut self.instance else { return };
+        let result = instance.handle_timeout(now);
         self.note(result);
         self.drain();
     }
 
     pub(super) fn close(&mut self, now: Instant) {
-        if self.is_started && self.state != State::Ended {
-            let result = self.instance.handle_timeout(now).and_then(|()| self.instance.close());
+        if self.is_started
+            && self.state != State::Ended
+            && let Some(instance) = &mut self.instance
+        {
+            let result = instance.handle_timeout(now).and_then(|()| instance.close());
             if let Err(error) = result {
                 tracing::debug!(%error, "no close_notify");
             }
@@ -137,12 +166,13 @@ impl DtlsLink {
 
     /// Seals data for the peer; each record goes to `send`. Nothing before the handshake's end.
     pub(super) fn seal(&mut self, data: &[u8], mut send: impl FnMut(&[u8])) {
-        if self.state != State::Connected || self.instance.send_application_data(data).is_err() {
+        let Some(instance) = &mut self.instance else { return };
+        if self.state != State::Connected || instance.send_application_data(data).is_err() {
             return;
         }
         let mut buffer = [0; BUFFER];
         loop {
-            match self.instance.poll_output(&mut buffer) {
+            match instance.poll_output(&mut buffer) {
                 Output::Packet(bytes) => send(bytes),
                 Output::Timeout(at) => {
                     self.next_timeout = Some(at);
@@ -169,9 +199,11 @@ impl DtlsLink {
     }
 
     fn drain(&mut self) {
+        // Out of its place meanwhile: what it yields changes the rest.
+        let Some(mut instance) = self.instance.take() else { return };
         let mut buffer = vec![0; BUFFER];
         loop {
-            match self.instance.poll_output(&mut buffer) {
+            match instance.poll_output(&mut buffer) {
                 Output::Packet(bytes) => self.events.push_back(DtlsEvent::Packet(bytes.to_vec())),
                 Output::PeerCert(der) => {
                     self.is_peer_verified = self.remote_fingerprints.iter().any(|f| f.matches(der));
@@ -200,6 +232,7 @@ impl DtlsLink {
                 _ => {}
             }
         }
+        self.instance = Some(instance);
         // Certificate, keys and completion come in an order that depends on the role.
         if self.is_complete && self.state == State::Handshaking {
             self.establish();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::{hmac, rand};
-use str0m::ice::StunMessage;
+use str0m::ice::{StunMessage, TransId};
 
 use crate::addr::Dest;
 use crate::prefetch::Prefetch;
@@ -17,6 +17,12 @@ const MAX_PATHS: usize = 16;
 const PATH_SILENCE: Duration = Duration::from_secs(4);
 /// Our replies carry a mapped address, integrity and fingerprint: 20 + 24 + 24 + 8 bytes, or a short error text.
 const MAX_REPLY: usize = 160;
+
+/// A check beside its user name: 20 of head, user name's head and padding, priority, role, integrity, fingerprint.
+const MAX_CHECK: usize = 20 + 8 + 8 + 12 + 24 + 8;
+/// Type preference of a check of our own: above that of the candidates in answers (126), so that the client prefers its path
+/// to the one that it is on. By the local preference each later one is above those before.
+const CALL_TYPE_PREFERENCE: u32 = 127;
 
 /// User name fragment and password of one side.
 #[derive(Clone, PartialEq, Eq)]
@@ -65,7 +71,12 @@ pub(super) struct IceLite {
 
 impl IceLite {
     pub(super) fn new(remote_ufrag: String) -> Self {
-        Self { local: IceCredentials::random(), remote_ufrag, paths: Vec::new(), selected: None, last_check_at: None }
+        Self::with_local(IceCredentials::random(), remote_ufrag)
+    }
+
+    /// With credentials that the client was given before.
+    pub(super) fn with_local(local: IceCredentials, remote_ufrag: String) -> Self {
+        Self { local, remote_ufrag, paths: Vec::new(), selected: None, last_check_at: None }
     }
 
     pub(super) fn local(&self) -> &IceCredentials {
@@ -109,6 +120,21 @@ impl IceLite {
         self.remember(now, path);
         let reply = self.seal(StunMessage::binding_reply(message.trans_id(), path.remote));
         StunOutcome::Answered { reply, selected }
+    }
+
+    /// A check of our own (RFC 8445 section 7.2.2), which a lite agent otherwise never sends: see `call.rs`.
+    pub(super) fn check(&self, remote_pwd: &str, local_preference: u16) -> Vec<u8> {
+        let user = format!("{}:{}", self.remote_ufrag, self.local.ufrag);
+        let mut tie_breaker = [0; 8];
+        rand::fill(&mut tie_breaker).expect("the operating system's random source works");
+        let tie_breaker = u64::from_be_bytes(tie_breaker);
+        let id = TransId::new();
+        let priority = CALL_TYPE_PREFERENCE << 24 | u32::from(local_preference) << 8 | 255;
+        let message = StunMessage::binding_request(&user, id, false, tie_breaker, priority, false);
+        let mut buf = vec![0; MAX_CHECK + user.len()];
+        let len = message.to_bytes(Some(remote_pwd.as_bytes()), &mut buf, hmac_sha1).expect("it fits its buffer");
+        buf.truncate(len);
+        buf
     }
 
     fn is_authentic(&self, message: &StunMessage<'_>) -> bool {

@@ -28,8 +28,18 @@ impl Session {
         Self { id: u64::from(random().0 >> 1) << 32 | u64::from(random().0), version: 1 }
     }
 
-    pub(super) fn next(self) -> Self {
-        Self { version: self.version + 1, ..self }
+    /// Of id and version.
+    pub(crate) fn of((id, version): (u64, u64)) -> Self {
+        Self { id, version }
+    }
+
+    /// Id and version.
+    pub(crate) fn parts(self) -> (u64, u64) {
+        (self.id, self.version)
+    }
+
+    pub(crate) fn next(self) -> Self {
+        Self { version: self.version.wrapping_add(1), ..self }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Shard;
+use super::handover::Import;
 use crate::capture::{Capture, TransportTap};
 use crate::command::{Caps, Command};
 use crate::data::Content;
@@ -29,6 +30,12 @@ impl Shard {
             Command::CreateTransport { transport, room, offer, caps } => {
                 self.create_transport(transport, room, &offer, caps)
             }
+            Command::ExportTransport { transport, is_final, key } => self.export_transport(&transport, is_final, &key),
+            Command::ImportTransport { transport, room, offer, caps, state, key } => {
+                let import = Import { room, offer: &offer, caps, sealed: &state, key: &key };
+                self.import_transport(transport, import)
+            }
+            Command::CompleteTransport { transport, state, key } => self.complete_transport(&transport, &state, &key),
             Command::SetCaps { transport, caps } => self.set_caps(&transport, caps),
             Command::Negotiate { transport, offer } => self.negotiate(&transport, &offer),
             Command::CloseTransport { transport } => {
@@ -91,12 +98,7 @@ impl Shard {
     }
 
     fn create_transport(&mut self, id: TransportId, room: RoomId, offer: &str, caps: Caps) -> Result<Reply, Error> {
-        if self.transport_ids.contains_key(&id) {
-            return Err(Error::AlreadyExists(format!("transport {id}")));
-        }
-        if self.transports.len() >= self.config.limits.max_transports {
-            return Err(Error::LimitExceeded("transports of this worker".into()));
-        }
+        self.check_new_transport(&id)?;
         let mut ssrcs = Ssrcs::new(self.random.next());
         let negotiated = self.negotiate_offer(offer, None, &mut ssrcs)?;
         let handshake = Handshake::new(&self.config.certificate, negotiated.remote.clone(), self.now)
@@ -109,6 +111,16 @@ impl Shard {
         self.transport_ids.insert(id, key);
         self.by_ufrag.insert(ufrag, key);
         Ok(self.apply_and_answer(key))
+    }
+
+    pub(super) fn check_new_transport(&self, id: &TransportId) -> Result<(), Error> {
+        if self.transport_ids.contains_key(id) {
+            return Err(Error::AlreadyExists(format!("transport {id}")));
+        }
+        if self.transports.len() >= self.config.limits.max_transports {
+            return Err(Error::LimitExceeded("transports of this worker".into()));
+        }
+        Ok(())
     }
 
     fn negotiate(&mut self, id: &TransportId, offer: &str) -> Result<Reply, Error> {
@@ -130,7 +142,7 @@ impl Shard {
         Ok(self.apply_and_answer(key))
     }
 
-    fn negotiate_offer(
+    pub(super) fn negotiate_offer(
         &self,
         offer: &str,
         previous: Option<&Negotiated>,
@@ -149,6 +161,13 @@ impl Shard {
         let now = self.now;
         let transport = &mut self.transports[key.index()];
         transport.apply_negotiated(now, self.config.limits.max_ssrcs, || self.random.next());
+        self.answer(key)
+    }
+
+    /// The answer to what was applied last.
+    pub(super) fn answer(&mut self, key: TransportKey) -> Reply {
+        let now = self.now;
+        let transport = &mut self.transports[key.index()];
         transport.settle_caps(now, &self.tracks);
         let local = transport.handshake.local_params();
         let answer = transport.negotiated.answer(&local, &self.config.candidates);
@@ -185,7 +204,7 @@ impl Shard {
         }
     }
 
-    fn tap_of(&self, transport: &Transport) -> Option<Box<TransportTap>> {
+    pub(super) fn tap_of(&self, transport: &Transport) -> Option<Box<TransportTap>> {
         let capture = self.capture.as_ref().filter(|c| c.takes(&transport.id, &transport.room))?;
         Some(TransportTap::new(capture.tap.clone()))
     }

@@ -159,7 +159,9 @@ impl Shard {
                 if let Some(address) = self.transports[key.index()].half_open.take() {
                     self.half_open.end(address);
                 }
-                let id = self.transports[key.index()].id.clone();
+                let transport = &mut self.transports[key.index()];
+                transport.tx.release();
+                let id = transport.id.clone();
                 self.events.push_back(Event::TransportConnected { transport: id });
                 self.request_carried_keyframes(key);
             }

@@ -7,6 +7,7 @@ mod commands;
 mod data;
 mod endpoints;
 mod fanout;
+mod handover;
 mod heirs;
 mod ingress;
 mod mirrors;

@@ -2,6 +2,7 @@
 
 mod caps;
 mod data;
+mod handover;
 mod lost_again;
 mod protect;
 mod rates;
@@ -85,6 +86,10 @@ pub(crate) struct Transport {
     pub(crate) half_open: Option<IpAddr>,
     pub(crate) rates: Rates,
     pub(crate) caps: Caps,
+    /// As the handshake gave them; what a node that goes on with this transport needs.
+    keys: Option<SessionKeys>,
+    /// How often it came from another node.
+    pub(crate) moves: u16,
     told_limit: ToldLimit,
     report_at: Instant,
     nack_at: Instant,
@@ -138,6 +143,8 @@ impl Transport {
             half_open: None,
             rates: Rates::new(now),
             caps: init.caps,
+            keys: None,
+            moves: 0,
             told_limit: ToldLimit::default(),
             report_at: now + REPORT_INTERVAL,
             nack_at: now,
@@ -247,6 +254,7 @@ impl Transport {
         let keys = SessionKeys::from_dtls(profile, material, is_dtls_client).map_err(bad)?;
         self.rx.set_srtp(Inbound::new(&keys).map_err(bad)?);
         self.tx.set_srtp(Outbound::new(&keys).map_err(bad)?);
+        self.keys = Some(keys);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use mrtc_rtp::header::RtpHeader;
 use mrtc_rtp::id::{ExtSeq, Pt, SeqNo};
 use mrtc_rtp::red::{MAX_EARLIER, Red};
 use mrtc_rtp::seq::nearest;
-use mrtc_rtp::srtp::{Inbound, SrtpError};
+use mrtc_rtp::srtp::{Highest, Inbound, SrtpError};
 
 use super::streams::{NoStream, SsrcUse, StreamRx, Streams};
 use crate::bwe::ReceiveSideBwe;
@@ -93,6 +93,11 @@ impl TransportRx {
 
     pub(crate) fn set_srtp(&mut self, srtp: Inbound) {
         self.srtp = Some(srtp);
+    }
+
+    /// Highest indices received by SSRC, of RTP and of RTCP.
+    pub(super) fn received(&self) -> (Highest, Highest) {
+        self.srtp.as_ref().map(Inbound::highest).unwrap_or_default()
     }
 
     /// RTCP is opened soon.

@@ -211,6 +211,24 @@ impl Streams {
         Ok(SsrcUse::Rtx(stream))
     }
 
+    /// An encoding that another node has learnt.
+    pub(super) fn resume(
+        &mut self,
+        line: usize,
+        layer: u8,
+        ssrc: Ssrc,
+        rtx: Option<Ssrc>,
+        negotiated: &NegotiatedLine,
+        limit: usize,
+    ) {
+        if usize::from(layer) < layer_count(negotiated) && self.by_ssrc.len() + 2 <= limit {
+            let stream = self.add_media(line, layer, ssrc, negotiated);
+            if let Some(rtx) = rtx {
+                self.add_rtx(stream, rtx);
+            }
+        }
+    }
+
     /// An encoding that comes with a new SSRC was restarted by the client: the new one takes its place.
     fn add_media(&mut self, line: usize, layer: u8, ssrc: Ssrc, negotiated: &NegotiatedLine) -> usize {
         let mut fresh = StreamRx::new(line, layer, ssrc, negotiated.codecs.first());

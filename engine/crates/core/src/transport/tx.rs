@@ -79,6 +79,8 @@ pub(crate) struct TransportTx {
     dropped: Dropped,
     /// Set while packets are copied for a capture.
     pub(crate) tap: Option<Box<TransportTap>>,
+    /// Keys of a client that comes from another node and is not here yet: a key frame now would be over before it is.
+    held: Option<Box<Outbound>>,
 }
 
 /// Drops between two flushes.
@@ -110,11 +112,38 @@ impl TransportTx {
             packets: 0,
             dropped: Dropped::default(),
             tap: None,
+            held: None,
         }
     }
 
     pub(crate) fn set_srtp(&mut self, srtp: Outbound) {
         self.srtp = Some(srtp);
+    }
+
+    /// Sends with it from `release` on.
+    pub(super) fn hold(&mut self, srtp: Outbound) {
+        self.held = Some(Box::new(srtp));
+    }
+
+    /// The client is here.
+    pub(crate) fn release(&mut self) {
+        if let Some(srtp) = self.held.take() {
+            self.srtp = Some(*srtp);
+        }
+    }
+
+    /// The index of the next RTCP packet. `None` if there are no keys, or not any more.
+    pub(super) fn next_rtcp_index(&self) -> Option<u32> {
+        self.srtp.as_ref().map(Outbound::rtcp_index)
+    }
+
+    /// Seals nothing more and drops what waits; what was numbered and not sent is taken back. Returns `next_rtcp_index`.
+    pub(super) fn hand_over(&mut self) -> Option<u32> {
+        let srtp = self.srtp.take()?;
+        (0..self.slots.len()).for_each(|slot| self.forget_slot(slot));
+        self.slots.iter_mut().for_each(|slot| slot.forwarder.take_back());
+        self.rtcp.clear();
+        Some(srtp.rtcp_index())
     }
 
     /// True once media can be sent.

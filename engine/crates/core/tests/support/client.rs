@@ -106,6 +106,8 @@ pub struct Client {
     /// What came on data channels: label and message.
     pub messages: Vec<(String, Vec<u8>)>,
     server: Option<SocketAddr>,
+    /// The offer that it joined with.
+    pub first_offer: String,
 }
 
 impl Client {
@@ -169,6 +171,7 @@ impl Client {
             rembs: vec![],
             messages: vec![],
             server: None,
+            first_offer: offer.to_sdp_string(),
         };
         (client, offer.to_sdp_string(), pending)
     }

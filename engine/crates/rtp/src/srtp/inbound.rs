@@ -18,6 +18,9 @@ use crate::seq::nearest;
 /// it is full, new SSRCs are refused. Nothing is evicted: an evicted replay window would let old packets in again.
 pub const MAX_SSRCS: usize = 1024;
 
+/// The highest index of each SSRC.
+pub type Highest = Vec<(Ssrc, u64)>;
+
 const RTCP_HEADER_LEN: usize = 8;
 const RTCP_INDEX_LEN: usize = 4;
 const ENCRYPTED: u32 = 1 << 31;
@@ -45,6 +48,19 @@ struct Windows {
 }
 
 impl Windows {
+    fn of(highest: &[(Ssrc, u64)]) -> Self {
+        let known = || highest.iter().take(MAX_SSRCS);
+        Self {
+            ssrcs: known().map(|(ssrc, _)| *ssrc).collect(),
+            windows: known().map(|(_, index)| ReplayWindow::all_seen(*index)).collect(),
+        }
+    }
+
+    fn highest(&self) -> Highest {
+        let pairs = self.ssrcs.iter().zip(&self.windows);
+        pairs.filter_map(|(ssrc, window)| Some((*ssrc, window.highest()?))).collect()
+    }
+
     fn find(&self, ssrc: Ssrc) -> Option<usize> {
         self.ssrcs.iter().position(|&s| s == ssrc)
     }
@@ -74,6 +90,18 @@ impl Inbound {
             rtp_windows: Windows::default(),
             rtcp_windows: Windows::default(),
         })
+    }
+
+    /// What came last: of RTP with the roll-over counter, and of RTCP.
+    pub fn highest(&self) -> (Highest, Highest) {
+        (self.rtp_windows.highest(), self.rtcp_windows.highest())
+    }
+
+    /// Goes on where another holder of the same keys ended: knows roll-over counters, and takes nothing that is not newer.
+    /// More than [`MAX_SSRCS`] are left out.
+    pub fn resume(&mut self, rtp: &[(Ssrc, u64)], rtcp: &[(Ssrc, u64)]) {
+        self.rtp_windows = Windows::of(rtp);
+        self.rtcp_windows = Windows::of(rtcp);
     }
 
     /// The key that RTCP is opened with, for hints to the processor's cache.

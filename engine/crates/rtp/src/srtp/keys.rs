@@ -14,7 +14,16 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// The DTLS extension's number.
+    /// The DTLS extension's number, as in [`Self::from_dtls_id`].
+    pub fn dtls_id(self) -> u16 {
+        match self {
+            Self::Aes128CmSha1_80 => 0x0001,
+            Self::AeadAes128Gcm => 0x0007,
+            Self::AeadAes256Gcm => 0x0008,
+        }
+    }
+
+    /// Of the DTLS extension's number.
     pub fn from_dtls_id(id: u16) -> Option<Self> {
         match id {
             0x0001 => Some(Self::Aes128CmSha1_80),
@@ -69,6 +78,11 @@ impl MasterKey {
     /// Of raw key and salt, in the lengths of the profile that they will be used with.
     pub fn new(key: &[u8], salt: &[u8]) -> Self {
         Self { key: key.to_vec(), salt: salt.to_vec() }
+    }
+
+    /// Key and salt as they were given.
+    pub fn parts(&self) -> (&[u8], &[u8]) {
+        (&self.key, &self.salt)
     }
 }
 

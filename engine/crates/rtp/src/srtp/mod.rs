@@ -11,7 +11,7 @@ mod outbound;
 
 use thiserror::Error;
 
-pub use inbound::{Inbound, MAX_SSRCS};
+pub use inbound::{Highest, Inbound, MAX_SSRCS};
 pub use keys::{MasterKey, Profile, SessionKeys};
 pub use outbound::Outbound;
 

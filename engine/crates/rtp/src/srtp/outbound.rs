@@ -35,6 +35,16 @@ impl Outbound {
         })
     }
 
+    /// The index of the next RTCP packet.
+    pub fn rtcp_index(&self) -> u32 {
+        self.rtcp_index
+    }
+
+    /// Goes on where another holder of the same key ended.
+    pub fn resume_rtcp(&mut self, index: u32) {
+        self.rtcp_index = self.rtcp_index.max(index);
+    }
+
     /// The key that RTP is sealed with, for hints to the processor's cache.
     pub fn rtp_key(&self) -> &impl Sized {
         &self.rtp

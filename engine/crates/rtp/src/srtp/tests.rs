@@ -3,7 +3,7 @@
 use super::cipher::{Cipher, Purpose, apply_key_stream, gcm_open, gcm_rtcp_nonce, gcm_rtp_nonce, gcm_seal};
 use super::*;
 use crate::header::RtpHeader;
-use crate::id::{ExtSeq, SeqNo};
+use crate::id::{ExtSeq, SeqNo, Ssrc};
 use crate::test_support::hex;
 use aes::Aes128;
 use aes::cipher::KeyInit;
@@ -209,6 +209,36 @@ fn ssrcs_are_limited() {
     let one_more = seal(&tx, &rtp(1, u32::MAX, b""), ExtSeq(1));
     assert_eq!(open(&mut rx, &one_more), Err(SrtpError::TooManySsrcs));
     assert!(open(&mut rx, &seal(&tx, &rtp(2, 7, b""), ExtSeq(2))).is_ok());
+}
+
+#[test]
+fn another_holder_of_the_keys_goes_on() {
+    for profile in PROFILES {
+        let (mut tx, mut rx) = pair(profile);
+        let index = ExtSeq::new(3, SeqNo(10));
+        let plain = rtp(9, 5, b"before");
+        // With a roll-over counter that a newcomer could not guess.
+        rx.resume(&[(Ssrc(5), ExtSeq::new(3, SeqNo(8)).0)], &[]);
+        let before = seal(&tx, &plain, ExtSeq::new(3, SeqNo(9)));
+        assert!(open(&mut rx, &before).is_ok());
+        let mut report = [0x80, 201, 0, 1, 0, 0, 0, 5, 1, 2, 3, 4].to_vec();
+        tx.seal_rtcp(&mut report).unwrap();
+        rx.open_rtcp(&mut report.clone()).unwrap();
+
+        let (mut new_tx, mut new_rx) = pair(profile);
+        let (rtp_highest, rtcp_highest) = rx.highest();
+        new_rx.resume(&rtp_highest, &rtcp_highest);
+        new_tx.resume_rtcp(tx.rtcp_index());
+        assert_eq!(open(&mut new_rx, &before), Err(SrtpError::Replayed));
+        assert_eq!(new_rx.open_rtcp(&mut report), Err(SrtpError::Replayed));
+        let plain = rtp(10, 5, b"after");
+        assert_eq!(open(&mut new_rx, &seal(&new_tx, &plain, index)).unwrap(), (index, plain));
+        let mut next = [0x80, 201, 0, 1, 0, 0, 0, 5, 1, 2, 3, 4].to_vec();
+        new_tx.seal_rtcp(&mut next).unwrap();
+        assert!(new_rx.open_rtcp(&mut next).is_ok(), "its index was not used before");
+        new_tx.resume_rtcp(0);
+        assert_eq!(new_tx.rtcp_index(), 2, "never back");
+    }
 }
 
 #[test]

@@ -1,0 +1,1 @@
+"""A transport moves between two engines while its client keeps DTLS and SRTP; see `__main__`."""
