@@ -93,8 +93,12 @@ fn relayed(seed: u64, link: LinkConfig) -> (Net, usize, usize) {
 }
 
 fn carry(net: &mut Net, a: usize, b: usize, track: &str, handle: u32, codec: Codec) {
+    carry_by(net, "a-b", a, b, track, handle, codec);
+}
+
+fn carry_by(net: &mut Net, relay: &str, a: usize, b: usize, track: &str, handle: u32, codec: Codec) {
     let import = Command::ImportTrack {
-        relay: "a-b".into(),
+        relay: relay.into(),
         track: track.into(),
         room: ROOM.into(),
         handle,
@@ -102,7 +106,7 @@ fn carry(net: &mut Net, a: usize, b: usize, track: &str, handle: u32, codec: Cod
         rids: vec![],
     };
     net.command(b, import).unwrap();
-    net.command(a, Command::ExportTrack { relay: "a-b".into(), track: track.into(), handle }).unwrap();
+    net.command(a, Command::ExportTrack { relay: relay.into(), track: track.into(), handle }).unwrap();
 }
 
 #[test]
@@ -123,6 +127,49 @@ fn a_relay_carries_tracks_between_nodes() {
     let before = net.clients[bob].packets.len();
     run(&mut net, SECOND, &mut audio, &mut video);
     assert!(net.clients[bob].packets.len() > before + 50);
+}
+
+/// Two hundred on three nodes, with an association from the publisher's node to each other one.
+#[test]
+fn a_storm_of_subscribers_over_nodes_costs_few_key_frames() {
+    const SUBSCRIBERS: usize = 200;
+    let mut net = Net::new(12);
+    let nodes = [net.add_process(1), net.add_process(1), net.add_process(1)];
+    let alice = net.join(nodes[0], "alice", ClientSpec::publisher());
+    net.publish(alice, "video", 1);
+    for (handle, node) in [(7, nodes[1]), (8, nodes[2])] {
+        let relay = format!("to-{node}");
+        net.open_relay(nodes[0], node, &relay);
+        carry_by(&mut net, &relay, nodes[0], node, "video", handle, Codec::Vp8);
+    }
+    let mut video = [Vp8Source::new(alice, 1, None, 360)];
+    run(&mut net, SECOND, &mut [], &mut video);
+    let asked = |net: &Net, node: usize| net.nodes[node].shard.counters().tx_keyframe_requests;
+    let before = nodes.map(|node| asked(&net, node));
+    // They come within a third of a second, and each needs a key frame when it is connected.
+    let began = net.now;
+    let mut crowd = vec![];
+    while crowd.len() < SUBSCRIBERS {
+        let spec = ClientSpec { video_slots: 1, ..ClientSpec::default() };
+        crowd.push(net.add_client(nodes[crowd.len() % 3], &format!("s{}", crowd.len()), spec));
+        net.subscribe(crowd[crowd.len() - 1], &[("video", Kind::Video)]);
+        if crowd.len() % 3 == 0 {
+            run(&mut net, SECOND / 200, &mut [], &mut video);
+        }
+    }
+    while !crowd.iter().all(|&client| net.clients[client].packets.len() > 10) {
+        assert!(net.now < began + 3 * SECOND, "somebody receives nothing");
+        run(&mut net, SECOND / 100, &mut [], &mut video);
+    }
+    // A request of each node in three tenths of a second at most, and as many at the publisher, whoever asks.
+    let windows = (net.now - began).as_millis() as u64 / 300 + 1;
+    for (node, before) in nodes.into_iter().zip(before) {
+        let asked = asked(&net, node) - before;
+        assert!((1..=windows).contains(&asked), "node {node}: {asked} in {windows}");
+    }
+    for client in crowd {
+        assert!(read_vp8(&net.clients[client].packets[0].payload).is_keyframe);
+    }
 }
 
 #[test]
