@@ -1,7 +1,8 @@
 """One room over several nodes: `python -m tests.bench.nodes`. What crosses must grow with nodes, not with viewers.
 
-One publisher of video, so many viewers, nodes that take only their share of them. Prints one JSON line: the viewers of
-each node, what they got, and how many datagrams each node sent to the others for each packet of the publisher.
+One publisher of video, so many receivers, each a participant of its own by the client protocol (or by WHEP), nodes that
+take only their share of them. Prints one JSON line: the transports of each node, what they got, and how many datagrams
+each node sent to the others for each packet of the publisher.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ async def figures_of(suite: Suite, name: str) -> dict[str, float]:
     return found
 
 
-async def run(viewers: int, nodes: int, seconds: int) -> dict[str, Any]:
+async def run(viewers: int, nodes: int, seconds: int, *, is_websocket: bool) -> dict[str, Any]:
     """One run."""
     share = math.ceil((viewers + 1) / nodes) + 1
     names = [f"rtcmcu-{number + 1}" for number in range(nodes)]
@@ -54,10 +55,10 @@ async def run(viewers: int, nodes: int, seconds: int) -> dict[str, Any]:
                 marks[phase] = [await figures_of(suite, name) for name in names]
 
             load = PeerLoad(peers.build(_ROOT), set(range(2)), is_realtime=False)
-            door = Door(suite.url, "large", got.json()["token"])
+            door = Door(suite.url, "large", got.json()["token"], is_websocket)
             counted = await load.run(door, Profile("nodes", viewers), seconds, on_phase)
             begin, end = marks["begin"], marks["end"]
-    return counted | summary(begin, end)
+    return {"nodes": nodes, "door": "websocket" if is_websocket else "whep"} | counted | summary(begin, end)
 
 
 def summary(begin: list[dict[str, float]], end: list[dict[str, float]]) -> dict[str, Any]:
@@ -79,8 +80,9 @@ def main() -> int:
     parser.add_argument("--viewers", type=int, default=300, help="how many receive (default 300)")
     parser.add_argument("--nodes", type=int, default=3, help="rtcmcu nodes (default 3)")
     parser.add_argument("--seconds", type=int, default=10, help="how long is measured (default 10)")
+    parser.add_argument("--whep", action="store_true", help="receivers come by WHEP, not by the client protocol")
     args = parser.parse_args()
-    print(json.dumps(asyncio.run(run(args.viewers, args.nodes, args.seconds))))
+    print(json.dumps(asyncio.run(run(args.viewers, args.nodes, args.seconds, is_websocket=not args.whep))))
     return 0
 
 

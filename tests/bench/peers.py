@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from mrtc.common.v1 import common_pb2
 from mrtc.signaling.v1 import client_pb2
 from mrtc_sdk.signal import SignalClient
 
@@ -43,11 +44,19 @@ def run_engine_alone(binary: Path, profile: Profile, seconds: int, *, is_realtim
 
 @dataclass(frozen=True)
 class Door:
-    """How peers get in: a suite's URL, its room and a token of its admin."""
+    """How peers get in.
+
+    Attributes:
+        url: of the suite.
+        room: its name.
+        token: of its admin.
+        is_websocket: all join by the client protocol, each as a participant of its own; False: by WHIP and WHEP.
+    """
 
     url: str
     room: str
     token: str
+    is_websocket: bool = False
 
 
 class PeerLoad:
@@ -110,8 +119,8 @@ class PeerLoad:
         self, process: asyncio.subprocess.Process, door: Door, http: httpx.AsyncClient, line: dict[str, Any]
     ) -> None:
         try:
-            if line["role"] == "idle":
-                answer = await self._join_idle(door, line["client"], line["offer"])
+            if line["role"] == "idle" or door.is_websocket:
+                answer = await self._join_by_websocket(door, http, line)
             else:
                 path = "whip" if line["role"] == "publish" else "whep"
                 reply = await http.post(f"{door.url}/{path}/{door.room}/pub", content=line["offer"])
@@ -123,19 +132,29 @@ class PeerLoad:
         assert process.stdin is not None
         process.stdin.write(json.dumps({"client": line["client"], "answer": answer}).encode() + b"\n")
 
-    async def _join_idle(self, door: Door, client: int, offer: str) -> str:
-        """A participant of a room in which nobody sends; its session lives until the run ends."""
+    async def _join_by_websocket(self, door: Door, http: httpx.AsyncClient, line: dict[str, Any]) -> str:
+        """A participant by the client protocol; its session lives until the run ends."""
 
         async def ignore(_: Any) -> None:
             return None
 
-        identity = f"idle-{client}"
-        async with httpx.AsyncClient() as http:
-            got = await http.get(f"{door.url}/demo/token", params={"room": door.room, "identity": identity})
+        identity = f"{line['role']}-{line['client']}"
+        got = await http.get(f"{door.url}/demo/token", params={"room": door.room, "identity": identity})
         signal = SignalClient(door.url, ignore, ignore, lambda _: None)
         self._signals.append(signal)
-        joined = await signal.join(client_pb2.JoinRequest(token=got.json()["token"], room=door.room, offer=offer))
-        return joined.answer
+        request = client_pb2.JoinRequest(
+            token=got.json()["token"], room=door.room, offer=line["offer"], takes_participants_changed=True
+        )
+        if line["role"] == "publish":
+            request.publications.append(_video(line["offer"]))
+        return (await signal.join(request)).answer
+
+
+def _video(offer: str) -> client_pb2.NewPublication:
+    """What a publisher's only m-line carries."""
+    mid = next(line.removeprefix("a=mid:") for line in offer.splitlines() if line.startswith("a=mid:"))
+    track = client_pb2.NewTrack(kind=common_pb2.TRACK_KIND_VIDEO, source=common_pb2.TRACK_SOURCE_CAMERA, mid=mid)
+    return client_pb2.NewPublication(cid="video", tracks=[track])
 
 
 def _arguments(profile: Profile, seconds: int) -> list[str]:
