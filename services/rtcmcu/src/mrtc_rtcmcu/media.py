@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -81,7 +82,8 @@ class Media:
                     known = await self._open(request)
                 elif known.offer_hash != offer_hash(request.offer) or known.room_key != request.room_key:
                     raise AlreadyExistsError("this transport exists with another offer or in another room")
-                return pb.CreateTransportResponse(answer=known.answer.answer, lines=lines_to_proto(known.answer.lines))
+                reply = _unpacked(known.answer)
+                return pb.CreateTransportResponse(answer=reply.answer, lines=reply.lines)
         finally:
             self._opening.pop(request.transport_id, None)
 
@@ -93,10 +95,10 @@ class Media:
             digest = offer_hash(request.offer)
             if digest != state.offer_hash:
                 with engine_errors():
-                    state.answer = await self._engine.negotiate(transport=state.transport_id, offer=request.offer)
+                    answer = await self._engine.negotiate(transport=state.transport_id, offer=request.offer)
                     await self._allow_data(state, request.offer)
-                state.offer_hash = digest
-            return pb.NegotiateTransportResponse(answer=state.answer.answer, lines=lines_to_proto(state.answer.lines))
+                state.answer, state.offer_hash = _packed(answer), digest
+            return _unpacked(state.answer)
 
     async def close_transport(self, transport_id: str, reason: str = "closed") -> None:
         """Ends a transport; no error if it does not exist."""
@@ -118,7 +120,7 @@ class Media:
         self.transports.add(state)
         try:
             with engine_errors():
-                state.answer = await self._engine.create_transport(
+                answer = await self._engine.create_transport(
                     transport=request.transport_id,
                     room=request.room_key,
                     offer=request.offer,
@@ -133,7 +135,7 @@ class Media:
         except BaseException:
             self.transports.remove(request.transport_id, "refused")
             raise
-        state.offer_hash = offer_hash(request.offer)
+        state.answer, state.offer_hash = _packed(answer), offer_hash(request.offer)
         return state
 
     async def _allow_data(self, state: TransportState, offer: str) -> None:
@@ -354,6 +356,15 @@ def _published(state: TransportState, track_id: str) -> TrackState:
     if known is None:
         raise PublicationNotFoundError(f"this transport publishes no track {track_id}")
     return known
+
+
+def _packed(answer: Any) -> bytes:
+    reply = pb.NegotiateTransportResponse(answer=answer.answer, lines=lines_to_proto(answer.lines))
+    return zlib.compress(reply.SerializeToString())
+
+
+def _unpacked(packed: bytes) -> pb.NegotiateTransportResponse:
+    return pb.NegotiateTransportResponse.FromString(zlib.decompress(packed))
 
 
 def lines_to_proto(lines: Iterable[Any]) -> list[pb.TransportLine]:

@@ -30,6 +30,7 @@ class TransportState:
 
     Args:
         offer_hash: of the newest offer, so that a repeated one gets the same answer.
+        answer: to it, packed: it is hardly ever read again, and with many m-lines larger than all else here.
         has_data: data channels are negotiated.
         data_peers: nodes from which data messages of the room are wanted.
         identity: as on data channels; empty: they stay silent.
@@ -44,7 +45,7 @@ class TransportState:
     has_data: bool = False
     data_peers: frozenset[str] = frozenset()
     offer_hash: bytes = b""
-    answer: Any = None
+    answer: bytes = b""
     is_connected: bool = False
     tracks: dict[str, TrackState] = field(default_factory=dict)
     wanted: dict[str, pb.Subscription] = field(default_factory=dict)
