@@ -55,6 +55,8 @@ pub(crate) struct UdpSocket {
     local: SocketAddr,
     is_any: bool,
     has_gso: bool,
+    /// Until a path turns out to be too narrow for what a publisher sends.
+    is_whole: bool,
     refused_paths: HashSet<SocketAddr>,
     /// Addresses of ours at which datagrams came; only from these may an answer leave.
     locals: Vec<IpAddr>,
@@ -93,19 +95,21 @@ pub(crate) fn bind(addr: SocketAddr, dscp: u8) -> io::Result<Socket> {
         set_option(&socket, libc::SOL_SOCKET, forced, size)
             .or_else(|_| set_option(&socket, libc::SOL_SOCKET, plain, size))?;
     }
-    leave_whole(&socket, addr)?;
+    set_whole(&socket, addr.is_ipv6(), true)?;
     socket.bind(&addr.into())?;
     Ok(socket)
 }
 
-/// Datagrams go whole or not at all, as QUIC's do (RFC 9000 section 14): all are below IPv6's least MTU. What may be cut needs
-/// an identification, which the kernel makes with a hash and an atomic counter per packet.
-fn leave_whole(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
-    if addr.is_ipv6() {
-        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+/// Whether datagrams go whole or not at all, as QUIC's do (RFC 9000 section 14). What may be cut needs an identification,
+/// which the kernel makes with a hash and an atomic counter per packet.
+fn set_whole(socket: &Socket, is_v6: bool, is_whole: bool) -> io::Result<()> {
+    if is_v6 {
+        let v6 = if is_whole { libc::IPV6_PMTUDISC_DO } else { libc::IPV6_PMTUDISC_WANT };
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, v6)?;
     }
     // Of an IPv6 socket too: it sends to IPv4-mapped addresses.
-    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+    let v4 = if is_whole { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_WANT };
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, v4)
 }
 
 /// Has the kernel write a DSCP into every packet of a socket; connections inherit it from their listener.
@@ -140,6 +144,7 @@ impl UdpSocket {
             local,
             is_any,
             has_gso,
+            is_whole: true,
             refused_paths: HashSet::new(),
             locals: if is_any { Vec::new() } else { vec![local.ip()] },
             rx_buffer: vec![0; RX_BATCH * RX_BUFFER],
@@ -293,6 +298,13 @@ impl UdpSocket {
             let singles: Vec<Run> = split(&first).collect();
             self.send_all(&singles, slab, counters);
             return rest;
+        }
+        if code == Some(libc::EMSGSIZE) && std::mem::take(&mut self.is_whole) {
+            // Some publishers (GStreamer) send more than every path takes; the kernel cuts from now on.
+            tracing::info!(remote = %first.dest.remote, bytes = first.len, "a path is narrower than a datagram");
+            if set_whole(&self.socket, self.local.is_ipv6(), false).is_ok() {
+                return runs;
+            }
         }
         tracing::debug!(%error, remote = %first.dest.remote, "datagram refused");
         if code == Some(libc::EINVAL) {
@@ -536,6 +548,20 @@ mod tests {
             (*from, *to, bytes[0]) == (a_addr, b_addr, first)
         }));
         assert_eq!((counters.udp_tx_batches, counters.udp_tx_messages), (1, 2));
+    }
+
+    #[test]
+    fn datagrams_may_be_cut_once_one_was_too_large() {
+        let (mut a, a_addr) = open("127.0.0.1:0");
+        let (mut b, b_addr) = open("127.0.0.1:0");
+        let mut counters = NetCounters::default();
+        let slab = vec![7; 65_536];
+        assert!(a.is_whole);
+        // More than IP takes, cut or not.
+        a.send(&[run(a_addr, b_addr, 0, 65_536, 65_536), run(a_addr, b_addr, 0, 100, 100)], &slab, &mut counters);
+        assert!(!a.is_whole);
+        assert_eq!(receive_all(&mut b, 1)[0].2.len(), 100);
+        assert_eq!((counters.drop_udp_tx_error, counters.udp_tx_messages), (1, 1));
     }
 
     #[test]
