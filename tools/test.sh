@@ -17,8 +17,10 @@ case "${1:?unit, engine, integration or e2e}" in
     ;;
   integration)
     say "integration tests"
+    folders=(services sdk/python engine/python tests/interop)
     # They wait more than they work. A file's tests stay together: they share a suite.
-    pytest -q -n auto --maxprocesses 4 --dist loadfile --durations=20 services sdk/python engine/python tests/interop -m integration
+    pytest -q -n auto --maxprocesses 4 --dist loadfile --durations=20 "${folders[@]}" -m "integration and not alone"
+    pytest -q --durations=8 "${folders[@]}" -m "integration and alone"
     ;;
   e2e)
     say "end-to-end tests with real browsers"

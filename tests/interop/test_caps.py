@@ -16,7 +16,7 @@ from tests.support.api import RoomApi, token_with_caps
 from tests.support.media import joined, wait_until
 from tests.support.suite import RunningSuite
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 # aiortc's VP8 never goes below 250 kbit/s.
 CAP_BPS = 100_000

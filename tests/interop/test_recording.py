@@ -16,7 +16,7 @@ from tests.support.probe_file import decode, streams
 from tests.support.suite import RunningSuite, running_suite
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 
 def new_room() -> str:

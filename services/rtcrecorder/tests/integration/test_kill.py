@@ -19,7 +19,7 @@ from mrtc_common.testing import NatsServer, wait_until
 from mrtc_rtcrecorder.bootstrap import Recorder
 from mrtc_rtcrecorder.media.join import Segment, join
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 SINGLE, MIXED = recording_pb2.RECORDING_MODE_SINGLE, recording_pb2.RECORDING_MODE_MIXED
 
