@@ -418,6 +418,25 @@ async def test_a_publisher_that_moves_between_other_nodes_is_followed(start_node
     assert edge.engine.origin["a"] != before
 
 
+async def test_a_track_that_is_followed_to_another_node_stays_for_all_who_have_it(start_node: StartNode) -> None:
+    """The first subscriber brings it over, for the second too; it stays when the first one leaves."""
+    first, second, edge = await start_node(), await start_node(), await start_node()
+    for node, tracks in ((first, ["a"]), (second, ["a", "b"])):
+        await node.create("t1")
+        await node.publish("t1", *tracks)
+    for viewer in ("v1", "v2", "v3"):
+        await edge.create(viewer)
+    for origin in (first, second):
+        for viewer in ("v1", "v2"):
+            await edge.subscribe(viewer, "a", origin=origin)
+    await edge.close("v1")
+    # What was let go later is gone: so would be what was let go before.
+    await edge.subscribe("v3", "b", origin=second)
+    await edge.close("v3")
+    await wait_until(lambda: "b" not in edge.engine.tracks)
+    assert "a" in edge.engine.tracks
+
+
 async def test_a_node_that_is_not_alive_makes_its_tracks_missing_and_no_others(start_node: StartNode) -> None:
     node = await start_node()
     await node.create("t1")

@@ -200,10 +200,16 @@ class RelayManager:
     async def _import_locked(
         self, client: RelayClient, track_ids: list[str], room_key: str, holder: str, result: ImportResult
     ) -> None:
+        held: dict[str, set[str]] = {}
         for track_id in track_ids:
             if self._origins.get(track_id, client.node_id) != client.node_id:
-                await self._leave_old_origin(track_id)
+                held[track_id] = await self._leave_old_origin(track_id)
         items = [client.get_or_add(track_id, room_key) for track_id in track_ids]
+        for item in items:
+            if former := held.get(item.track_id):
+                # Who held it there need not ask again: the track is the same.
+                item.holders |= former
+                self._origins[item.track_id] = client.node_id
         missing = [item for item in items if item.track is None]
         try:
             if missing:
@@ -224,11 +230,16 @@ class RelayManager:
             if not item.holders:
                 client.imports.pop(item.track_id, None)
 
-    async def _leave_old_origin(self, track_id: str) -> None:
+    async def _leave_old_origin(self, track_id: str) -> set[str]:
+        """Ends an import; gives its holders."""
         old = self._clients.get(self._origins.pop(track_id, ""))
-        if old is not None and track_id in old.imports:
-            # Not under the old client's lock: two imports that swap nodes must not wait for each other.
-            await old.stop([track_id])
+        item = old.imports.get(track_id) if old is not None else None
+        if old is None or item is None:
+            return set()
+        holders = set(item.holders)
+        # Not under the old client's lock: two imports that swap nodes must not wait for each other.
+        await old.stop([track_id])
+        return holders
 
     async def _client(self, node_id: str) -> RelayClient:
         client = self._clients.get(node_id)
