@@ -25,6 +25,7 @@ for target in "${targets[@]}"; do
   mkdir -p "corpus/$target" "artifacts/$target"
   seeds=()
   if [ "$target" = sdp_offer ]; then seeds+=(../../tests/vectors/sdp); fi
+  if [ "$target" = handover ]; then seeds+=(../../tests/vectors/handover); fi
   say "$target, $seconds s"
   log="artifacts/$target/last.log"
   if "target/$triple/release/$target" "corpus/$target" "${seeds[@]}" -max_total_time="$seconds" -timeout=60 \

@@ -157,7 +157,8 @@ pub fn datagrams(mut data: &[u8]) {
     }
 }
 
-/// The state of a transport as another node could have sealed it: taken and lived with for a while, or refused.
+/// The state of a transport as another node could have sealed it, to open a transport and to go on with one: taken and lived
+/// with for a while, or refused.
 pub fn handover(data: &[u8]) {
     let mut now = Instant::now();
     let (mut shard, _) = shard_with_client(now);
@@ -168,11 +169,23 @@ pub fn handover(data: &[u8]) {
         offer: OFFER.into(),
         caps: Default::default(),
         state: key.seal(data),
-        key,
+        key: key.clone(),
     };
     shard.handle_command(now, CommandId(2), command);
     let Some(Event::Reply { result, .. }) = shard.poll_event() else { panic!("no reply") };
     assert_eq!(shard.transport_count(), 1 + usize::from(result.is_ok()));
+    // Also as the final state of one that was opened with a sound one.
+    let open = Command::ImportTransport {
+        transport: "awaited".into(),
+        room: "room".into(),
+        offer: OFFER.into(),
+        caps: Default::default(),
+        state: key.seal(MEETING),
+        key: key.clone(),
+    };
+    shard.handle_command(now, CommandId(3), open);
+    let complete = Command::CompleteTransport { transport: "awaited".into(), state: key.seal(data), key };
+    shard.handle_command(now, CommandId(4), complete);
     for _ in 0..4 {
         now += Duration::from_secs(1);
         shard.handle_timeout(now);
@@ -180,6 +193,7 @@ pub fn handover(data: &[u8]) {
     }
 }
 
+const MEETING: &[u8] = include_bytes!("../../../tests/vectors/handover/meeting.json");
 const OFFER: &str = include_str!("../../../tests/vectors/sdp/chromium_simulcast_and_slots.sdp");
 
 /// A shard with a transport, and a check that its client could send.

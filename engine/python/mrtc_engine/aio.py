@@ -192,9 +192,9 @@ class AsyncEngine:
         """Gives a connected transport without data channels to another node.
 
         Args:
-            is_final: nothing more is sent to its client from here but answers to its checks; what it sends is taken
-                until `close_transport`, of which it hears nothing. False: nothing changes, and the other node can only
-                meet the client and take what it sends.
+            is_final: nothing more is sent to its client from here but answers to its checks, and nothing of what it
+                sends is taken, until `close_transport`, of which it hears nothing. False: nothing changes, and the
+                other node can only meet the client.
             key: 32 bytes that both nodes know; what is returned holds the client's SRTP keys, sealed with it.
 
         Raises:
@@ -221,8 +221,8 @@ class AsyncEngine:
             offer: the client's: one that restarts ICE, and it gets the answer; or its last one, and the client, which
                 hears nothing, is called where it was last.
             state: what `export_transport` gave. A final one is to be used once: two nodes that go on with it would seal
-                different packets with the same numbers. Of one that is not final nothing is sent until
-                `complete_transport`; `TransportConnected` tells that the client can be reached.
+                different packets with the same numbers. With one that is not final nothing is sent, and what comes is
+                kept (256 KiB), until `complete_transport`; `TransportConnected` tells that the client sends here now.
             key: as there.
 
         Raises:
@@ -242,7 +242,7 @@ class AsyncEngine:
         return cast(Reply.Answer, await self._run(command))
 
     async def complete_transport(self, *, transport: str, state: bytes, key: bytes) -> None:
-        """Sends on a transport that was imported with a state that was not final.
+        """Goes on with a transport that was imported with a state that was not final.
 
         Args:
             state: the final one; used once.

@@ -95,6 +95,24 @@ class FakeEngine:
         self.calls.append("negotiate")
         return SimpleNamespace(answer=f"answer to {offer}", lines=self._lines())
 
+    async def export_transport(self, *, transport: str, is_final: bool = True, key: bytes) -> bytes:
+        if transport not in self.transports:
+            raise EngineError("transport_not_found")
+        if not is_final:
+            return key
+        self.calls.append(f"export {transport}")
+        return b"final " + key
+
+    async def import_transport(self, *, state: bytes, key: bytes, **request: Any) -> Any:
+        if state != key:
+            raise EngineError("bad_request", "another key")
+        return await self.create_transport(**request)
+
+    async def complete_transport(self, *, transport: str, state: bytes, key: bytes) -> None:
+        if state != b"final " + key:
+            raise EngineError("bad_request", "another key")
+        self.calls.append(f"complete {transport}")
+
     async def close_transport(self, *, transport: str) -> None:
         self.transports.pop(transport, None)
         for track in [track for track, origin in self.origin.items() if origin == transport]:

@@ -173,6 +173,27 @@ async def test_calls_for_an_unknown_transport_say_so(node: Node) -> None:
     await node.unpublish("nope", "a")
 
 
+async def test_a_transport_goes_to_another_node(start_node: StartNode) -> None:
+    """Its state passes sealed, with a key that the nodes derive from their secret; repeated calls change nothing."""
+    node, other = await start_node(), await start_node()
+    await node.create("t1")
+    met = await call(node.stub.ExportTransport, pb.ExportTransportRequest(transport_id="t1"))
+    assert (await other.create("t2", state=met.state)).answer == "answer to offer"
+    final = [
+        await call(node.stub.ExportTransport, pb.ExportTransportRequest(transport_id="t1", is_final=True))
+        for _ in range(2)
+    ]
+    assert final[0] == final[1]
+    for one in final:
+        await call(other.stub.CompleteTransport, pb.CompleteTransportRequest(transport_id="t2", state=one.state))
+    assert other.engine.calls.count("complete t2") == node.engine.calls.count("export t1") == 1
+    with pytest.raises(BadRequestError):
+        await other.create("t3", state=b"of another suite")
+    assert len(other.mcu.media.transports) == 1
+    with pytest.raises(TransportNotFoundError):
+        await call(node.stub.ExportTransport, pb.ExportTransportRequest(transport_id="nope"))
+
+
 async def test_a_full_node_refuses(start_node: StartNode) -> None:
     node = await start_node(max_transports=1)
     await node.create("t1")

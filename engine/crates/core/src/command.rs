@@ -88,15 +88,15 @@ pub enum Command {
     ExportTransport {
         /// Which.
         transport: TransportId,
-        /// Nothing more is sent to its client from here but answers to its checks; what it sends is taken until the transport
-        /// is closed, of which it hears nothing. False: nothing changes yet, and the other node only meets the client.
+        /// Nothing more is sent to its client from here but answers to its checks, and nothing of what it sends is taken, until
+        /// the transport is closed, of which it hears nothing. False: nothing changes, and the other node only meets the client.
         is_final: bool,
         /// Seals it.
         key: HandoverKey,
     },
     /// Goes on with a transport of another node, which its client takes for the same: it has to restart ICE, or to follow
     /// our own check. Tracks and subscriptions are made as for a new one. Replies `Answer`. With a state that is not final
-    /// the client is met and what it sends is taken; `CompleteTransport` follows.
+    /// the client is met and what it sends is kept; `TransportConnected` tells that it sends here, `CompleteTransport` follows.
     ImportTransport {
         /// Chosen by the caller.
         transport: TransportId,
@@ -111,7 +111,7 @@ pub enum Command {
         /// As there.
         key: HandoverKey,
     },
-    /// Sends on a transport that was imported with a state that was not final. Replies `Done`.
+    /// Goes on with a transport that was imported with a state that was not final. Replies `Done`.
     CompleteTransport {
         /// Which.
         transport: TransportId,

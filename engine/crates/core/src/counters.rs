@@ -88,7 +88,7 @@ counters! {
     drop_half_open_limit,
     /// Dropped: from an address of no transport.
     drop_unknown_source,
-    /// Dropped: media before the handshake ended.
+    /// Dropped: media before the handshake ended, of a client that another node has now, or too much of one that it has still.
     drop_no_keys,
     /// Dropped: malformed RTP or RTCP.
     drop_malformed,

@@ -147,6 +147,8 @@ pub(crate) struct Elsewhere {
     pub(crate) call: Option<Dest>,
     /// How often the client went to another node, this time included.
     pub(crate) moves: u16,
+    /// The other node has it still: it is here once it sends here.
+    pub(crate) is_awaited: bool,
 }
 
 /// ICE-lite and DTLS of one transport.
@@ -155,6 +157,8 @@ pub struct Handshake {
     dtls: DtlsLink,
     /// While a client is called that another node had.
     call: Option<Box<Call>>,
+    /// The client is another node's still: a check does not tell that it came, since it also checks paths that it leaves alone.
+    is_awaited: bool,
     outputs: VecDeque<HandshakeOutput>,
     /// DTLS datagrams read before `is_connected`.
     handshake_datagrams: u32,
@@ -170,6 +174,7 @@ impl Handshake {
             ice: IceLite::new(remote.ice.ufrag),
             dtls: DtlsLink::new(certificate, remote.fingerprints, is_dtls_client, now),
             call: None,
+            is_awaited: false,
             outputs: VecDeque::new(),
             handshake_datagrams: 0,
             is_connected: false,
@@ -177,14 +182,16 @@ impl Handshake {
         })
     }
 
-    /// Goes on with a client that another node had: its first check is all that is waited for. Without DTLS: the client's
-    /// association stays as it is, nothing more is sent or understood in it.
+    /// Goes on with a client that another node had: its first check is all that is waited for, or, if that node has it still,
+    /// a nominated one, or media (`arrive`). Without DTLS: the client's association stays as it is, nothing more is sent or
+    /// understood in it.
     pub(crate) fn elsewhere(remote: &RemoteParams, elsewhere: Elsewhere, now: Instant) -> Self {
         let local = elsewhere.local.unwrap_or_else(IceCredentials::random);
         Self {
             ice: IceLite::with_local(local, remote.ice.ufrag.clone()),
             dtls: DtlsLink::elsewhere(elsewhere.fingerprint, elsewhere.is_dtls_client),
             call: elsewhere.call.map(|dest| Box::new(Call::new(dest, remote.ice.pwd.clone(), elsewhere.moves, now))),
+            is_awaited: elsewhere.is_awaited,
             outputs: VecDeque::new(),
             handshake_datagrams: 0,
             is_connected: false,
@@ -195,6 +202,23 @@ impl Handshake {
     /// True if another node made the DTLS association.
     pub(crate) fn is_elsewhere(&self) -> bool {
         self.dtls.is_elsewhere()
+    }
+
+    /// The client of another node is here. Does nothing for others.
+    pub(crate) fn arrive(&mut self) {
+        if self.dtls.is_elsewhere() && !self.is_connected {
+            self.call = None;
+            self.is_connected = true;
+            self.outputs.push_back(HandshakeOutput::Connected);
+        }
+    }
+
+    /// The other node has let go: a client that has checked here has no other place.
+    pub(crate) fn await_no_longer(&mut self) {
+        self.is_awaited = false;
+        if self.ice.selected().is_some() {
+            self.arrive();
+        }
     }
 
     /// The client goes on elsewhere: it is not to hear of an end here.
@@ -315,17 +339,16 @@ impl Handshake {
     fn handle_stun(&mut self, now: Instant, path: Dest, bytes: &[u8]) -> bool {
         match self.ice.handle(now, path, bytes) {
             StunOutcome::Ignored => false,
-            StunOutcome::Answered { reply, selected } => {
+            StunOutcome::Answered { reply, selected, is_nominated } => {
                 self.outputs.push_back(HandshakeOutput::Transmit { dest: path, bytes: reply });
                 if let Some(path) = selected {
                     self.outputs.push_back(HandshakeOutput::PathSelected(path));
                     self.dtls.start(now);
                     self.drain_dtls();
-                    if self.dtls.is_elsewhere() && !self.is_connected {
-                        self.call = None;
-                        self.is_connected = true;
-                        self.outputs.push_back(HandshakeOutput::Connected);
-                    }
+                    self.call = None;
+                }
+                if is_nominated || (selected.is_some() && !self.is_awaited) {
+                    self.arrive();
                 }
                 true
             }

@@ -74,6 +74,13 @@ impl KeyframeThrottle {
         self.on_keyframe(layer);
     }
 
+    /// No request has reached the publisher: what is pending is due at once.
+    pub fn forget_sent(&mut self) {
+        for state in &mut self.layers {
+            (state.last_sent_at, state.unanswered) = (None, 0);
+        }
+    }
+
     /// The next layer whose request (PLI) is to be sent upstream now; call until `None`.
     ///
     /// `rtt` is the round trip to the publisher, zero if unknown.
@@ -130,6 +137,19 @@ mod tests {
         throttle.on_keyframe(0);
         assert!(!throttle.is_pending());
         assert_eq!(throttle.next_timeout(start, RTT), None);
+    }
+
+    #[test]
+    fn what_was_not_sent_is_sent_at_once() {
+        let start = Instant::now();
+        let mut throttle = KeyframeThrottle::new();
+        throttle.request(0);
+        assert!((0..1000).filter(|&t| throttle.poll(start + ms(t), RTT).is_some()).count() > 2);
+        throttle.forget_sent();
+        assert_eq!(throttle.poll(start + ms(1000), RTT), Some(0));
+        throttle.on_keyframe(0);
+        throttle.forget_sent();
+        assert_eq!(throttle.poll(start + ms(1001), RTT), None);
     }
 
     #[test]

@@ -49,6 +49,18 @@ fn restart_at(net: &mut Net, client: usize, node: usize) {
     net.clients[client].node = node;
 }
 
+/// True once node 1 knows that a client of node 0 sends there.
+fn has_come(net: &Net, name: &str) -> bool {
+    net.has_event(1, |e| matches!(e, Event::TransportConnected { transport } if transport.as_str() == name))
+}
+
+/// Node 0 lets go of a client, node 1 goes on with it.
+fn go_on(net: &mut Net, name: &str) {
+    let state = export(net, 0, name, true).expect("exported");
+    let complete = Command::CompleteTransport { transport: name.into(), state, key: key() };
+    net.command(1, complete).expect("completed");
+}
+
 fn two_nodes(seed: u64) -> Net {
     let mut net = Net::new(seed);
     net.add_process(1);
@@ -104,7 +116,7 @@ fn a_subscriber_restarts_ice_at_another_node() {
 }
 
 #[test]
-fn a_publisher_is_heard_at_both_nodes_on_its_way() {
+fn a_publisher_is_heard_where_it_sends() {
     let mut net = two_nodes(2);
     let alice = net.join(0, "alice", ClientSpec::simulcast());
     net.publish(alice, "video", 1);
@@ -112,15 +124,89 @@ fn a_publisher_is_heard_at_both_nodes_on_its_way() {
     let mut sent = layers(alice);
     run(&mut net, SECOND, &mut [], &mut sent);
     let bob = net.join(1, "bob", ClientSpec { video_slots: 1, ..ClientSpec::default() });
-    restart_at(&mut net, alice, 1);
+    let before = net.nodes[0].shard.counters().rx_rtp_packets;
+    // It restarts ICE; until it has the new path, the former node has it.
+    let (offer, pending) = net.clients[alice].restart_offer();
+    let state = export(&mut net, 0, "alice", false).expect("exported");
+    let Ok(Reply::Answer { answer, lines }) = import(&mut net, 1, "alice", &offer, state) else {
+        panic!("not imported")
+    };
+    net.clients[alice].accept(pending, &answer, lines);
+    net.clients[alice].node = 1;
     net.publish(alice, "video", 1);
     net.subscribe(bob, &[("video", Kind::Video)]);
-    let before = net.nodes[0].shard.counters().rx_rtp_packets;
+    for _ in 0..50 {
+        run(&mut net, SECOND / 50, &mut [], &mut sent);
+        if has_come(&net, "alice") {
+            break;
+        }
+    }
+    assert!(has_come(&net, "alice"));
+    run(&mut net, SECOND / 10, &mut [], &mut sent);
+    assert_eq!(net.clients[bob].packets.len(), 0, "what it sends here is not opened yet");
+    go_on(&mut net, "alice");
     run(&mut net, SECOND, &mut [], &mut sent);
     let [old, new] = [0, 1].map(|node| net.nodes[node].shard.counters());
     assert!(old.rx_rtp_packets > before, "until the client has the new path, the former node takes what it sends");
     assert_eq!(old.drop_unauthentic + new.drop_unauthentic + new.drop_replayed + new.drop_unknown_ssrc, 0);
+    assert_eq!(old.drop_no_keys + new.drop_no_keys, 0, "nothing comes where it is not taken");
     assert!(continuous(&net, bob) > 20, "layers are known by their SSRCs alone");
+}
+
+/// Alice, who sends pictures to node 0 and is called by node 1, where Bob waits for them. Returns them and the source.
+fn called_publisher(net: &mut Net) -> (usize, usize, [Vp8Source; 1]) {
+    let alice = net.join(0, "alice", ClientSpec::publisher());
+    let bob = net.join(1, "bob", ClientSpec { video_slots: 1, ..ClientSpec::default() });
+    net.publish(alice, "video", 1);
+    let mut sent = [Vp8Source::new(alice, 1, None, 360)];
+    run(net, SECOND, &mut [], &mut sent);
+    let offer = net.clients[alice].first_offer.clone();
+    let state = export(net, 0, "alice", false).expect("exported");
+    import(net, 1, "alice", &offer, state).expect("imported");
+    net.clients[alice].node = 1;
+    net.publish(alice, "video", 1);
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    (alice, bob, sent)
+}
+
+/// Packets that the nodes opened.
+fn taken(net: &Net) -> u64 {
+    net.nodes.iter().map(|node| node.shard.counters().rx_rtp_packets).sum()
+}
+
+#[test]
+fn nothing_is_lost_between_the_nodes() {
+    let mut net = two_nodes(5);
+    let (_, bob, mut sent) = called_publisher(&mut net);
+    // It takes long until the former node lets go.
+    run(&mut net, Duration::from_millis(700), &mut [], &mut sent);
+    assert!(has_come(&net, "alice"));
+    go_on(&mut net, "alice");
+    run(&mut net, Duration::from_millis(100), &mut [], &mut sent);
+    assert!(continuous(&net, bob) > 3, "the key frame is asked for as soon as it can be");
+    net.run(SECOND / 5);
+    assert_eq!(taken(&net), sent[0].seq - 1_000, "all that was sent since its first number");
+    assert_eq!(net.nodes.iter().map(|node| node.shard.counters().drop_no_keys).sum::<u64>(), 0);
+}
+
+#[test]
+fn nothing_is_taken_twice_whoever_repeats_it() {
+    let mut net = two_nodes(6);
+    net.is_repeated = true;
+    let (_, _, mut sent) = called_publisher(&mut net);
+    for _ in 0..10 {
+        run(&mut net, Duration::from_millis(20), &mut [], &mut sent);
+    }
+    assert!(has_come(&net, "alice"));
+    let before = net.nodes[1].shard.counters().drop_replayed;
+    go_on(&mut net, "alice");
+    run(&mut net, SECOND, &mut [], &mut sent);
+    net.run(SECOND / 5);
+    let [old, new] = [0, 1].map(|node| net.nodes[node].shard.counters());
+    assert_eq!(taken(&net), sent[0].seq - 1_000, "each once, at one of the nodes");
+    assert!(new.drop_replayed > before, "what the former node had taken waited at this one too");
+    assert!(old.drop_no_keys > 20, "and what this one takes came there");
+    assert_eq!(old.drop_unauthentic + new.drop_unauthentic, 0);
 }
 
 #[test]
@@ -140,7 +226,7 @@ fn a_client_is_called_by_the_other_node() {
     import(&mut net, 1, "bob", &offer, state).expect("imported");
     let before = continuous(&net, bob);
     run(&mut net, SECOND, &mut [], &mut both);
-    assert!(net.has_event(1, |e| matches!(e, Event::TransportConnected { transport } if transport.as_str() == "bob")));
+    assert!(has_come(&net, "bob"));
     assert!(continuous(&net, bob) > before + 20);
     let complete = |state: Vec<u8>| Command::CompleteTransport { transport: "bob".into(), state, key: key() };
     let early = export(&mut net, 0, "bob", false).expect("exported");
@@ -155,6 +241,50 @@ fn a_client_is_called_by_the_other_node() {
     run(&mut net, SECOND, &mut [], &mut both);
     assert!(continuous(&net, bob) > before + 20, "the stream goes on");
     assert!(!net.clients[bob].is_ended);
+}
+
+#[test]
+fn a_restart_of_ice_during_the_call_leads_to_the_caller() {
+    let mut net = two_nodes(7);
+    let bob = net.join(0, "bob", ClientSpec { video_slots: 1, ..ClientSpec::default() });
+    let near = net.join(0, "near", ClientSpec::publisher());
+    let far = net.join(1, "far", ClientSpec::publisher());
+    net.publish(near, "video", 1);
+    net.publish(far, "video", 1);
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    let mut both = [Vp8Source::new(near, 1, None, 360), Vp8Source::new(far, 1, None, 360)];
+    run(&mut net, SECOND, &mut [], &mut both);
+    let first_offer = net.clients[bob].first_offer.clone();
+    let state = export(&mut net, 0, "bob", false).expect("exported");
+    import(&mut net, 1, "bob", &first_offer, state).expect("imported");
+    let (offer, pending) = net.clients[bob].restart_offer();
+    let negotiated = net.command(1, Command::Negotiate { transport: "bob".into(), offer });
+    let Ok(Reply::Answer { answer, lines }) = negotiated else { panic!("not negotiated") };
+    net.clients[bob].accept(pending, &answer, lines);
+    let before = continuous(&net, bob);
+    run(&mut net, SECOND, &mut [], &mut both);
+    assert!(has_come(&net, "bob"));
+    assert!(continuous(&net, bob) > before + 20, "the former node sends meanwhile");
+    go_on(&mut net, "bob");
+    net.clients[bob].node = 1;
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    let before = continuous(&net, bob);
+    run(&mut net, SECOND, &mut [], &mut both);
+    assert!(continuous(&net, bob) > before + 20, "the stream goes on");
+}
+
+#[test]
+fn who_is_called_and_not_handed_over_is_given_up() {
+    let mut net = two_nodes(8);
+    let bob = net.join(0, "bob", ClientSpec::subscriber());
+    let offer = net.clients[bob].first_offer.clone();
+    let state = export(&mut net, 0, "bob", false).expect("exported");
+    import(&mut net, 1, "bob", &offer, state).expect("imported");
+    net.run(29 * SECOND);
+    assert!(has_come(&net, "bob"));
+    assert_eq!(net.nodes[1].shard.transport_count(), 1);
+    net.run(3 * SECOND);
+    assert_eq!(net.nodes[1].shard.transport_count(), 0);
 }
 
 #[test]

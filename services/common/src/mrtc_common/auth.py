@@ -196,6 +196,11 @@ def new_secret() -> str:
     return secrets.token_urlsafe(MIN_SECRET_BYTES)
 
 
+def derive_key(secret: str, purpose: str) -> bytes:
+    """A key of 32 bytes for one purpose, of a random secret that has several."""
+    return hmac.digest(secret.encode(), purpose.encode(), "sha256")
+
+
 def hash_secret(secret: str) -> bytes:
     """SHA-256 of a random secret, to store in its place. Not for passwords of people."""
     return hashlib.sha256(secret.encode()).digest()

@@ -30,6 +30,7 @@ from .config import McuSettings
 from .core.transports import TrackState, Transports, TransportState, offer_hash
 from .core.watchers import Watcher, Watchers
 from .figures import McuFigures
+from .handovers import Handovers
 from .ports import Engine
 from .subscriptions import Subscriptions
 
@@ -64,6 +65,7 @@ class Media:
         self._tasks: set[asyncio.Task[None]] = set()
         self.transports = Transports()
         self.watchers = Watchers()
+        self.handovers = Handovers(engine, self.transports, settings.cluster_secret.get_secret_value())
         self.subscriptions = Subscriptions(engine, relays, self.transports, self.watchers, node_id, make_subscription)
 
     # Transports
@@ -120,14 +122,7 @@ class Media:
         self.transports.add(state)
         try:
             with engine_errors():
-                answer = await self._engine.create_transport(
-                    transport=request.transport_id,
-                    room=request.room_key,
-                    offer=request.offer,
-                    max_egress_bps=request.max_egress_bps,
-                    max_ingress_bps=request.max_ingress_bps,
-                    max_track_bps=request.max_track_bps,
-                )
+                answer = await self._answer(request)
                 await self._allow_data(state, request.offer)
         except LimitExceededError as error:
             self.transports.remove(request.transport_id, "refused")
@@ -137,6 +132,18 @@ class Media:
             raise
         state.answer, state.offer_hash = _packed(answer), offer_hash(request.offer)
         return state
+
+    async def _answer(self, request: pb.CreateTransportRequest) -> Any:
+        caps = {
+            "max_egress_bps": request.max_egress_bps,
+            "max_ingress_bps": request.max_ingress_bps,
+            "max_track_bps": request.max_track_bps,
+        }
+        if request.state:
+            return await self.handovers.take(request, caps)
+        return await self._engine.create_transport(
+            transport=request.transport_id, room=request.room_key, offer=request.offer, **caps
+        )
 
     async def _allow_data(self, state: TransportState, offer: str) -> None:
         """Opens the data channels of an offer that has some; a client without them costs no command."""

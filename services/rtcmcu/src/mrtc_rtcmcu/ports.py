@@ -53,6 +53,29 @@ class Engine(RelayEngine, Protocol):
         """Returns `answer` and `lines`."""
         ...
 
+    async def export_transport(self, *, transport: str, is_final: bool = True, key: bytes) -> bytes:
+        """A transport's sealed state, for another node."""
+        ...
+
+    async def import_transport(
+        self,
+        *,
+        transport: str,
+        room: str,
+        offer: str,
+        state: bytes,
+        key: bytes,
+        max_egress_bps: int = 0,
+        max_ingress_bps: int = 0,
+        max_track_bps: int = 0,
+    ) -> Any:
+        """Goes on with a transport of another node; returns as `create_transport`."""
+        ...
+
+    async def complete_transport(self, *, transport: str, state: bytes, key: bytes) -> None:
+        """Goes on with a transport that was imported with a state that was not final."""
+        ...
+
     async def close_transport(self, *, transport: str) -> Any:
         """Ends a transport."""
         ...

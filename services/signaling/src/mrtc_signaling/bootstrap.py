@@ -251,6 +251,7 @@ def _options(settings: SignalingSettings) -> Options:
         ice_servers=IceServers(fixed, turn),
         region=settings.region,
         whep_wait_s=settings.whep_wait_s,
+        carry_timeout_s=settings.carry_timeout_s,
         max_sessions=settings.max_sessions,
         roster=RosterOptions(settings.large_room_participants, settings.max_listed_listeners),
         caps=Caps(

@@ -50,6 +50,14 @@ class SignalingSettings(Settings):
     whep_wait_s: float = setting(
         3.0, "A WHEP player waits so long for a publication, then it is told to try again.", unit="s", ge=0, le=20
     )
+    carry_timeout_s: float = setting(
+        1.5,
+        "A WHIP or WHEP client that is to move is called by the other node; if it does not come over within this time "
+        "its session ends, and it begins anew. 0: it is not called.",
+        unit="s",
+        ge=0,
+        le=10,
+    )
     large_room_participants: int = setting(
         20,
         "In rooms with more people, those who only listen are told of in batches, up to a second later.",

@@ -22,6 +22,9 @@ class SignalingMetrics:
         self.slow_clients = make.counter("slow_clients_total", "Connections closed since the client read too slowly")
         self.sessions_ended = make.counter("sessions_ended_total", "Sessions ended by reason", ["reason"])
         self.media_lost = make.counter("media_lost_total", "Transports that were lost", ["reason"])
+        self.carries = make.counter(
+            "carries_total", "Transports that were to go to another node, by result", ["result"]
+        )
         self.messages = make.counter("messages_total", "Text messages stored")
         self.subscription_seconds = make.histogram("set_subscriptions_seconds", "Time of one SetSubscriptions call")
         self.app_events = make.counter("app_events_total", "Events for apps that were stored for their webhooks")

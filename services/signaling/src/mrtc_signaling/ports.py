@@ -238,6 +238,14 @@ class MediaNode(Protocol):
         """See MediaService."""
         ...
 
+    async def export_transport(self, transport_id: str, *, is_final: bool) -> bytes:
+        """See MediaService."""
+        ...
+
+    async def complete_transport(self, transport_id: str, state: bytes) -> None:
+        """See MediaService."""
+        ...
+
     async def close_transport(self, transport_id: str) -> None:
         """See MediaService."""
         ...

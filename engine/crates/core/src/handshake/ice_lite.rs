@@ -56,8 +56,8 @@ fn random_ice_chars<const N: usize>() -> String {
 pub(super) enum StunOutcome {
     /// Not a check, or not authentic.
     Ignored,
-    /// A check; the path is told if it changed.
-    Answered { reply: Vec<u8>, selected: Option<Dest> },
+    /// A check; the path is told if it changed. Nominated: the client sends on the path of this check.
+    Answered { reply: Vec<u8>, selected: Option<Dest>, is_nominated: bool },
 }
 
 pub(super) struct IceLite {
@@ -113,13 +113,13 @@ impl IceLite {
         // RFC 8445 section 7.3.1.1: a lite agent is always controlled; a client that thinks so of itself must switch.
         if message.ice_controlled().is_some() {
             let reply = self.seal(StunMessage::binding_role_conflict_reply(message.trans_id()));
-            return StunOutcome::Answered { reply, selected: None };
+            return StunOutcome::Answered { reply, selected: None, is_nominated: false };
         }
         self.last_check_at = Some(now);
         let selected = self.select(now, path, message.use_candidate());
         self.remember(now, path);
         let reply = self.seal(StunMessage::binding_reply(message.trans_id(), path.remote));
-        StunOutcome::Answered { reply, selected }
+        StunOutcome::Answered { reply, selected, is_nominated: message.use_candidate() }
     }
 
     /// A check of our own (RFC 8445 section 7.2.2), which a lite agent otherwise never sends: see `call.rs`.

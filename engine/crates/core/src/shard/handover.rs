@@ -1,5 +1,9 @@
 //! Transports that go to other nodes and come from them while their clients notice nothing.
 
+use std::net::SocketAddr;
+
+use mrtc_rtp::demux::{DatagramKind, classify};
+
 use super::Shard;
 use crate::addr::{Dest, Proto};
 use crate::command::Caps;
@@ -41,14 +45,32 @@ impl Shard {
     ) -> Result<Reply, Error> {
         let at = self.find_transport(id)?;
         let state = TransportState::open(sealed, key)?;
+        let max_ssrcs = self.config.limits.max_ssrcs;
         let transport = &mut self.transports[at.index()];
         if !state.is_final || !transport.is_awaiting(&state) {
             return Err(Error::BadRequest(format!("transport {id} does not wait for this state")));
         }
+        transport.take_over_receiving(&state, max_ssrcs)?;
         transport.take_over_sending(self.now, &self.clock, &state)?;
+        transport.handshake.await_no_longer();
+        self.take_held(at);
+        self.repeat_keyframe_requests(at);
         self.request_carried_keyframes(at);
-        self.arm_transport(at);
+        self.after_handshake(at);
         Ok(Reply::Done)
+    }
+
+    /// Opens what the client sent before the other node had let go.
+    fn take_held(&mut self, key: TransportKey) {
+        let transport = &mut self.transports[key.index()];
+        let held = transport.rx.take_held();
+        let Some(Dest { proto, local, remote }) = transport.handshake.path() else { return };
+        for mut datagram in held {
+            match classify(&datagram) {
+                DatagramKind::Rtp => self.handle_rtp(proto, remote, local, &mut datagram),
+                _ => self.handle_rtcp(proto, remote, local, &mut datagram),
+            }
+        }
     }
 
     pub(super) fn import_transport(&mut self, id: TransportId, import: Import<'_>) -> Result<Reply, Error> {
@@ -71,6 +93,7 @@ impl Shard {
             call: local.is_some().then(|| self.path_to_last(&state)).flatten(),
             local,
             moves: state.moves,
+            is_awaited: !state.is_final,
         };
         let handshake = Handshake::elsewhere(&negotiated.remote, elsewhere, self.now);
         let ufrag = handshake.local_ufrag().to_owned();
@@ -79,9 +102,11 @@ impl Shard {
         let max_ssrcs = self.config.limits.max_ssrcs;
         transport.apply_negotiated(self.now, max_ssrcs, || self.random.next());
         transport.moves = state.moves;
-        transport.take_over_receiving(&state, max_ssrcs)?;
         if state.is_final {
+            transport.take_over_receiving(&state, max_ssrcs)?;
             transport.take_over_sending(self.now, &self.clock, &state)?;
+        } else {
+            transport.await_keys();
         }
         transport.tx.tap = self.tap_of(&transport);
         let key = TransportKey::from(self.transports.insert(Box::new(transport)));
@@ -93,8 +118,10 @@ impl Shard {
     /// From an address of ours to where the client was last.
     fn path_to_last(&self, state: &TransportState) -> Option<Dest> {
         let remote = state.remote?;
-        let is_fit = |addr: &std::net::SocketAddr| addr.is_ipv4() == remote.is_ipv4();
-        let mut ours = self.config.candidates.iter().filter(|c| c.proto == Proto::Udp).map(|c| c.addr);
-        Some(Dest { proto: Proto::Udp, local: ours.find(is_fit)?, remote })
+        let candidates = self.config.candidates.iter().filter(|c| c.proto == Proto::Udp).map(|c| c.addr);
+        let mut ours = candidates.filter(|addr| addr.is_ipv4() == remote.is_ipv4());
+        let is_near = |addr: &SocketAddr| addr.ip().is_loopback() == remote.ip().is_loopback();
+        let local = ours.clone().find(is_near).or_else(|| ours.next())?;
+        Some(Dest { proto: Proto::Udp, local, remote })
     }
 }

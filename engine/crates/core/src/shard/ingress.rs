@@ -176,7 +176,7 @@ impl Shard {
         self.arm_transport(key);
     }
 
-    fn handle_rtp(&mut self, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &mut [u8]) {
+    pub(super) fn handle_rtp(&mut self, proto: Proto, from: SocketAddr, to: SocketAddr, buf: &mut [u8]) {
         let Some(key) = self.by_addr.get(&(proto, from)).copied() else {
             self.counters.drop_unknown_source += 1;
             return;
@@ -195,7 +195,7 @@ impl Shard {
         if transport.needs_attention(now) {
             self.arm_transport(key);
         }
-        let Some(received) = received else { return };
+        let Some(received) = received else { return self.note_arrival(key) };
         if received.is_restart {
             self.request_keyframe(received.track, received.layer);
         }
@@ -220,6 +220,15 @@ impl Shard {
             payload: &buf[received.payload],
         };
         self.take_packet(received.track, &arriving);
+    }
+
+    /// Nothing came of a datagram; if it waits for its keys, its client has come over from another node.
+    pub(super) fn note_arrival(&mut self, key: TransportKey) {
+        let transport = &mut self.transports[key.index()];
+        if transport.rx.is_holding() && !transport.handshake.is_connected() {
+            transport.handshake.arrive();
+            self.after_handshake(key);
+        }
     }
 
     /// Holds a packet against its client's caps. `None`: it is over them and dropped, else whether its layer begins anew.

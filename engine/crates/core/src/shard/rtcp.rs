@@ -19,7 +19,7 @@ impl Shard {
             return;
         };
         let transport = &mut self.transports[key.index()];
-        let Some(compound) = transport.rx.open_rtcp(buf, &mut self.counters) else { return };
+        let Some(compound) = transport.rx.open_rtcp(buf, &mut self.counters) else { return self.note_arrival(key) };
         if let Some(tap) = &transport.tx.tap {
             tap.received_rtcp(self.now, from, to, compound);
         }

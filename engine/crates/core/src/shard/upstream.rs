@@ -91,6 +91,19 @@ impl Shard {
         }
     }
 
+    /// Asks again for the key frames of what a client sends: until now nothing could be sent to it.
+    pub(super) fn repeat_keyframe_requests(&mut self, key: TransportKey) {
+        let streams = &self.transports[key.index()].rx.streams.list;
+        let mut tracks: Vec<TrackKey> = streams.iter().filter_map(|stream| stream.track).collect();
+        tracks.dedup();
+        for track in tracks {
+            if let Some(entry) = self.tracks.get_mut(track.index()) {
+                entry.keyframes.forget_sent();
+            }
+            self.poll_keyframes(track);
+        }
+    }
+
     /// Works out which layers of a track have receivers, and tells its origin: more at once, less after a while.
     pub(super) fn update_wanted(&mut self, key: TrackKey) {
         let Some(track) = self.tracks.get(key.index()).filter(|t| !t.is_ending) else { return };

@@ -21,8 +21,8 @@ const MAX_AGE: Duration = Duration::from_secs(10);
 const MAX_INDEX: u64 = (1 << 48) - 1;
 
 impl Transport {
-    /// All that another node needs to meet the client and, if `is_final`, to go on. Then nothing is sealed here any more: no
-    /// SRTP index can be used twice. What the client still sends here is taken, and its checks are answered, until the
+    /// What another node needs to meet the client or, if `is_final`, to go on. Then nothing is sealed and nothing opened here any
+    /// more: no SRTP index can be used twice, and no packet be taken at both. The client's checks are answered until the
     /// transport is closed, of which it hears nothing.
     pub(crate) fn hand_over(&mut self, now: Instant, clock: &Clock, is_final: bool) -> Result<TransportState, Error> {
         let refused = |why: &str| Error::BadRequest(format!("transport {} {why}", self.id));
@@ -34,19 +34,21 @@ impl Transport {
         };
         let next_rtcp_index = if is_final { self.tx.hand_over() } else { self.tx.next_rtcp_index() };
         let Some(next_rtcp_index) = next_rtcp_index else { return Err(refused("was handed over before")) };
-        if is_final {
-            self.handshake.hand_over();
-        }
         let local = self.handshake.local_params();
         let remote = &self.negotiated.remote;
         let plain = |highest: Highest| highest.into_iter().map(|(ssrc, index)| (ssrc.0, index)).collect();
         let (rtp_received, rtcp_received) = self.rx.received();
+        if is_final {
+            self.handshake.hand_over();
+            self.rx.hand_over();
+        }
+        let key = |key: &MasterKey| if is_final { key_state(key) } else { KeyState::default() };
         Ok(TransportState {
             is_final,
             moves: self.moves.saturating_add(1),
             profile: keys.profile.dtls_id(),
-            tx: key_state(&keys.tx),
-            rx: key_state(&keys.rx),
+            tx: key(&keys.tx),
+            rx: key(&keys.rx),
             is_dtls_client: self.handshake.is_dtls_client(),
             fingerprint: local.fingerprint.to_string(),
             remote_fingerprints: fingerprints(remote),
@@ -73,6 +75,11 @@ impl Transport {
             ssrc: stream.ssrc.0,
             rtx: stream.rtx.map(|ssrc| ssrc.0),
         }
+    }
+
+    /// Keeps what the client sends until another node has let go.
+    pub(crate) fn await_keys(&mut self) {
+        self.rx.hold();
     }
 
     /// Takes what the client sends, as another node did; after `apply_negotiated`.

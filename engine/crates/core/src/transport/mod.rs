@@ -3,6 +3,7 @@
 mod caps;
 mod data;
 mod handover;
+mod held;
 mod lost_again;
 mod protect;
 mod rates;
@@ -260,11 +261,11 @@ impl Transport {
 
     /// Why the transport is to be closed now, if it is.
     pub(crate) fn expired(&self, now: Instant) -> bool {
-        let timeout = if self.handshake.is_connected() { CONSENT_TIMEOUT } else { CONNECT_TIMEOUT };
-        if !self.handshake.is_connected() {
-            return now.saturating_duration_since(self.created_at) >= timeout;
+        // Without keys the client is another node's still, which has to hand it over.
+        if !self.handshake.is_connected() || self.keys.is_none() {
+            return now.saturating_duration_since(self.created_at) >= CONNECT_TIMEOUT;
         }
-        self.handshake.is_silent(now, self.created_at, timeout)
+        self.handshake.is_silent(now, self.created_at, CONSENT_TIMEOUT)
     }
 
     /// True if reports are due; then the next ones are set.

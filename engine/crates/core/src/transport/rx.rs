@@ -11,6 +11,7 @@ use mrtc_rtp::red::{MAX_EARLIER, Red};
 use mrtc_rtp::seq::nearest;
 use mrtc_rtp::srtp::{Highest, Inbound, SrtpError};
 
+use super::held::Held;
 use super::streams::{NoStream, SsrcUse, StreamRx, Streams};
 use crate::bwe::ReceiveSideBwe;
 use crate::command::Codec;
@@ -40,6 +41,8 @@ pub(crate) struct TransportRx {
     /// What the path takes, of a client that is told so by REMB since it agreed to nothing better.
     pub(crate) bwe: Option<Box<ReceiveSideBwe>>,
     srtp: Option<Inbound>,
+    /// Set while another node has the client and the keys.
+    held: Option<Box<Held>>,
 }
 
 /// A packet of media, opened and understood. Ranges are into the datagram's buffer.
@@ -88,11 +91,39 @@ impl TransportRx {
             caps: None,
             bwe: None,
             srtp: None,
+            held: None,
         }
     }
 
     pub(crate) fn set_srtp(&mut self, srtp: Inbound) {
         self.srtp = Some(srtp);
+    }
+
+    /// Keeps what comes before the keys.
+    pub(super) fn hold(&mut self) {
+        self.held = Some(Box::default());
+    }
+
+    /// True if something came before the keys and waits for them.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| !held.is_empty())
+    }
+
+    /// What waited for the keys, once they are here.
+    pub(crate) fn take_held(&mut self) -> Vec<Vec<u8>> {
+        self.held.take().map(|held| held.into_datagrams()).unwrap_or_default()
+    }
+
+    /// Opens nothing more: another node does.
+    pub(super) fn hand_over(&mut self) {
+        self.srtp = None;
+    }
+
+    #[cold]
+    fn take_sealed(&mut self, datagram: &[u8], counters: &mut Counters) {
+        if !self.held.as_mut().is_some_and(|held| held.push(datagram)) {
+            counters.drop_no_keys += 1;
+        }
     }
 
     /// Highest indices received by SSRC, of RTP and of RTCP.
@@ -122,7 +153,7 @@ impl TransportRx {
     /// Opens an RTCP packet in place; the plain compound packet.
     pub(crate) fn open_rtcp<'a>(&mut self, buf: &'a mut [u8], counters: &mut Counters) -> Option<&'a [u8]> {
         let Some(srtp) = &mut self.srtp else {
-            counters.drop_no_keys += 1;
+            self.take_sealed(buf, counters);
             return None;
         };
         match srtp.open_rtcp(buf) {
@@ -263,7 +294,7 @@ impl TransportRx {
 
     fn open(&mut self, buf: &mut [u8], counters: &mut Counters) -> Option<(RtpHeader, ExtSeq, usize)> {
         let Some(srtp) = &mut self.srtp else {
-            counters.drop_no_keys += 1;
+            self.take_sealed(buf, counters);
             return None;
         };
         let Ok(header) = RtpHeader::parse(buf) else {

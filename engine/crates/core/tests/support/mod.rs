@@ -19,6 +19,7 @@ use mrtc_core::id::{CommandId, ShardIndex};
 use mrtc_core::outbox::VecOutbox;
 use mrtc_core::shard::Shard;
 use mrtc_netem::{Link, LinkConfig, WireLen};
+use mrtc_rtp::demux::{DatagramKind, classify};
 
 pub use client::{Client, ClientSpec};
 
@@ -71,6 +72,8 @@ pub struct Net {
     directories: Vec<Arc<TrackDirectory>>,
     /// Every datagram that shards sent to clients, if asked for.
     pub capture: Option<Vec<Datagram>>,
+    /// Somebody on the path brings all media that clients send to every node.
+    pub is_repeated: bool,
     certificate: Certificate,
     next_command: u64,
     seed: u64,
@@ -89,6 +92,7 @@ impl Net {
             relay_link: Link::new(seed, LinkConfig { delay: Duration::from_millis(5), ..LinkConfig::default() }),
             directories: Vec::new(),
             capture: None,
+            is_repeated: false,
             certificate: Certificate::generate().expect("a certificate"),
             next_command: 0,
             seed,
@@ -254,6 +258,14 @@ impl Net {
     }
 
     fn give_node(&mut self, datagram: Datagram) {
+        if self.is_repeated && classify(&datagram.bytes) == DatagramKind::Rtp {
+            let others: Vec<_> = self.nodes.iter().map(|n| n.addr).filter(|addr| *addr != datagram.to).collect();
+            others.into_iter().for_each(|to| self.give(Datagram { to, ..datagram.clone() }));
+        }
+        self.give(datagram);
+    }
+
+    fn give(&mut self, datagram: Datagram) {
         let now = self.now;
         let Some(node) = self.nodes.iter_mut().find(|n| n.addr == datagram.to) else { return };
         let mut bytes = datagram.bytes;

@@ -34,6 +34,8 @@ class TransportState:
         has_data: data channels are negotiated.
         data_peers: nodes from which data messages of the room are wanted.
         identity: as on data channels; empty: they stay silent.
+        final_state: what another node was given to go on with it, sealed; a repeated export returns the same.
+        completed_by: SHA-256 of the final state with which this node goes on.
         lock: held while a call changes this transport; calls take effect in the order in which they came.
     """
 
@@ -47,6 +49,8 @@ class TransportState:
     offer_hash: bytes = b""
     answer: bytes = b""
     is_connected: bool = False
+    final_state: bytes = b""
+    completed_by: bytes = b""
     tracks: dict[str, TrackState] = field(default_factory=dict)
     wanted: dict[str, pb.Subscription] = field(default_factory=dict)
     audio_top_n: int = 0

@@ -40,6 +40,20 @@ class MediaServicer(media_service_pb2_grpc.MediaServiceServicer):
         with self._measured("negotiate_transport", request.transport_id):
             return await self._media.negotiate_transport(request)
 
+    async def ExportTransport(self, request: pb.ExportTransportRequest, context: Any) -> pb.ExportTransportResponse:
+        """Gives a transport to another node."""
+        with self._measured("export_transport", request.transport_id):
+            state = await self._media.handovers.export(request.transport_id, is_final=request.is_final)
+            return pb.ExportTransportResponse(state=state)
+
+    async def CompleteTransport(
+        self, request: pb.CompleteTransportRequest, context: Any
+    ) -> pb.CompleteTransportResponse:
+        """Goes on with a transport of another node."""
+        with self._measured("complete_transport", request.transport_id):
+            await self._media.handovers.complete(request.transport_id, request.state)
+            return pb.CompleteTransportResponse()
+
     async def CloseTransport(self, request: pb.CloseTransportRequest, context: Any) -> pb.CloseTransportResponse:
         """Ends a transport."""
         with self._measured("close_transport", request.transport_id):

@@ -68,6 +68,17 @@ class GrpcMediaNode:
         """See the port."""
         return cast(media_service_pb2.NegotiateTransportResponse, await call(self._stub.NegotiateTransport, request))
 
+    async def export_transport(self, transport_id: str, *, is_final: bool) -> bytes:
+        """See the port."""
+        request = media_service_pb2.ExportTransportRequest(transport_id=transport_id, is_final=is_final)
+        response = await call(self._stub.ExportTransport, request)
+        return cast(media_service_pb2.ExportTransportResponse, response).state
+
+    async def complete_transport(self, transport_id: str, state: bytes) -> None:
+        """See the port."""
+        request = media_service_pb2.CompleteTransportRequest(transport_id=transport_id, state=state)
+        await call(self._stub.CompleteTransport, request)
+
     async def close_transport(self, transport_id: str) -> None:
         """See the port."""
         request = media_service_pb2.CloseTransportRequest(transport_id=transport_id)

@@ -33,6 +33,8 @@ class Options:
     # A publisher that was asked for a further codec and does not send it for so long cannot.
     codec_timeout_s: float = 8.0
     whep_wait_s: float = 3.0
+    # A WHIP or WHEP client that another node calls comes over within this time, or begins anew; 0: it is not called.
+    carry_timeout_s: float = 1.5
     max_sessions: int = 20_000
     # Of participants whose app sets none.
     caps: Caps = field(default_factory=Caps)

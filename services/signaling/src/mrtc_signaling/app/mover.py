@@ -1,4 +1,4 @@
-"""Moves a session's media to another node while the call goes on: a second transport, then the end of the first."""
+"""Moves a session's media to another node while the call goes on: a second transport, or the transport itself."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from mrtc.common.v1 import common_pb2
 from mrtc.signaling.v1 import client_pb2
-from mrtc_common.errors import NoCapacityError
+from mrtc_common.errors import MrtcError, NoCapacityError
 from mrtc_common.log import get_logger
 
-from .transport_leg import close_transport
+from .carrier import Carrier, StayedError
+from .transport_leg import Place, close_transport
 
 if TYPE_CHECKING:
     from .session import Session
@@ -28,19 +29,22 @@ class Mover:
     """The moves of one session, one after the other.
 
     A move is the client's doing, since it has to make a second peer connection: it is asked (`request`), negotiates,
-    and what it had is left behind (`leave`). WHIP and WHEP have no way to ask: such a session ends, its client learns
-    that at once from DTLS, and begins anew on another node.
+    and what it had is left behind (`leave`). WHIP and WHEP have no way to ask: the transport itself goes to another
+    node (`Carrier`). Where that cannot be, or the client does not follow, the session ends; its client learns that at
+    once from DTLS, and begins anew on another node.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._target = ""
         self._connected = asyncio.Event()
+        self._is_carrying = False
+        self._left: list[Place] = []
 
     def request(self, node_id: str = "") -> None:
         """Asks the client to move: to this node, or to any but the present one."""
         session = self._session
-        if not session.leg.is_open or (session.connection is None and not session.is_headless):
+        if not session.leg.is_open or self._is_carrying or (session.connection is None and not session.is_headless):
             return
         self._target = node_id
         session.spawn(self._ask(node_id))
@@ -57,22 +61,65 @@ class Mover:
     def leave(self, node_id: str, transport_id: str) -> None:
         """The client has a transport beside this one, which ends when the new one flows."""
         self._connected = asyncio.Event()
+        self._left.append((node_id, transport_id))
         self._session.spawn(self._finish(node_id, transport_id, self._connected))
+
+    def take_left(self) -> list[Place]:
+        """Transports beside the present one that are still there: the session ends, and they with it."""
+        left, self._left = self._left, []
+        return left
 
     async def _ask(self, node_id: str) -> None:
         session = self._session
-        if not node_id:
-            view = session.hub.view
-            others = [node for node in view.media_nodes() if node != session.leg.node_id]
+        if not node_id and not await self._has_elsewhere():
+            _log.info("no other media node has room; the media stays", node_id=session.leg.node_id)
+        elif not session.is_headless:
+            session.push(client_pb2.ServerFrame(move_requested=client_pb2.MoveRequested()))
+        elif not self._is_carrying:
+            self._is_carrying = True
             try:
-                await session.ctx.nodes.place(session.room_key, others, [session.leg.node_id])
-            except NoCapacityError:
-                _log.info("no other media node has room; the media stays", node_id=session.leg.node_id)
-                return
-        if session.is_headless:
+                await self._carry_or_end(node_id)
+            finally:
+                self._is_carrying = False
+
+    async def _has_elsewhere(self) -> bool:
+        session = self._session
+        others = [node for node in session.hub.view.media_nodes() if node != session.leg.node_id]
+        try:
+            await session.ctx.nodes.place(session.room_key, others, [session.leg.node_id])
+        except NoCapacityError:
+            return False
+        return True
+
+    async def _carry_or_end(self, target: str) -> None:
+        session, carrier, former_node = self._session, Carrier(self._session), self._session.leg.node_id
+        result = await self._carry(carrier, target) if carrier.can_carry() else "unable"
+        session.ctx.metrics.carries.labels(result).inc()
+        _log.info("a client was to follow", from_node=former_node, to_node=session.leg.node_id, result=result)
+        if result not in ("followed", "no_room"):
             session.owner.end_soon(session, common_pb2.LEAVE_REASON_SERVER_SHUTDOWN)
-            return
-        session.push(client_pb2.ServerFrame(move_requested=client_pb2.MoveRequested()))
+
+    async def _carry(self, carrier: Carrier, target: str) -> str:
+        """How it ended, as `mrtc_signaling_carries_total` says it."""
+        came = self._connected = asyncio.Event()
+        try:
+            former = await carrier.meet(target)
+            self._left.append(former)
+        except NoCapacityError:
+            return "no_room"
+        except MrtcError as error:
+            _log.warning("a transport cannot be carried over", code=error.code_name(), error=error.message)
+            return "failed"
+        try:
+            await carrier.prepare()
+            await carrier.go_over(former, came)
+        except StayedError:
+            return "stayed"
+        except MrtcError as error:
+            _log.warning("a transport was not carried over", code=error.code_name(), error=error.message)
+            return "failed"
+        self._session.spawn(self._finish(*former, came))
+        return "followed"
 
     async def _finish(self, node_id: str, transport_id: str, connected: asyncio.Event) -> None:
         session = self._session
@@ -83,3 +130,5 @@ class Mover:
             _log.info("media moved", from_node=node_id, to_node=session.leg.node_id)
         await asyncio.sleep(_LINGER_S)
         await close_transport(session.ctx, node_id, transport_id)
+        with contextlib.suppress(ValueError):
+            self._left.remove((node_id, transport_id))

@@ -19,6 +19,7 @@ from .connection import Connection
 from .context import Context
 from .removal import remove_participant
 from .session import Session
+from .transport_leg import close_transport
 
 _log = get_logger(__name__)
 
@@ -104,6 +105,8 @@ class Sessions:
                 session.leg.transport_id,
             )
             session.leg.detach()
+            for node_id, transport_id in session.mover.take_left():
+                self._spawn(close_transport(self._ctx, node_id, transport_id))
             # A request under way may still write; what it wrote must not outlive the participant.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_END_LOCK_TIMEOUT_S), session.request_lock:

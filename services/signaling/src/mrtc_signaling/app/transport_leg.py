@@ -24,6 +24,9 @@ from .context import Context
 
 _log = get_logger(__name__)
 
+Place = tuple[str, str]
+"""Ids of a node and of a transport there."""
+
 Lines = dict[str, media_service_pb2.TransportLine]
 """Negotiated m-lines by mid."""
 
@@ -74,7 +77,14 @@ class TransportLeg:
         return await self._ctx.nodes.node(self.node_id)
 
     async def open(
-        self, offer: str, room_node_ids: Iterable[str], caps: Caps, *, away: bool = False, first: str = ""
+        self,
+        offer: str,
+        room_node_ids: Iterable[str],
+        caps: Caps,
+        *,
+        away: bool = False,
+        first: str = "",
+        state: bytes = b"",
     ) -> str:
         """Opens a transport on a node that has room, tries another when one fails; returns the answer.
 
@@ -84,6 +94,7 @@ class TransportLeg:
         Args:
             away: not on the node of the present transport, which is left as it is.
             first: the node to try first.
+            state: of the present transport, as its node gave it: the client is called from the new node.
         """
         excluded: list[str] = [self.node_id] if self._is_node_lost or away else []
         room_nodes = list(room_node_ids)
@@ -100,6 +111,7 @@ class TransportLeg:
                 max_track_bps=caps.track_bps,
                 identity=self._identity,
                 can_publish_data=self._can_publish_data,
+                state=state,
             )
             try:
                 node = await self._ctx.nodes.node(node_id)

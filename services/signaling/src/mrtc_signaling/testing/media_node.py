@@ -55,6 +55,7 @@ class Transport:
     tracks: dict[str, common_pb2.Track] = field(default_factory=dict)
     muted: dict[str, bool] = field(default_factory=dict)
     caps: Caps = field(default_factory=Caps)
+    is_sending: bool = True
 
 
 class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
@@ -100,6 +101,11 @@ class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
         if self._server is not None:
             await self._server.aclose(0)
 
+    @property
+    def is_watched(self) -> bool:
+        """Somebody hears what `emit` tells."""
+        return bool(self._watchers)
+
     def emit(self, transport_id: str, **event: Any) -> None:
         """Tells all watchers."""
         for queue in self._watchers:
@@ -117,6 +123,7 @@ class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
         transport = Transport(request.transport_id, request.participant_id, _lines(request.offer))
         transport.caps = Caps(request.max_egress_bps, request.max_ingress_bps, request.max_track_bps)
         transport.slots = {line.mid: "" for line in transport.lines if not line.is_inbound}
+        transport.is_sending = not request.state
         self.transports[transport.id] = transport
         return pb.CreateTransportResponse(answer=_answer(transport), lines=transport.lines)
 
@@ -130,6 +137,18 @@ class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
             if not line.is_inbound:
                 transport.slots.setdefault(line.mid, "")
         return pb.NegotiateTransportResponse(answer=_answer(transport), lines=transport.lines)
+
+    async def ExportTransport(self, request: pb.ExportTransportRequest, context: Any) -> pb.ExportTransportResponse:  # noqa: D102
+        transport = self._find(request.transport_id)
+        transport.is_sending = transport.is_sending and not request.is_final
+        return pb.ExportTransportResponse(state=b"final" if request.is_final else b"to meet")
+
+    async def CompleteTransport(  # noqa: D102
+        self, request: pb.CompleteTransportRequest, context: Any
+    ) -> pb.CompleteTransportResponse:
+        assert request.state == b"final"
+        self._find(request.transport_id).is_sending = True
+        return pb.CompleteTransportResponse()
 
     async def CloseTransport(self, request: pb.CloseTransportRequest, context: Any) -> pb.CloseTransportResponse:  # noqa: D102
         transport = self.transports.pop(request.transport_id, None)
