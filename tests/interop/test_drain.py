@@ -23,7 +23,7 @@ from tests.support.suite import RunningSuite, running_suite
 from tests.support.whip_page import whip_pages
 
 __all__ = ["pion"]
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 # What is asked of the whole: a new POST, ICE, DTLS, a key frame, and for the player the same after the publisher.
 MAX_GAP_S = 5.0

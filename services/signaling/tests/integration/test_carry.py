@@ -94,6 +94,24 @@ async def test_a_player_that_follows_goes_on(world: World, http: httpx.AsyncClie
     await wait_until(lambda: not other.transports)
 
 
+async def test_a_player_is_carried_when_it_has_followed_its_publisher(world: World, http: httpx.AsyncClient) -> None:
+    """Both are asked at once: the player waits, since nothing would come to its former node on its way."""
+    made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world))
+    assert made.status_code == 201
+    played = await http.post("/whep/r1/cam1", content=PLAY, headers=SDP | await bearer(world, "tv"))
+    assert played.status_code == 201
+    publisher, player = world.nodes[0].transports.values()
+    other, new = await called(world, publisher)
+    world.nodes[0].emit(player.id, move_wanted=media_service_pb2.MoveWanted())
+    comes(other, new)
+    await wait_until(lambda: len(other.transports) == 2)
+    assert new.is_sending
+    assert {s.track_id for s in player.subscriptions} == new.tracks.keys()
+    (moved,) = (t for t in other.transports.values() if t is not new)
+    comes(other, moved)
+    await wait_until(lambda: moved.is_sending and not player.is_sending)
+
+
 async def test_who_stays_begins_anew(world: World) -> None:
     """The session ends, and its former transport, which tells the client; no transport is left."""
     await world.add_service(carry_timeout_s=0.2)

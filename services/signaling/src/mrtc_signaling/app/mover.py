@@ -23,6 +23,8 @@ _log = get_logger(__name__)
 _CONNECT_TIMEOUT_S = 15.0
 # The former transport is kept so long after the new one is connected: everybody else has gone over then, at key frames.
 _LINGER_S = 3.0
+# Those who receive a publisher that was carried have gone over by then.
+_FOLLOW_S = 1.0
 
 
 class Mover:
@@ -78,7 +80,7 @@ class Mover:
         elif not self._is_carrying:
             self._is_carrying = True
             try:
-                await self._carry_or_end(node_id)
+                await self._take_turn(node_id)
             finally:
                 self._is_carrying = False
 
@@ -91,13 +93,22 @@ class Mover:
             return False
         return True
 
-    async def _carry_or_end(self, target: str) -> None:
+    async def _take_turn(self, target: str) -> None:
+        """A transport under way does not follow its publisher to another node, so a room's publishers go alone."""
+        is_publisher = bool(self._session.publisher.publications)
+        async with self._session.hub.turns.taken(alone=is_publisher):
+            if await self._carry_or_end(target) and is_publisher:
+                await asyncio.sleep(_FOLLOW_S)
+
+    async def _carry_or_end(self, target: str) -> bool:
+        """True if it went to another node."""
         session, carrier, former_node = self._session, Carrier(self._session), self._session.leg.node_id
         result = await self._carry(carrier, target) if carrier.can_carry() else "unable"
         session.ctx.metrics.carries.labels(result).inc()
         _log.info("a client was to follow", from_node=former_node, to_node=session.leg.node_id, result=result)
         if result not in ("followed", "no_room"):
             session.owner.end_soon(session, common_pb2.LEAVE_REASON_SERVER_SHUTDOWN)
+        return result == "followed"
 
     async def _carry(self, carrier: Carrier, target: str) -> str:
         """How it ended, as `mrtc_signaling_carries_total` says it."""
