@@ -75,10 +75,15 @@ async def kill_recorder_of_mix(call: Call, figures: Figures) -> None:
     figures.mix_losses.append(await _record_while_killed(call, "mixed"))
 
 
-async def _record_while_killed(call: Call, mode: str) -> float:
+async def kill_recorder_container(call: Call, figures: Figures) -> None:
+    """A recorder dies while it mixes, and its mixing process with it."""
+    figures.mix_container_losses.append(await _record_while_killed(call, "mixed", with_children=True))
+
+
+async def _record_while_killed(call: Call, mode: str, *, with_children: bool = False) -> float:
     async def kill(recording: str) -> None:
         name = await recorder_of(call, recording)
-        await call.kill(name)
+        await call.kill(name, with_children=with_children)
 
     return await record_while(call, kill, mode)
 
@@ -124,7 +129,8 @@ async def torment(suite: RunningSuite, options: argparse.Namespace, figures: Fig
     for turn in range(options.rounds):
         trials: list[Trial] = [
             moves, drain, kill_media_node, freeze_media_node, kill_signaling, kill_signaling, kill_master,
-            kill_recorder, kill_recorder_of_mix, drain_recorder, record_and_kill_media_node, record_and_drain,
+            kill_recorder, kill_recorder_of_mix, kill_recorder_container, drain_recorder, record_and_kill_media_node,
+            record_and_drain,
         ]  # fmt: skip
         if options.only:
             trials = [trial for trial in trials if trial.__name__ in options.only.split(",")]

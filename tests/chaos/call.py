@@ -112,10 +112,10 @@ class Call:
         await asyncio.to_thread(self.suite.restart, name)
         return gaps
 
-    async def kill(self, name: str, away_s: float = 1.0) -> list[float]:
-        """kill -9 of a process of the control plane, which is away for a time."""
+    async def kill(self, name: str, away_s: float = 1.0, *, with_children: bool = False) -> list[float]:
+        """kill -9 of a process that is no media node, which is away for a time."""
         await self.mark()
-        await asyncio.to_thread(self.suite.kill, name)
+        await asyncio.to_thread(self.suite.kill_with_children if with_children else self.suite.kill, name)
         await asyncio.sleep(away_s)
         gaps = await self.gaps_ms()
         await asyncio.to_thread(self.suite.restart, name)

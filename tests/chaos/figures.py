@@ -14,7 +14,8 @@ class Figures:
 
     Attributes:
         recording_losses: milliseconds that a recording lacks after its recorder died or drained, one per trial.
-        mix_losses: the same of mixed recordings, by the gaps in their own time.
+        mix_losses: the same of mixed recordings, by what is seen and heard in them.
+        mix_container_losses: the same if the mixing process dies with its recorder.
         recording_node_losses: the same after the media node that it listened at did.
     """
 
@@ -28,6 +29,7 @@ class Figures:
     joins_after_nats: list[float] = field(default_factory=list)
     recording_losses: list[float] = field(default_factory=list)
     mix_losses: list[float] = field(default_factory=list)
+    mix_container_losses: list[float] = field(default_factory=list)
     recording_node_losses: list[float] = field(default_factory=list)
     messages: int = 0
     messages_lost: int = 0
@@ -62,6 +64,8 @@ class Figures:
             "recording_trials": len(self.recording_losses),
             "mix_lost_ms_max": percentile(self.mix_losses, 100),
             "mix_trials": len(self.mix_losses),
+            "mix_container_lost_ms_max": percentile(self.mix_container_losses, 100),
+            "mix_container_trials": len(self.mix_container_losses),
             "recording_mcu_lost_ms_max": percentile(self.recording_node_losses, 100),
             "recording_mcu_trials": len(self.recording_node_losses),
             "messages": self.messages,

@@ -21,7 +21,7 @@ from mrtc_sdk.pattern import PatternTrack, ToneTrack
 from tests.chaos import rtp_log
 
 _TALK_INTERVAL_S = 0.5
-_SIZE = (160, 96)
+SIZE = (160, 96)
 FPS = 30
 # Others that can be seen and heard at once; each costs every client time whenever it connects.
 _SLOTS = 7
@@ -96,7 +96,7 @@ class Person:
                 await person._publish(EncodedSilence(), common_pb2.TRACK_SOURCE_MICROPHONE)
             else:
                 await person._publish(ToneTrack(400 + 20 * number), common_pb2.TRACK_SOURCE_MICROPHONE)
-                await person._publish(PatternTrack(number, *_SIZE, fps=FPS), common_pb2.TRACK_SOURCE_CAMERA)
+                await person._publish(PatternTrack(number, *SIZE, fps=FPS), common_pb2.TRACK_SOURCE_CAMERA)
         except BaseException:
             await person.vanish()
             raise

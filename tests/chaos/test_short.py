@@ -36,16 +36,17 @@ async def test_moves_and_deaths_cost_no_message_and_leave_nothing(victims: Runni
     assert percentile(figures.signaling_kills, 100) < MAX_MOVE_GAP_MS
 
 
-async def test_a_killed_recorder_costs_a_recording_less_than_a_second(victims: RunningSuite) -> None:
+@pytest.mark.parametrize("mode", ["single", "mixed"])
+async def test_a_killed_recorder_costs_a_recording_less_than_a_second(victims: RunningSuite, mode: str) -> None:
     """kill -9 in the middle: another one goes on, and the joined files lack a second at most, of picture and sound."""
     async with call_of(victims, f"room-{uuid.uuid4().hex[:8]}", 2) as call:
 
         async def kill(recording: str) -> None:
             await call.kill(await recorder_of(call, recording))
 
-        lost_ms = await record_while(call, kill)
+        lost_ms = await record_while(call, kill, mode)
         await _nothing_is_lost(call)
-    print(f"the recording lacks {lost_ms:.0f} ms")
+    print(f"the {mode} recording lacks {lost_ms:.0f} ms")
     assert lost_ms <= MAX_RECORDING_LOSS_MS
 
 

@@ -63,6 +63,14 @@ class RunningSuite:
         """SIGKILL, and waits until it is gone."""
         self._run(self.process(name).kill(), 10)
 
+    def kill_with_children(self, name: str) -> None:
+        """SIGKILL of it and all that it has started, as at the end of a container."""
+        process = psutil.Process(self.process(name).pid)
+        process.suspend()  # else it would start new ones
+        for child in process.children(recursive=True):
+            child.kill()
+        self.kill(name)
+
     def stop(self, name: str) -> bool:
         """SIGTERM; True if it ended by itself."""
         clean: bool = self._run(self.process(name).stop(), 20)

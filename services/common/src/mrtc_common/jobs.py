@@ -19,8 +19,9 @@ from .tasks import end_tasks
 
 _log = get_logger(__name__)
 
-ACK_WAIT_S = 3.5
-"""A job whose worker was silent for so long goes to another. Three missed heartbeats, as one may be lost."""
+ACK_WAIT_S = 3.0
+"""A job whose worker was silent for so long is offered to others, who ask the worker first (`JobRecord.claim`). With
+that question, which takes a second if nobody answers, another one has it within five."""
 
 HELD_AGAIN_S = 3.0
 """A job that the queue hands out though its worker is well comes again after this time: the worker may die yet."""

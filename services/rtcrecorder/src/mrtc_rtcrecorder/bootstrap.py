@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Recorder:
             store=store,
             follow_room=lambda view, on_change: follow_room(self._rooms, room_key, view, on_change),
             feed=feed,
-            make_output=lambda: self._make_output(record),
+            make_output=lambda on_gap: self._make_output(record, on_gap),
             join=lambda record: join_segments(record, self._storage.local_path),
             delete=self._storage.delete,
             limits=JobLimits(settings.room_wait_s, settings.empty_timeout_s),
@@ -95,10 +96,10 @@ class Recorder:
         )
         await job.run()
 
-    def _make_output(self, record: Recording) -> Output:
+    def _make_output(self, record: Recording, on_gap: Callable[[str], None]) -> Output:
         names = FileNames(recording_folder(record.app_id, record.room, record.id), self._exists)
         if record.mode == recording_pb2.RECORDING_MODE_SINGLE:
-            return SingleOutput(names, self._storage.local_path, on_drop=self._dropped.inc)
+            return SingleOutput(names, self._storage.local_path, on_drop=self._dropped.inc, on_gap=on_gap)
         options = MixOptions(
             width=record.width or 1280,
             height=record.height or 720,
@@ -107,7 +108,7 @@ class Recorder:
             preset=self._settings.x264_preset,
             crf=self._settings.x264_crf,
         )
-        return MixedOutput(names, self._storage.local_path, options, on_drop=self._dropped.inc)
+        return MixedOutput(names, self._storage.local_path, options, on_drop=self._dropped.inc, on_gap=on_gap)
 
     def _exists(self, key: str) -> bool:
         path: Path = self._storage.local_path(key)

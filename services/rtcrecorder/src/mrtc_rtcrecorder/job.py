@@ -16,7 +16,7 @@ from mrtc_common.log import get_logger
 from mrtc_common.tasks import end_tasks
 
 from .core import progress
-from .core.frames import Frame
+from .core.frames import Frame, Kind
 from .core.progress import FileProgress, Recording
 from .core.room_view import RoomView, Selection, WantedTrack
 from .ports import Output, TrackFeed
@@ -28,6 +28,7 @@ _PROGRESS_INTERVAL_S = 1.0
 _MAX_PAST_US, _MAX_FUTURE_US = 10_000_000, 500_000
 
 Join = Callable[[Recording], Awaitable[tuple[list[recording_pb2.RecordingFile], list[str]]]]
+MakeOutput = Callable[[Callable[[str], None]], Output]
 FollowRoom = Callable[[RoomView, Callable[[], None]], Coroutine[None, None, None]]
 
 
@@ -45,7 +46,7 @@ class RecordingJob:
     Args:
         record: the record as claimed.
         follow_room: keeps a view of the room, see `adapters.room_watch`.
-        make_output: makes what writes the files.
+        make_output: makes what writes the files; given whom it tells of tracks of which it lacks frames.
         join: joins the files of several recorders, see `joining.join_segments`.
         delete: deletes a file by its storage key.
     """
@@ -57,7 +58,7 @@ class RecordingJob:
         store: JobRecord[Recording],
         follow_room: FollowRoom,
         feed: TrackFeed,
-        make_output: Callable[[], Output],
+        make_output: MakeOutput,
         join: Join,
         delete: Callable[[str], Awaitable[None]],
         limits: JobLimits,
@@ -128,7 +129,7 @@ class RecordingJob:
     def _open_output(self) -> Output:
         """Files begin with the first participant: what nobody is in is not worth a file."""
         if self._output is None:
-            self._output = self._make_output()
+            self._output = self._make_output(self._renew)
             self._output.failed.add_done_callback(lambda _: self._wake.set())
         return self._output
 
@@ -192,6 +193,12 @@ class RecordingJob:
         finally:
             if former is not None:
                 former.cancel()
+
+    def _renew(self, track_id: str) -> None:
+        """The files lack frames of a track: a picture goes on at a key frame, which is asked for."""
+        known = self._followers.get(track_id)
+        if known is not None and known[0].kind is Kind.VIDEO:
+            self._feed.renew(known[0])
 
     # Record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,9 +11,13 @@ from mrtc.recorder.v1 import recording_pb2
 from mrtc_common.log import get_logger
 
 from .core.progress import Recording
+from .media.growing_file import wait_until_closed
 from .media.join import Segment, fit, join
 
 _log = get_logger(__name__)
+
+# A mixer whose recorder died completes its file, on a busy machine for some seconds; a process that hangs never does.
+_WRITTEN_TIMEOUT_S = 5.0
 
 File = recording_pb2.RecordingFile
 LocalPath = Callable[[str], Path]
@@ -47,6 +52,8 @@ def _runs(files: Sequence[File], local_path: LocalPath) -> Iterator[list[File]]:
     for group in groups.values():
         run: list[File] = []
         for file in sorted(group, key=lambda file: file.offset_ms):
+            with contextlib.suppress(OSError):
+                wait_until_closed(local_path(file.key), _WRITTEN_TIMEOUT_S)
             if run and not fit(local_path(run[-1].key), local_path(file.key)):
                 yield run
                 run = []

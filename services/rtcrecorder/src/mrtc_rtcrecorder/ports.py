@@ -23,6 +23,10 @@ class TrackFeed(Protocol):
         """
         ...
 
+    def renew(self, track: WantedTrack) -> None:
+        """Has the frames of a track that is followed begin anew, pictures with a key frame."""
+        ...
+
 
 class Output(Protocol):
     """Makes the files of one recording. Calls do not block; what cannot be taken in time is dropped and counted."""

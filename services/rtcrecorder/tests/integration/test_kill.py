@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import psutil
 import pytest
 from mrtc.recorder.v1 import recording_pb2
 from mrtc_common.testing import NatsServer, wait_until
@@ -49,6 +50,13 @@ class RecorderProcess:
         self.send(how)
         return self._process.wait(30)
 
+    def kill_all(self, how: signal.Signals) -> int:
+        """Ends it and its children, as a container's end does."""
+        self.send(signal.SIGSTOP)
+        for child in psutil.Process(self._process.pid).children():
+            child.send_signal(how)
+        return self.end(how)
+
 
 @pytest.mark.parametrize("mode", [SINGLE, MIXED])
 async def test_what_was_written_before_a_kill_plays_and_the_next_goes_on(
@@ -78,8 +86,7 @@ async def test_what_was_written_before_a_kill_plays_and_the_next_goes_on(
     rates = {"video": 30 if mode == SINGLE else 25, "audio": 50 if mode == SINGLE else 48_000 / 1024}
     for stream in streams:
         written_ms = int(stream["nb_read_packets"]) * 1000 / rates[stream["codec_type"]]
-        missing_ms = killed_ms - began_ms - written_ms
-        assert missing_ms < (1_000 if mode == SINGLE else 1_600), "a second, and what the mixer runs behind"
+        assert killed_ms - began_ms - written_ms < 1_000
     async with Recorder(make_settings()):
         await desk.reached(recording, lambda record: len(record.files) == 2 and record.files[1].duration_ms > 1000)
         await desk.stop(recording)
@@ -105,9 +112,17 @@ async def test_sigterm_ends_the_process_with_whole_files(
     await wait_until(lambda: desk.path(record.files[0]).exists())
 
 
-@pytest.mark.parametrize("mode", [SINGLE, MIXED])
+@pytest.mark.parametrize(
+    ("mode", "is_container"),
+    [
+        pytest.param(SINGLE, False, id="single"),
+        pytest.param(MIXED, False, id="mixed"),
+        pytest.param(MIXED, True, id="mixed, its mixer dies with it"),
+    ],
+)
 async def test_another_recorder_goes_on_at_once(
     mode: Any,
+    is_container: bool,
     nats_server: NatsServer,
     make_settings: Any,
     node: Any,
@@ -124,7 +139,7 @@ async def test_another_recorder_goes_on_at_once(
     record = await desk.reached(recording, lambda record: record.files and record.files[0].duration_ms > 2000)
     async with Recorder(make_settings()) as other:
         await wait_until(lambda: other.node.watches == {record.node_id}, what="the other to be watched")
-        await asyncio.to_thread(process.end, signal.SIGKILL)
+        await asyncio.to_thread(process.kill_all if is_container else process.end, signal.SIGKILL)
         killed_at = time.monotonic()
         await desk.reached(recording, lambda record: record.node_id == other.node.node_id)
         taken_s = time.monotonic() - killed_at
@@ -139,8 +154,7 @@ async def test_another_recorder_goes_on_at_once(
     for kind, times in _packet_times(path).items():
         gap_s = max(b - a for a, b in itertools.pairwise(times))
         print(f"{kind}: taken over after {taken_s:.2f} s, {gap_s:.2f} s missing of {times[-1]:.1f} s")
-        # The mixer leaves pictures out while it is behind on a busy machine, sound never.
-        assert gap_s < 1 or (mode == MIXED and kind == "video")
+        assert gap_s < 1
     once = _packet_times(path)
     join([Segment(path, 0), Segment(path, 0)])
     assert _packet_times(path) == once, "to join again changes nothing"
@@ -170,7 +184,7 @@ async def test_a_recorder_that_hangs_loses_its_job(
         hangs_at = time.monotonic()
         process.send(signal.SIGSTOP)
         await desk.reached(recording, lambda record: record.node_id == other.node.node_id)
-        assert time.monotonic() - hangs_at < 6
+        assert time.monotonic() - hangs_at < 5
         process.send(signal.SIGCONT)
         await desk.reached(recording, lambda record: len(record.files) == 2 and record.files[1].duration_ms > 2000)
         record = await desk.record(recording)

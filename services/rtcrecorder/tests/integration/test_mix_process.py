@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from mrtc_common.testing import wait_until
 from mrtc_rtcrecorder.core.file_names import FileNames
@@ -23,9 +24,15 @@ AUDIO = WantedTrack("a", "a", Kind.AUDIO, "node", "opus", False, "pub", "alice")
 
 
 @pytest.fixture
-async def output(tmp_path: Path) -> AsyncIterator[MixedOutput]:
+def gaps() -> list[str]:
+    """The tracks of which a mixer lacked frames."""
+    return []
+
+
+@pytest.fixture
+async def output(tmp_path: Path, gaps: list[str]) -> AsyncIterator[MixedOutput]:
     names = FileNames("app/room/rec", lambda key: (tmp_path / key).exists())
-    one = MixedOutput(names, lambda key: tmp_path / key, MixOptions(width=320, height=180))
+    one = MixedOutput(names, lambda key: tmp_path / key, MixOptions(width=320, height=180), on_gap=gaps.append)
     yield one
     if not one._runner.done():
         await one.finish()
@@ -62,9 +69,9 @@ async def test_a_mixed_file_is_made(output: MixedOutput, tmp_path: Path, make_fr
 
 
 async def test_a_killed_mixer_is_replaced_and_its_file_plays(
-    output: MixedOutput, tmp_path: Path, make_frames: Any, assert_decodes: Any, probe: Any
+    output: MixedOutput, gaps: list[str], tmp_path: Path, make_frames: Any, assert_decodes: Any, probe: Any
 ) -> None:
-    """What it wrote stays, less than a second is missing, and another file begins."""
+    """What it wrote stays, less than a second is missing, and another file begins, with key frames."""
     output.update(VIDEO)
     output.update(AUDIO)
     await wait_until(lambda: output.files(), what="the mixer to begin")
@@ -74,6 +81,7 @@ async def test_a_killed_mixer_is_replaced_and_its_file_plays(
     killed_us = time.time_ns() // 1000
     output._process.kill()
     await wait_until(lambda: len(output.files()) == 2, what="another mixer")
+    assert gaps == ["v", "a"]
     await output.finish()
     first, second = output.files()
     assert_decodes(tmp_path / first.key)
@@ -100,3 +108,23 @@ async def test_a_stop_at_once_makes_no_trouble(tmp_path: Path) -> None:
     async with asyncio.timeout(20):
         await output.finish()
     assert not output.failed.done()
+
+
+async def test_what_comes_while_the_process_starts_is_in_the_file(
+    output: MixedOutput, tmp_path: Path, make_frames: Any, probe: Any
+) -> None:
+    """From the first frame on, key frame and all: it is not told anybody twice."""
+    output.update(VIDEO)
+    await asyncio.sleep(0)  # the process is being started
+    output.update(AUDIO)
+    await play(output, make_frames, 1.5)
+    await output.finish()
+    [file] = output.files()
+    report = probe(tmp_path / file.key)
+    counted = {s["codec_type"]: int(s["nb_read_packets"]) for s in report["streams"]}
+    seconds = file.duration_us / 1e6
+    assert seconds == pytest.approx(1.5, abs=0.3)
+    assert counted["video"] == pytest.approx(seconds * 25, abs=3)
+    with av.open(str(tmp_path / file.key)) as container:
+        lit = [frame.time or 0.0 for frame in container.decode(video=0) if frame.to_ndarray()[:180].mean() > 40]
+    assert lit[0] < 0.3

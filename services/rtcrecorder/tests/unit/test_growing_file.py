@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
-from mrtc_rtcrecorder.media.growing_file import GrowingFile
+from mrtc_rtcrecorder.media.growing_file import GrowingFile, wait_until_closed
 
 
 def test_the_file_appears_with_its_first_commit(tmp_path: Path) -> None:
@@ -63,3 +64,15 @@ def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
     file.write(b"x")
     with pytest.raises(OSError, match="file"):
         file.commit()
+
+
+def test_who_wants_a_whole_file_can_wait_for_it(tmp_path: Path) -> None:
+    """It is locked until it is closed, or its writer dies."""
+    file = GrowingFile(tmp_path / "f")
+    file.write(b"fragment")
+    file.commit()
+    assert not wait_until_closed(tmp_path / "f", 0.0)
+    closing = threading.Timer(0.1, file.close)
+    closing.start()
+    assert wait_until_closed(tmp_path / "f", 10.0)
+    closing.join()

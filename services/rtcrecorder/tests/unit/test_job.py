@@ -54,7 +54,8 @@ class Store:
 class Files:
     """An `Output` that remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_gap: Callable[[str], None]) -> None:
+        self.on_gap = on_gap
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.tracks: dict[str, WantedTrack] = {}
         self.frames: list[str] = []
@@ -84,7 +85,11 @@ class Feed:
 
     def __init__(self) -> None:
         self.followed: dict[str, WantedTrack] = {}
+        self.renewed: list[str] = []
         self.starts = 0
+
+    def renew(self, track: WantedTrack) -> None:
+        self.renewed.append(track.track_id)
 
     async def follow(self, track: WantedTrack, on_start: Callable[[], None], on_frame: Callable[[Frame], None]) -> None:
         self.followed[track.track_id] = track
@@ -146,9 +151,11 @@ class World:
         record = state_pb2.ParticipantRecord(participant=common_pb2.Participant(id="pa", identity="alice"))
         self.tell(subjects.participant_key(KEY, "pa"), record)
 
-    def publish(self, *, node: str = "mcu", **fields: bool) -> None:
+    def publish(self, *, node: str = "mcu", has_picture: bool = False, **fields: bool) -> None:
         track = common_pb2.Track(id="tr", kind=common_pb2.TRACK_KIND_AUDIO, codec="opus", **fields)
-        publication = common_pb2.Publication(id="pub", participant_id="pa", tracks=[track])
+        picture = common_pb2.Track(id="tr-v", kind=common_pb2.TRACK_KIND_VIDEO, codec="vp8")
+        tracks = [track, picture] if has_picture else [track]
+        publication = common_pb2.Publication(id="pub", participant_id="pa", tracks=tracks)
         record = state_pb2.PublicationRecord(publication=publication, node_id=node)
         self.tell(subjects.publication_key(KEY, "pub"), record)
 
@@ -162,8 +169,8 @@ class World:
         self._view, self._on_change = view, on_change
         await asyncio.Event().wait()
 
-    def _make_output(self) -> Files:
-        self.outputs.append(Files())
+    def _make_output(self, on_gap: Callable[[str], None]) -> Files:
+        self.outputs.append(Files(on_gap))
         return self.outputs[-1]
 
 
@@ -215,6 +222,16 @@ async def test_a_track_that_moves_is_followed_to_its_new_node(world: World) -> N
     world.publish(node="mcu-2")
     await wait_until(lambda: world.feed.starts == 2)
     assert world.feed.followed["tr"].node_id == "mcu-2"
+
+
+async def test_a_picture_that_lacks_frames_is_asked_for_anew(world: World) -> None:
+    """It goes on at a key frame only; sound goes on by itself."""
+    world.open_room()
+    world.publish(has_picture=True)
+    await wait_until(lambda: len(world.feed.followed) == 2)
+    for track_id in ("tr", "tr-v", "gone"):
+        world.output.on_gap(track_id)
+    assert world.feed.renewed == ["tr-v"]
 
 
 async def test_no_file_begins_before_anybody_is_there(world: World) -> None:

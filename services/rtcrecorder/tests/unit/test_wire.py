@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from mrtc_common.clock import steady_unix_us
 from mrtc_rtcrecorder.core.frames import CLOCK_RATES, Frame
 from mrtc_rtcrecorder.mix import wire
 
@@ -22,8 +23,10 @@ def test_frames_survive_the_pipe(
 ) -> None:
     """Bit for bit."""
     frame = Frame(codec, key, gap, rtp_time, captured_at_us, data)
+    before_us = steady_unix_us()
     message = wire.encode_frame(track, frame)
-    length, kind = wire.parse_header(message[: wire.HEADER_BYTES])
+    length, kind, at_us = wire.parse_header(message[: wire.HEADER_BYTES])
+    assert before_us <= at_us <= steady_unix_us()
     assert kind is wire.MessageKind.FRAME
     assert length == len(message) - wire.HEADER_BYTES
     assert wire.parse_frame(message[wire.HEADER_BYTES :]) == (track, frame)

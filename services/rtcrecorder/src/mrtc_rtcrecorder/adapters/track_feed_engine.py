@@ -74,6 +74,10 @@ class EngineTrackFeed:
             finally:
                 self._relays.release_track(track.media_id, holder=self._holder)
 
+    def renew(self, track: WantedTrack) -> None:
+        """See `TrackFeed`: a new sink asks for a key frame."""
+        self._changes.tell(track.media_id)
+
     async def _import(self, track: WantedTrack) -> bool:
         try:
             await self._relays.import_track(track.media_id, track.node_id, self._room_key, holder=self._holder)

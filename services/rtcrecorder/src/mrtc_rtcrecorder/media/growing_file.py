@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -12,11 +14,31 @@ from types import TracebackType
 SYNC_INTERVAL_S = 1.0
 
 
+_LOOK_INTERVAL_S = 0.05
+
+
+def wait_until_closed(path: Path, timeout_s: float) -> bool:
+    """Waits until no process writes a `GrowingFile` any more; false if one still does. Raises OSError."""
+    deadline = time.monotonic() + timeout_s
+    with path.open("rb") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(_LOOK_INTERVAL_S)
+            except OSError:
+                return True  # a storage without locks: nobody knows
+            else:
+                return True
+
+
 class GrowingFile:
     """Collects what a muxer writes and puts it into the file by `commit`, in one write per fragment.
 
     The file is made by the first commit, so that no reader ever meets an empty one. Seeking back (completion of the
-    header at the end) is possible.
+    header at the end) is possible. Until it is closed, or its process dies, it is locked: see `wait_until_closed`.
 
     Args:
         path: must not exist; its folder is made.
@@ -103,6 +125,8 @@ class GrowingFile:
         if self._fd is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            with contextlib.suppress(OSError):  # a storage without locks
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         view, at = memoryview(bytes(self._pending)), self._pending_at
         while view:
             written = os.pwrite(self._fd, view, at)

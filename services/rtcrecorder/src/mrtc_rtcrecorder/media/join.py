@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from mrtc_common.log import get_logger
 
 _log = get_logger(__name__)
@@ -40,7 +40,7 @@ def join(segments: Sequence[Segment]) -> int:
     """Puts all segments, which fit, into the first one's file; returns its duration in microseconds.
 
     The file is replaced when the new one is complete; to repeat this changes nothing. What two segments both have is
-    taken from the earlier one. Raises OSError.
+    taken from the later one: its recorder had the job, and its first picture is a key frame. Raises OSError.
     """
     target = segments[0].path
     made = target.with_name(f".{target.name}.joining")
@@ -63,18 +63,28 @@ def _write(segments: Sequence[Segment], made: Path) -> int:
         av.open(str(made), "w", format=kind, options=_OPTIONS.get(kind, {})) as out,
     ):
         tracks = [_Track(out, stream) for stream in first.streams]
-        for segment in segments:
+        begins = [_begins(segment) for segment in segments]
+        for index, segment in enumerate(segments):
+            for number, track in enumerate(tracks):
+                later = (begin[number] for begin in begins[index + 1 :] if number in begin)
+                track.begin_segment(min(later, default=None))
             with av.open(str(segment.path)) as source:
-                _copy(source, segment.offset_us, tracks)
+                for packet in source.demux():
+                    if packet.dts is not None:
+                        tracks[packet.stream_index].write(packet, segment.offset_us)
     return max(track.end_us for track in tracks)
 
 
-def _copy(source: InputContainer, offset_us: int, tracks: Sequence[_Track]) -> None:
-    for track in tracks:
-        track.begin_segment()
-    for packet in source.demux():
-        if packet.dts is not None:
-            tracks[packet.stream_index].write(packet, offset_us)
+def _begins(segment: Segment) -> dict[int, int]:
+    """By stream the time of the first packet that can follow another encoder's; of streams that have one."""
+    begins: dict[int, int] = {}
+    with av.open(str(segment.path)) as source:
+        for packet in source.demux():
+            if packet.dts is not None and packet.is_keyframe:
+                begins.setdefault(packet.stream_index, _time_us(packet) + segment.offset_us)
+                if len(begins) == len(source.streams):
+                    break
+    return begins
 
 
 class _Track:
@@ -86,16 +96,20 @@ class _Track:
         self._is_video = template.type == "video"
         self._last_us = -1
         self._awaits_keyframe = False
+        self._until_us: int | None = None
         self.end_us = 0
 
-    def begin_segment(self) -> None:
-        """Pictures of another encoder begin at a key frame."""
+    def begin_segment(self, until_us: int | None) -> None:
+        """Pictures of another encoder begin at a key frame; what is later than `until_us` the next segments have."""
         self._awaits_keyframe = self._is_video
+        self._until_us = until_us
 
     def write(self, packet: Any, offset_us: int) -> None:
         """Appends a packet, if it is not from before what is there."""
         base = packet.time_base
-        at_us = round(packet.dts * base * 1_000_000) + offset_us
+        at_us = _time_us(packet) + offset_us
+        if self._until_us is not None and at_us >= self._until_us:
+            return
         if at_us <= self._last_us or (self._awaits_keyframe and not packet.is_keyframe):
             return
         self._awaits_keyframe = False
@@ -106,6 +120,11 @@ class _Track:
         packet.pts = packet.dts if packet.pts is None else packet.pts + shift
         packet.stream = self._stream
         self._out.mux(packet)
+
+
+def _time_us(packet: Any) -> int:
+    dts: Fraction = packet.dts * packet.time_base
+    return round(dts * 1_000_000)
 
 
 def _set_up(stream: Any) -> tuple[Any, ...]:

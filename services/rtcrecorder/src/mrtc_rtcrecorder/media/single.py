@@ -202,6 +202,7 @@ class SingleOutput:
 
     Args:
         on_drop: told the number of frames that were dropped since the disk is too slow.
+        on_gap: told the id of a track of which frames were dropped, when it is written again.
     """
 
     def __init__(
@@ -210,6 +211,7 @@ class SingleOutput:
         local_path: Callable[[str], Path],
         *,
         on_drop: Callable[[int], None] = lambda count: None,
+        on_gap: Callable[[str], None] = lambda track_id: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[str] = self._loop.create_future()
@@ -218,6 +220,7 @@ class SingleOutput:
         self._queued_bytes = 0
         self._lock = threading.Lock()
         self._on_drop = on_drop
+        self._on_gap = on_gap
         self._has_gap: set[str] = set()
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="recording-writer", daemon=True)
@@ -245,6 +248,7 @@ class SingleOutput:
         if track_id in self._has_gap:
             self._has_gap.discard(track_id)
             frame = replace(frame, is_discontinuous=True)
+            self._on_gap(track_id)
         self._put(lambda writer: writer.push(track_id, frame), len(frame.data))
 
     def files(self) -> list[FileProgress]:

@@ -20,9 +20,10 @@ from .sound import RATE, Samples
 
 SAMPLES_PER_BLOCK = 1024  # one AAC frame (ISO/IEC 14496-3)
 _KEYFRAME_INTERVAL_S = 2
-# Pictures that x264 looks ahead. Each delays the file by one picture; five keep what a kill can cost under a second.
-_LOOKAHEAD = 5
-_FRAGMENT_US = 250_000
+# Pictures that x264 looks ahead, and the length of a fragment. A file lacks both, and what the timeline runs behind
+# capture, when this process is killed; with the time that another recorder takes to go on it stays under a second.
+_LOOKAHEAD = 2
+_FRAGMENT_US = 100_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mrtc_common.clock import steady_unix_us
 from mrtc_common.log import get_logger
+from mrtc_common.tasks import end_tasks
 
 from mrtc_rtcrecorder.core.file_names import FileNames
 from mrtc_rtcrecorder.core.frames import Frame
@@ -27,6 +28,8 @@ _MAX_WAITING_BYTES = 16 << 20
 # A mixer that dies so often within a minute will die again.
 _MAX_DEATHS, _DEATHS_WINDOW_S = 5, 60.0
 _FINISH_TIMEOUT_S = 20.0
+# How often the mixer is told the time, which it has from messages only: nobody in the room may be saying anything.
+_TIME_INTERVAL_S = 0.2
 _CONTENT_TYPE = "video/mp4"
 
 
@@ -50,6 +53,7 @@ class MixedOutput:
     Args:
         local_path: where the file of a storage key is.
         on_drop: told the number of frames that were dropped since the mixer is too slow.
+        on_gap: told the id of a track of which the mixer lacks frames.
     """
 
     def __init__(
@@ -59,13 +63,17 @@ class MixedOutput:
         options: MixOptions,
         *,
         on_drop: Callable[[int], None] = lambda count: None,
+        on_gap: Callable[[str], None] = lambda track_id: None,
     ) -> None:
         self._names = names
         self._local_path = local_path
         self._options = options
         self._on_drop = on_drop
+        self._on_gap = on_gap
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._process: asyncio.subprocess.Process | None = None
+        # What is said while the process is being started.
+        self._early = bytearray()
         self._tracks: dict[str, WantedTrack] = {}
         self._numbers: dict[str, int] = {}
         self._next_number = 0
@@ -102,7 +110,7 @@ class MixedOutput:
     def push(self, track_id: str, frame: Frame) -> None:
         """See `Output`."""
         number = self._numbers.get(track_id)
-        if number is None or self._process is None:
+        if number is None:
             return
         if self._waiting_bytes() > _MAX_WAITING_BYTES:
             self._has_gap.add(track_id)
@@ -111,6 +119,7 @@ class MixedOutput:
         if track_id in self._has_gap:
             self._has_gap.discard(track_id)
             frame = replace(frame, is_discontinuous=True)
+            self._on_gap(track_id)
         self._send(wire.encode_frame(number, frame))
 
     def files(self) -> list[FileProgress]:
@@ -120,7 +129,7 @@ class MixedOutput:
     async def finish(self) -> None:
         """See `Output`."""
         self._is_finishing = True
-        self._send(wire.finish(steady_unix_us()))
+        self._send(wire.message(wire.MessageKind.FINISH))
         try:
             async with asyncio.timeout(_FINISH_TIMEOUT_S):
                 await asyncio.shield(self._runner)
@@ -145,11 +154,33 @@ class MixedOutput:
 
     async def _run_process(self) -> str:
         """Runs one mixing process to its end; gives the reason it named, if any."""
-        options, begins_at_us = self._options, steady_unix_us()
         key = self._names.next("mixed", "mp4")
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "mrtc_rtcrecorder.mix", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
+        self._begin(key)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "mrtc_rtcrecorder.mix",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            return f"cannot start the mixer: {error.strerror or error}"
+        self._process = process
+        self._send(bytes(self._early))
+        self._early.clear()
+        clock = asyncio.create_task(self._tell_time(), name="mixer-time")
+        try:
+            return await self._follow(process, FileProgress(key, _CONTENT_TYPE, 0, 0, 0))
+        finally:
+            await end_tasks(clock)
+            self._kill()
+            await process.wait()
+            self._process = None
+
+    def _begin(self, key: str) -> None:
+        """Says what a process that is being started has to do: what comes from now on is in its file."""
+        options, now_us = self._options, steady_unix_us()
         config = wire.MixConfig(
             path=str(self._local_path(key)),
             width=options.width,
@@ -158,19 +189,21 @@ class MixedOutput:
             delay_us=options.delay_us,
             preset=options.preset,
             crf=options.crf,
-            begins_at_us=begins_at_us,
+            begins_at_us=now_us,
         )
-        self._send(config.encode())
+        self._early = bytearray(config.encode())
         for track_id, track in self._tracks.items():
-            self._send(wire.add_track(self._numbers[track_id], track.kind))
+            self._early += wire.add_track(self._numbers[track_id], track.kind, now_us)
+            if self._deaths:
+                self._on_gap(track_id)
         if self._is_finishing:
-            self._send(wire.finish(steady_unix_us()))
-        try:
-            return await self._follow(process, FileProgress(key, _CONTENT_TYPE, 0, 0, 0))
-        finally:
-            self._kill()
-            await process.wait()
-            self._process = None
+            self._early += wire.message(wire.MessageKind.FINISH)
+
+    async def _tell_time(self) -> None:
+        while True:
+            await asyncio.sleep(_TIME_INTERVAL_S)
+            if self._waiting_bytes() <= _MAX_WAITING_BYTES:
+                self._send(wire.message(wire.MessageKind.TIME))
 
     async def _follow(self, process: asyncio.subprocess.Process, file: FileProgress) -> str:
         assert process.stdout is not None
@@ -196,11 +229,14 @@ class MixedOutput:
 
     def _waiting_bytes(self) -> int:
         if self._process is None or self._process.stdin is None:
-            return 0
+            return len(self._early)
         return self._process.stdin.transport.get_write_buffer_size()
 
     def _send(self, message: bytes) -> None:
-        if self._process is None or self._process.stdin is None or self._process.stdin.is_closing():
+        if self._process is None:
+            self._early += message
+            return
+        if self._process.stdin is None or self._process.stdin.is_closing():
             return
         with contextlib.suppress(OSError, RuntimeError):
             self._process.stdin.write(message)

@@ -21,8 +21,11 @@ from .sound import RATE, Samples, SoundMixer
 MAX_TILES = 25
 # Tracks beyond this are refused: a room can have more publishers than one core can decode.
 MAX_TRACKS = 200
-# When the machine cannot keep up by more than this, pictures are left out, never sound.
-_TOO_LATE_US = 1_000_000
+# A mixer that is behind by twice this makes every second picture only, by thrice this every third, and so on; sound is
+# never left out. Less is caught up with: a busy machine takes seconds to start the process.
+_BEHIND_STEP_US = 2_000_000
+# Whoever is further behind makes no pictures until it is not.
+_MAX_BEHIND_US = 10_000_000
 
 
 class MixOutput(Protocol):
@@ -93,16 +96,6 @@ class MixSession:
         self.skipped_pictures = 0
         self.refused_tracks = 0
 
-    @property
-    def has_begun(self) -> bool:
-        """True once the first tick was done."""
-        return self._tick > 0
-
-    @property
-    def next_tick_at_us(self) -> int:
-        """When `advance` has something to do, in Unix microseconds."""
-        return self._tick_time(self._tick) + self._delay_us
-
     def add_track(self, track: int, kind: Kind, now_us: int) -> None:
         """A track joins, or comes anew under the same number. It is shown when the timeline comes to `now_us`."""
         known = self._tiles.get(track) or self._sounds.get(track)
@@ -135,11 +128,10 @@ class MixSession:
         elif (sound := self._sounds.get(track)) is not None:
             sound.push(frame)
 
-    def advance(self, now_us: int) -> None:
-        """Does all ticks that are due at this time."""
-        while self.next_tick_at_us <= now_us:
-            is_late = now_us - self.next_tick_at_us > _TOO_LATE_US
-            self._do_tick(skip_picture=is_late)
+    def advance(self, now_us: int, behind_us: int = 0) -> None:
+        """Does all ticks that are due at this time, which is `behind_us` ago."""
+        while self._tick_time(self._tick) + self._delay_us <= now_us:
+            self._do_tick(skip_picture=_is_left_out(self._tick, behind_us))
 
     def finish(self, at_us: int) -> None:
         """Does all ticks up to a capture time without waiting for the delay."""
@@ -212,3 +204,8 @@ class MixSession:
         if picture is not None and area is not None:
             self._canvas.draw(tile.track.scaler, picture, area)
         tile.area = area
+
+
+def _is_left_out(tick: int, behind_us: int) -> bool:
+    """Whether the picture of a tick is not made since the machine cannot keep up."""
+    return behind_us >= _MAX_BEHIND_US or tick % max(1, behind_us // _BEHIND_STEP_US) != 0

@@ -1,7 +1,8 @@
 """What the recorder and its mixing process say to each other over a pipe.
 
-To the mixer: messages of a 5-byte header (little endian: u32 length of the body, u8 kind) and a body. From the mixer:
-one JSON object a line. Both ends are the same program, so there is no version.
+To the mixer: messages of a 13-byte header (little endian: u32 length of the body, u8 kind, i64 Unix microseconds at
+which it was said) and a body. From the mixer: one JSON object a line. Both ends are the same program, so there is no
+version.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import struct
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 
-from mrtc_common.clock import steady_offset_us
+from mrtc_common.clock import steady_offset_us, steady_unix_us
 
 from mrtc_rtcrecorder.core.frames import CLOCK_RATES, Frame, Kind
 
-_HEADER = struct.Struct("<IB")
+_HEADER = struct.Struct("<IBq")
 _FRAME = struct.Struct("<HBBqQ")  # track, codec, flags, captured_at_us, rtp_time
 _CODECS = sorted(CLOCK_RATES)
 _IS_KEYFRAME, _IS_DISCONTINUOUS = 1, 2
@@ -34,6 +35,7 @@ class MessageKind(IntEnum):
     HIDE_TRACK = 4
     FRAME = 5
     FINISH = 6
+    TIME = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +100,22 @@ class MixProgress:
         return cls(**json.loads(line))
 
 
-def message(kind: MessageKind, body: bytes = b"") -> bytes:
-    """A message of any kind."""
-    return _HEADER.pack(len(body), kind) + body
+def message(kind: MessageKind, body: bytes = b"", at_us: int | None = None) -> bytes:
+    """A message of any kind, said now if no time is given."""
+    return _HEADER.pack(len(body), kind, steady_unix_us() if at_us is None else at_us) + body
 
 
-def parse_header(header: bytes) -> tuple[int, MessageKind]:
-    """(length of the body, kind). Raises ValueError."""
-    length, kind = _HEADER.unpack(header)
+def parse_header(header: bytes) -> tuple[int, MessageKind, int]:
+    """(length of the body, kind, when it was said). Raises ValueError."""
+    length, kind, at_us = _HEADER.unpack(header)
     if length > MAX_BODY_BYTES:
         raise ValueError("message is too long")
-    return length, MessageKind(kind)
+    return length, MessageKind(kind), at_us
 
 
-def add_track(track: int, kind: Kind) -> bytes:
+def add_track(track: int, kind: Kind, at_us: int | None = None) -> bytes:
     """A track joins, or comes anew."""
-    return message(MessageKind.ADD_TRACK, json.dumps([track, kind.value]).encode())
+    return message(MessageKind.ADD_TRACK, json.dumps([track, kind.value]).encode(), at_us)
 
 
 def parse_add_track(body: bytes) -> tuple[int, Kind]:
@@ -130,11 +132,6 @@ def track_message(kind: MessageKind, track: int) -> bytes:
 def parse_track(body: bytes) -> int:
     """The track of `REMOVE_TRACK` or `HIDE_TRACK`."""
     return int(json.loads(body))
-
-
-def finish(at_us: int) -> bytes:
-    """Record up to this capture time, then complete the file."""
-    return message(MessageKind.FINISH, json.dumps(at_us).encode())
 
 
 def encode_frame(track: int, frame: Frame) -> bytes:
