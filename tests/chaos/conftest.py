@@ -14,5 +14,5 @@ from tests.support.suite import RunningSuite, running_suite
 def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
     """A suite of its own, whose processes may die; each test leaves all of them running."""
     data: Path = tmp_path_factory.mktemp("victims")
-    with running_suite(data, signalings=2, recorders=2, mcu_workers=1, drain_timeout_s=30.0) as running:
+    with running_suite(data, signalings=2, recorders=2, vods=2, mcu_workers=1, drain_timeout_s=30.0) as running:
         yield running

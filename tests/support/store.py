@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import nats
 from mrtc.recorder.v1 import recording_pb2
+from mrtc.vod.v1 import vod_pb2
 from mrtc_common import subjects
 from mrtc_common.kv import is_deletion
 from mrtc_common.nats_schema import bucket_stream, bucket_subject
@@ -39,6 +40,13 @@ class Store:
         subject = bucket_subject(subjects.BUCKET_RECORDINGS, key)
         found = await self._js.get_msg(bucket_stream(subjects.BUCKET_RECORDINGS), subject=subject, direct=True)
         return recording_pb2.Recording.FromString(found.data or b"")
+
+    async def vod(self, room: str, identifier: str) -> vod_pb2.Vod:
+        """A vod's record. Raises nats.js.errors.NotFoundError."""
+        key = subjects.vod_key(subjects.room_key(APP, room), identifier)
+        subject = bucket_subject(subjects.BUCKET_VODS, key)
+        found = await self._js.get_msg(bucket_stream(subjects.BUCKET_VODS), subject=subject, direct=True)
+        return vod_pb2.Vod.FromString(found.data or b"")
 
     async def keys(self, bucket: str) -> int:
         """How many keys exist; markers of deleted ones do not count."""

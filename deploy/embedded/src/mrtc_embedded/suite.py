@@ -38,6 +38,7 @@ class SuiteOptions:
         mcus: rtcmcu nodes.
         signalings: signaling instances; the first has `http_port`.
         recorders: rtcrecorder nodes.
+        vods: rtcvod nodes.
         demo: serve the demo page and its token endpoint.
         static_dir: the built demo page; None: none.
         log_format: json or text.
@@ -56,6 +57,7 @@ class SuiteOptions:
     mcus: int = 2
     signalings: int = 1
     recorders: int = 1
+    vods: int = 1
     demo: bool = True
     static_dir: Path | None = None
     log_format: str = "text"
@@ -69,7 +71,7 @@ class SuiteOptions:
 
 
 class Suite:
-    """Processes by name: nats, master, rtcmcu-1 …, rtcrecorder, rtcrecorder-2 …, rtcvod, signaling-1 …"""
+    """Processes by name: nats, master, rtcmcu-1 …, rtcrecorder, rtcrecorder-2 …, rtcvod, rtcvod-2 …, signaling-1 …"""
 
     def __init__(self, options: SuiteOptions) -> None:
         self.options = options
@@ -172,8 +174,8 @@ class Suite:
                     "CAPTURE_DIR": str(data / "captures") if self.options.captures else "",
                 },
             )
-        further = [f"rtcrecorder-{number}" for number in range(2, self.options.recorders + 1)]
-        for name in ("rtcrecorder", *further, "rtcvod"):
+        recorders = _names("rtcrecorder", self.options.recorders)
+        for name in (*recorders, *_names("rtcvod", self.options.vods)):
             settings = {
                 "GRPC_PORT": "0",
                 "NODE_HOST": LOOPBACK,
@@ -229,6 +231,10 @@ class Suite:
         self.processes["nats"] = Process(
             "nats", [binary, "-c", str(config)], {}, data / "log" / "nats.log", ready_port=self._nats_port
         )
+
+
+def _names(service: str, count: int) -> list[str]:
+    return [service, *(f"{service}-{number}" for number in range(2, count + 1))]
 
 
 @asynccontextmanager

@@ -201,14 +201,19 @@ def test_a_loop_goes_on_in_time(media_file: Any) -> None:
 
 @pytest.mark.parametrize("name", ["pass.mp4", "bframes.mkv", "vp8.webm", "music.mp3"])
 def test_a_vod_that_is_taken_over_goes_on_where_it_was(name: str, media_file: Any) -> None:
-    """From a position, the clock from zero."""
-    played = Played(media_file(name), start_us=3_000_000)
+    """From a position between two key frames on, the clock from zero; its first picture decodes."""
+    played = Played(media_file(name), start_us=3_500_000)
     first = played.frames[0][1]
     assert first.pts_us < 60_000
-    assert 2_990_000 <= first.position_us < 3_100_000
-    assert played.frames[-1][1].pts_us < 3_100_000
-    if played.of(VIDEO):
-        assert played.of(VIDEO)[0].pts_us <= 2_000_000
+    assert 3_490_000 <= first.position_us < 3_600_000
+    assert played.frames[-1][1].pts_us < 2_600_000
+    if video := played.of(VIDEO):
+        assert video[0].is_keyframe
+        assert all(a.pts_us < b.pts_us for a, b in itertools.pairwise(video))
+        shown = [frame for frame in video if frame.pts_us > video[0].pts_us + 40_000]
+        assert shown[0].pts_us < 150_000
+        assert len(pictures(video, played.opened.video_codec)) == pytest.approx(len(video), abs=2)
+        assert len(shown) == pytest.approx(2.5 * 30, abs=4)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 5000, b"not a film" * 1000, b"#EXTM3U\nfile:///etc/passwd\n"])

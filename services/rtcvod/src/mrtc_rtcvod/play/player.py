@@ -20,6 +20,11 @@ from .wire import Opened, PlayedFrame, PlayOptions, TrackNumber
 
 # Frames that do not decode, in a row, before the file is given up.
 _MAX_ERRORS = 300
+# Pictures between a key frame and the position to begin at; if there are more, receivers wait for the next key frame.
+_MAX_BEFORE = 300
+# They leave so close to one another, before everything else.
+_RUSH_STEP_US = 100
+_LEAD_US = _MAX_BEFORE * _RUSH_STEP_US
 
 Emit = Callable[[PlayedFrame], None]
 
@@ -44,6 +49,8 @@ class Player:
         self._keyframes_wanted: set[int] = set()
         self._alternative_wanted = ""
         self._base_us = 0
+        self._lead_us = _LEAD_US if options.start_us else 0
+        self._before: list[EncodedPicture] = []
         self._end_us = 0
         self._sound_us = -1
         self._frames = 0
@@ -77,7 +84,7 @@ class Player:
     def play(self) -> None:
         """Plays to the end; for ever if looped. Raises BadMediaError."""
         start_us = self._options.start_us
-        self._base_us = -start_us
+        self._base_us = self._lead_us - start_us
         while True:
             source = open_source(self._options.path)
             try:
@@ -183,15 +190,34 @@ class Player:
             for picture in self._passing.take(
                 self._time_of(packet, packet.pts if packet.pts is not None else packet.dts), packet
             ):
-                self._hand_out_picture(TrackNumber.VIDEO, picture)
+                self._pass(picture)
 
     def _encode(self, picture: av.VideoFrame) -> None:
         if picture.pts is None or picture.time_base is None:
             return
         time_us = int(picture.pts * picture.time_base * 1_000_000) - self._facts.start_us
+        if self._base_us + time_us < self._lead_us:
+            return
         for track, encoder in self._encoders.items():
             for encoded in encoder.encode(self._base_us + time_us, picture):
                 self._hand_out_picture(track, EncodedPicture(time_us, encoded.is_keyframe, encoded.data))
+
+    def _pass(self, picture: EncodedPicture) -> None:
+        """Pictures from before the position wait: those since the last key frame are needed to decode what comes."""
+        if picture.is_keyframe or len(self._before) == _MAX_BEFORE:
+            self._before.clear()
+        if self._base_us + picture.time_us >= self._lead_us:
+            self._rush()
+            self._hand_out_picture(TrackNumber.VIDEO, picture)
+        elif picture.is_keyframe or self._before:
+            self._before.append(picture)
+
+    def _rush(self) -> None:
+        before, self._before = self._before, []
+        begin_us = self._lead_us - len(before) * _RUSH_STEP_US
+        for number, picture in enumerate(before):
+            at_us = begin_us + number * _RUSH_STEP_US
+            self._send(TrackNumber.VIDEO, at_us, self._options.start_us, picture.is_keyframe, picture.data)
 
     def _hand_out_picture(self, track: int, picture: EncodedPicture) -> None:
         self._hand_out(track, picture.time_us, picture.is_keyframe, picture.data)
@@ -199,11 +225,13 @@ class Player:
         self._end_us = max(self._end_us, self._base_us + picture.time_us + step_us)
 
     def _hand_out(self, track: int, time_us: int, is_keyframe: bool, data: bytes) -> None:
-        if self._base_us + time_us < 0:
-            return  # before the position to begin at
+        if self._base_us + time_us >= self._lead_us:  # else it is from before the position to begin at
+            self._send(track, self._base_us + time_us, time_us, is_keyframe, data)
+
+    def _send(self, track: int, at_us: int, position_us: int, is_keyframe: bool, data: bytes) -> None:
         self._frames += 1
-        pts_us = self._pacer.pace(track, self._base_us + time_us)
-        self._emit(PlayedFrame(track, is_keyframe, pts_us, time_us, data))
+        pts_us = self._pacer.pace(track, at_us)
+        self._emit(PlayedFrame(track, is_keyframe, pts_us, position_us, data))
 
     def _handle_wishes(self, source: Source, packet: Any) -> None:
         with self._lock:
