@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from mrtc_common.ports import free_port
+from mrtc_common.ports import Knock, free_port, knock
 
 from tests.bench.load import LoadError, SfuLoad, on_cores
 from tests.bench.profiles import Profile
@@ -44,9 +44,7 @@ async def _until_open(port: int) -> None:
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
             while True:
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
+                if await knock(f"127.0.0.1:{port}") is Knock.OPEN:
                     return
                 await asyncio.sleep(0.05)
     except TimeoutError:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import httpx
+from mrtc_common.ports import Knock, knock
 
 STOP_TIMEOUT_S = 10.0
 
@@ -95,12 +96,7 @@ class Process:
             return False
         if self.ready_port is None:
             return self.is_running
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.ready_port)
-        except OSError:
-            return False
-        writer.close()
-        return True
+        return await knock(f"127.0.0.1:{self.ready_port}") is Knock.OPEN
 
     def log_tail(self, lines: int = 15) -> str:
         """The end of the log, for an error message."""

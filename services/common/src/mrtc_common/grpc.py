@@ -233,20 +233,6 @@ class _Call:
 # Client
 
 
-async def is_refused(address: str, timeout_s: float = 0.5) -> bool:
-    """True if `host:port` refuses connections: its machine is there, no process listens. False if nothing is heard."""
-    host, _, port = address.rpartition(":")
-    try:
-        async with asyncio.timeout(timeout_s):
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except ConnectionRefusedError:
-        return True
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return False
-
-
 class Channels:
     """One channel per address, made at first use; closed together."""
 

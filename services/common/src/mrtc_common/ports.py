@@ -1,8 +1,10 @@
-"""Ports for children that are told theirs before they start."""
+"""Ports for children that are told theirs before they start, and whether anybody listens at one."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import enum
 import secrets
 import socket
 
@@ -27,3 +29,27 @@ def free_port(ip: str = "127.0.0.1") -> int:
             probe.bind((ip, port))
             _given.add(port)
             return port
+
+
+class Knock(enum.Enum):
+    """What a TCP port answers."""
+
+    OPEN = enum.auto()
+    REFUSED = enum.auto()
+    """Its machine is there, no process listens."""
+    SILENT = enum.auto()
+    """Nothing is heard: it may be that the machine is gone, or cannot be reached."""
+
+
+async def knock(address: str, timeout_s: float = 0.5) -> Knock:
+    """Asks whether anybody listens at `host:port`."""
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except ConnectionRefusedError:
+        return Knock.REFUSED
+    except (OSError, TimeoutError):
+        return Knock.SILENT
+    writer.close()
+    return Knock.OPEN

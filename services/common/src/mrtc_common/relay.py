@@ -19,7 +19,7 @@ from .node import NodeDirectory
 from .relay_client import Import, RelayClient
 from .relay_server import RelayServer
 from .relay_types import RelayedTrack, RelayEngine
-from .tasks import end_tasks
+from .tasks import end_tasks, repeat
 
 __all__ = ["ImportResult", "RelayEngine", "RelayManager", "RelayServer", "RelayedTrack"]
 
@@ -86,7 +86,7 @@ class RelayManager:
 
     async def start(self) -> None:
         """Starts the caretaker."""
-        self._task = asyncio.create_task(self._sweep(), name="relay-sweep")
+        self._task = asyncio.create_task(repeat(self._sweep, _SWEEP_INTERVAL_S, "relays"), name="relay-sweep")
 
     async def aclose(self) -> None:
         """Ends all relays that this node opened."""
@@ -279,14 +279,6 @@ class RelayManager:
             self._on_changed(track_id)
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_INTERVAL_S)
-            try:
-                await self._sweep_once()
-            except Exception:
-                _log.exception("the relay caretaker failed; it goes on")
-
-    async def _sweep_once(self) -> None:
         gone, self._gone_nodes = self._gone_nodes, set()
         for node_id in gone:
             await self.server.close_of_node(node_id)

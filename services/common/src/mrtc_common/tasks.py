@@ -1,11 +1,33 @@
-"""Ends background tasks for certain."""
+"""Background tasks: rounds that go on whatever happens, and ends that are certain."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from .errors import MrtcError
+from .log import get_logger
+
+_log = get_logger(__name__)
+
 _RECANCEL_S = 0.1
+
+
+async def repeat(step: Callable[[], Awaitable[None]], interval_s: float, what: str) -> None:
+    """Does a step again and again until it is cancelled, each time after an interval; one that fails ends nothing.
+
+    Args:
+        what: names the step in logs. That somebody else is away (`MrtcError`) is told on the level debug only.
+    """
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            await step()
+        except MrtcError as error:
+            _log.debug("a step has to wait for the next round", step=what, error=error.message)
+        except Exception:
+            _log.exception("a step failed; the next round tries again", step=what)
 
 
 async def end_tasks(*tasks: asyncio.Task[Any] | None, recancel_s: float = _RECANCEL_S) -> None:

@@ -8,7 +8,7 @@ from mrtc_common.clock import Clock
 from mrtc_common.errors import MrtcError
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink
-from mrtc_common.tasks import end_tasks
+from mrtc_common.tasks import end_tasks, repeat
 
 from .core.orphans import Orphans
 from .media import Media
@@ -36,24 +36,20 @@ class Sweeper:
 
     async def start(self) -> None:
         """Begins; returns at once."""
-        self._task = asyncio.create_task(self._run(), name="sweeper")
+        self._task = asyncio.create_task(repeat(self._sweep, self._interval_s, "sweep"), name="sweeper")
 
     async def aclose(self) -> None:
         """Ends."""
         await end_tasks(self._task)
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval_s)
-            try:
-                await self._sweep()
-            except MrtcError as error:
-                self._orphans.begin_anew()
-                _log.debug("owners cannot be asked", error=error.message)
-            except Exception:
-                _log.exception("a sweep failed; the next one tries again")
-
     async def _sweep(self) -> None:
+        try:
+            await self._ask()
+        except MrtcError:
+            self._orphans.begin_anew()
+            raise
+
+    async def _ask(self) -> None:
         if not self._link.is_ready or self._link.epoch != self._epoch:
             # What was in memory there is written again, but not at once.
             self._epoch = self._link.epoch

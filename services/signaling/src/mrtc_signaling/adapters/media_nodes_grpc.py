@@ -16,10 +16,11 @@ from mrtc.node.v1 import master_service_pb2, master_service_pb2_grpc
 from mrtc_common import subjects
 from mrtc_common.clock import Clock
 from mrtc_common.errors import MrtcError, UnavailableError
-from mrtc_common.grpc import Channels, call, is_refused, stream
+from mrtc_common.grpc import Channels, call, stream
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink, NatsSubscription
 from mrtc_common.node import NodeDirectory
+from mrtc_common.ports import Knock, knock
 from mrtc_common.tasks import end_tasks
 
 from mrtc_signaling.core.caps import Caps
@@ -308,7 +309,7 @@ class GrpcMediaNodes:
             return False
         for _ in range(2):
             await asyncio.sleep(_REFUSED_WAIT_S)
-            if not await is_refused(node.grpc_address):
+            if await knock(node.grpc_address) is not Knock.REFUSED:
                 return False
         return True
 

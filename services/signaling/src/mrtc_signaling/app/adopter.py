@@ -8,7 +8,7 @@ import random
 from mrtc.event.v1 import state_pb2
 from mrtc_common.errors import MrtcError, SessionNotFoundError
 from mrtc_common.log import get_logger
-from mrtc_common.tasks import end_tasks
+from mrtc_common.tasks import end_tasks, repeat
 
 from mrtc_signaling.ports import FencedError, Peers
 
@@ -33,21 +33,11 @@ class Adopter:
 
     def start(self) -> None:
         """Begins."""
-        self._task = asyncio.create_task(self._run(), name="adopter")
+        self._task = asyncio.create_task(repeat(self._look, _INTERVAL_S, "adopt"), name="adopter")
 
     async def aclose(self) -> None:
         """Takes nothing over any more."""
         await end_tasks(self._task)
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_INTERVAL_S)
-            try:
-                await self._look()
-            except MrtcError as error:
-                _log.debug("sessions cannot be looked through", error=error.message)
-            except Exception:
-                _log.exception("a take-over failed; the next round tries again")
 
     async def _look(self) -> None:
         present = self._peers.present()

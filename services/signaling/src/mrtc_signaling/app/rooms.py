@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from mrtc.common.v1 import common_pb2
@@ -34,6 +34,7 @@ from mrtc_signaling.core import limits
 from mrtc_signaling.core.media_sniff import SNIFF_BYTES, sniff_media_type
 from mrtc_signaling.core.room_view import RoomView
 from mrtc_signaling.core.subscriptions import media_names
+from mrtc_signaling.ports import MediaNode
 
 from .access import Access
 from .context import Context
@@ -156,26 +157,43 @@ class Rooms:
 
         The node stops (or goes on) forwarding at once; the client sees the changed publication.
         """
-        changed, affected, owner = await self._track_to_change(app_id, room, track_id)
-        node = await self._ctx.nodes.node(owner.node_id)
-        for media_id in media_names((track.id for track in affected), changed.generation):
-            await node.mute_track(owner.transport_id, media_id, is_muted)
-        for track in affected:
-            track.is_muted = is_muted
-        await self._ctx.rooms.put_publication(subjects.room_key(app_id, room), changed)
-        return changed.publication
+        return await self._change_track(
+            app_id,
+            room,
+            track_id,
+            lambda node, transport_id, media_id: node.mute_track(transport_id, media_id, is_muted),
+            is_muted=is_muted,
+        )
 
     async def set_track_cap(self, app_id: str, room: str, track_id: str, max_bps: int) -> common_pb2.Publication:
         """Changes what somebody's track may send at most; 0: no cap of its own. Raises PublicationNotFoundError.
 
         It holds at once; the client is told by its transport, and sees the changed publication.
         """
+        return await self._change_track(
+            app_id,
+            room,
+            track_id,
+            lambda node, transport_id, media_id: node.set_track_cap(transport_id, media_id, max_bps),
+            max_bitrate_bps=max_bps,
+        )
+
+    async def _change_track(
+        self,
+        app_id: str,
+        room: str,
+        track_id: str,
+        tell: Callable[[MediaNode, str, str], Awaitable[None]],
+        **fields: int,
+    ) -> common_pb2.Publication:
+        """Tells the node of a track (transport, name of the media), and then everybody by the track's fields."""
         changed, affected, owner = await self._track_to_change(app_id, room, track_id)
         node = await self._ctx.nodes.node(owner.node_id)
         for media_id in media_names((track.id for track in affected), changed.generation):
-            await node.set_track_cap(owner.transport_id, media_id, max_bps)
+            await tell(node, owner.transport_id, media_id)
         for track in affected:
-            track.max_bitrate_bps = max_bps
+            for name, value in fields.items():
+                setattr(track, name, value)
         await self._ctx.rooms.put_publication(subjects.room_key(app_id, room), changed)
         return changed.publication
 
