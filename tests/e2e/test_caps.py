@@ -60,3 +60,27 @@ def test_caps_of_a_token_hold_from_the_start(alice: Caller, bob: Caller, room: s
         assert rate(sent, api, "alice") < 400_000 * SLACK
         assert rate(received, api, "bob") < 200_000 * SLACK
     assert rate(sent, api, "alice") > 100_000
+
+
+def test_a_track_follows_its_own_cap_beside_one_that_has_none(
+    alice: Caller, bob: Caller, room: str, api: RoomApi
+) -> None:
+    """REMB could only name the sum of both; the SDK sets the one encoder by the changed publication."""
+    alice.join(room, "alice")
+    bob.join(room, "bob")
+    alice.publish(33, texture=True, simulcast=False)
+    alice.publish(34, source="screen_share")
+    bob.sees("alice", 33)
+    bob.sees("alice", 34, "screen_share")
+    people = api.call("GET", "participants")["participants"]
+    tracks = [track for one in people for publication in one["publications"] for track in publication["tracks"]]
+    camera = next(track["id"] for track in tracks if track["source"] == "camera")
+
+    def sent_of_camera(api: RoomApi, identity: str) -> int:
+        return sum(s["bytes"] for s in api.transport_of(identity)["streams"] if s["track"] == camera)
+
+    wait_until(lambda: rate(sent_of_camera, api, "alice", 1.0) > 500_000, "alice to send much", 30)
+    api.call("POST", f"tracks/{camera}/cap", json={"max_bitrate_bps": 250_000})
+    wait_until(lambda: rate(sent_of_camera, api, "alice", 1.0) < 250_000 * SLACK, "the track to follow", 5)
+    bob.sees("alice", 33)
+    bob.sees("alice", 34, "screen_share")

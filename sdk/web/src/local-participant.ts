@@ -237,6 +237,7 @@ export class LocalParticipant extends Participant {
     const publication = new LocalPublication(info, tracks);
     this.publications.set(publication.id, publication);
     for (const track of tracks) this.#follow(track, publication);
+    this.#obeyCaps(publication, info);
     this.#host.published(publication);
     return publication;
   }
@@ -266,11 +267,12 @@ export class LocalParticipant extends Participant {
     return { mids, undo };
   }
 
-  /** News of an own publication: an admin may have muted a track. Internal. */
+  /** News of an own publication: an admin may have muted a track, or changed its cap. Internal. */
   publicationUpdated(info: Publication): void {
     const publication = this.publications.get(info.id);
     if (!publication) return;
     this.#newest.set(info.id, info);
+    this.#obeyCaps(publication, info);
     for (const track of publication.tracks) {
       const isMuted = info.tracks.find(({ id }) => id === track.id)?.isMuted;
       if (isMuted && !track.isMuted) this.#obeyMute(track, info);
@@ -410,6 +412,15 @@ export class LocalParticipant extends Participant {
       return;
     }
     track.setMuted(true).catch((error: unknown) => logger.warn('mute by the server', error));
+  }
+
+  #obeyCaps(publication: LocalPublication, info: Publication): void {
+    for (const track of publication.tracks) {
+      const capBps = info.tracks.find(({ id }) => id === track.id)?.maxBitrateBps ?? 0;
+      if (capBps === track.capBps) continue;
+      track.capBps = capBps;
+      track.refreshEncodings().catch((error: unknown) => logger.warn('cap of a track', error));
+    }
   }
 
   async #release(tracks: readonly LocalTrack[]): Promise<void> {

@@ -17,6 +17,7 @@ import {
   applyPlan,
   initialEncodings,
   layersFor,
+  limitEncodings,
   planEncodings,
   scaledBitrate,
   withSpatialLayers,
@@ -186,6 +187,24 @@ describe('encodings', () => {
     expect(encodings[0]).toMatchObject({ scaleResolutionDownBy: 4, scalabilityMode: 'L1T3' });
     applyPlan(encodings, svc, undefined, false, 0);
     expect(encodings[0]).toMatchObject({ scaleResolutionDownBy: 1, scalabilityMode: 'L3T3_KEY' });
+  });
+
+  it('keep to a cap together, the lowest first', () => {
+    const sent = (capBps: number, wanted?: ReadonlySet<string>): string[] => {
+      const encodings = initialEncodings();
+      applyPlan(encodings, plan, wanted, false, 1280 * 720);
+      limitEncodings(encodings, capBps);
+      return encodings.filter(({ active }) => active).map(({ rid, maxBitrate }) => `${rid}/${maxBitrate}`);
+    };
+    expect(sent(0)).toEqual(['q/150000', 'h/500000', 'f/1700000']);
+    expect(sent(2_000_000)).toEqual(['q/150000', 'h/500000', 'f/1350000']);
+    expect(sent(1_000_000)).toEqual(['q/150000', 'h/500000']);
+    expect(sent(399_000)).toEqual(['q/150000']);
+    expect(sent(50_000)).toEqual(['q/50000']);
+    expect(sent(300_000, new Set(['h']))).toEqual(['h/300000']);
+    const single: RTCRtpEncodingParameters[] = [{ active: true, maxBitrate: 2_500_000 }];
+    limitEncodings(single, 600_000);
+    expect(single).toEqual([{ active: true, maxBitrate: 600_000 }]);
   });
 
   it('need less for smaller pictures, within bounds', () => {

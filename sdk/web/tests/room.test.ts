@@ -323,6 +323,25 @@ describe('publishing', () => {
     expect(server.framesOf('mute')).toHaveLength(0);
   });
 
+  it('keeps to the cap of a track', async () => {
+    await connect();
+    const own = await room.localParticipant.publishTrack(fakeMedia('video'));
+    const id = own.tracks[0]?.id ?? '';
+    const sent = (): string => {
+      const active = pc().line('1').sender.encodings.filter((encoding) => encoding.active);
+      return active.map(({ rid, maxBitrate }) => `${rid}/${maxBitrate}`).join();
+    };
+    const free = sent();
+    const push = (maxBitrateBps: number): void => {
+      const publication = { id: own.id, participantId: 'me', tracks: [{ id, maxBitrateBps }] };
+      server.connection.push({ case: 'publicationUpdated', value: { publication } });
+    };
+    push(450_000);
+    await until(() => sent() === 'q/150000,h/300000');
+    push(0);
+    await until(() => sent() === free);
+  });
+
   it('sends only layers that somebody receives', async () => {
     await connect();
     const { tracks } = await room.localParticipant.publishTrack(fakeMedia('video'));

@@ -124,7 +124,8 @@ call.ratchet = () => call.room.e2ee.ratchet();
 call.publish = async (number, frequencyHz = 0, { source, simulcast, scalabilityMode, ...options } = {}) => {
   const pattern = patternTrack(number, options);
   patterns.set(number, pattern);
-  const chosen = { ...(source && { source }), ...(simulcast && { simulcast }), ...(scalabilityMode && { scalabilityMode }) };
+  const given = Object.entries({ source, simulcast, scalabilityMode }).filter(([, value]) => value !== undefined);
+  const chosen = Object.fromEntries(given);
   const tracks = [new mrtc.LocalTrack(pattern.track, chosen)];
   if (frequencyHz) tracks.push(new mrtc.LocalTrack(toneTrack(frequencyHz)));
   const publication = await call.room.localParticipant.publish(tracks, { tag: 'test' });

@@ -3,7 +3,7 @@
 import { Emitter } from '../emitter';
 import { logger } from '../logger';
 import type { LocalTrackOptions, SimulcastLayer } from '../options';
-import { applyPlan, layersFor, planEncodings, withSpatialLayers } from '../transport/encodings';
+import { applyPlan, layersFor, limitEncodings, planEncodings, withSpatialLayers } from '../transport/encodings';
 import type { EncodingPlan } from '../transport/encodings';
 import type { PublishLine } from '../transport/transport';
 import type { Kind, Source } from '../words';
@@ -54,6 +54,8 @@ export class LocalTrack extends Emitter<LocalTrackEvents> {
   wantedRids: ReadonlySet<string> | undefined;
   /** Layers inside the one encoding that somebody receives, from the lowest on; 0: all. Internal. */
   wantedSpatialLayers = 0;
+  /** What the server lets it send at most, in bit/s; 0: no cap of its own. Internal. */
+  capBps = 0;
   #plan: EncodingPlan;
   readonly #control: CaptureControl;
   readonly #hint: string;
@@ -172,6 +174,8 @@ export class LocalTrack extends Emitter<LocalTrackEvents> {
     const isMain = sender === this.line?.transceiver.sender;
     const plan = isMain ? withSpatialLayers(this.#plan, this.wantedSpatialLayers, width, height) : this.#plan;
     applyPlan(parameters.encodings, plan, wantedRids, isSilent, width * height);
+    // Sound keeps to its cap by what the transport tells (REMB): a maximum of Opus is a rate to be reached.
+    if (this.kind === 'video') limitEncodings(parameters.encodings, this.capBps);
     if (this.#hint === 'detail' || this.#hint === 'text') parameters.degradationPreference = 'maintain-resolution';
     try {
       await sender.setParameters(parameters);

@@ -100,6 +100,22 @@ export function applyPlan(
   }
 }
 
+/**
+ * Keeps what a track's encodings may send together to a cap, the lowest first: one of which less than half fits is not
+ * sent, unless it would be the only one. 0: no cap.
+ */
+export function limitEncodings(encodings: RTCRtpEncodingParameters[], capBps: number): void {
+  if (capBps <= 0) return;
+  let left = capBps;
+  for (const [index, encoding] of encodings.filter(({ active }) => active).entries()) {
+    const wanted = encoding.maxBitrate ?? capBps;
+    const granted = Math.min(wanted, left);
+    encoding.active = index === 0 || granted >= wanted / 2;
+    if (encoding.active) encoding.maxBitrate = granted;
+    left = encoding.active ? left - granted : 0;
+  }
+}
+
 /** The smallest lowest layer that libwebrtc makes (`svc_config.cc`): of smaller captures it makes fewer layers. */
 const LOWEST_LAYER = { long: 240, short: 135 };
 
