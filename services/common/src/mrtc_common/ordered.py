@@ -213,6 +213,10 @@ class OrderedReader:
             await end_tasks(self._task)
             self._task = None
 
+    def take_waiting(self, limit: int) -> list[StoredMessage]:
+        """What has come and was not taken yet, so many at most."""
+        return [self._queue.get_nowait() for _ in range(min(limit, self._queue.qsize()))]
+
     def __aiter__(self) -> OrderedReader:
         return self
 

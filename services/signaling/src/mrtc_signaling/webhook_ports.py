@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from .core.app_events import AppEvent
-from .core.webhooks import Answer, Delivery, DeliveryState, DueDelivery, RenderedEvent, Webhook
+from .core.webhooks import Answer, Delivery, DeliveryState, DueDelivery, LogPosition, RenderedEvent, Webhook
 
 
 class EventBatch(Protocol):
@@ -17,16 +17,21 @@ class EventBatch(Protocol):
         """The events, in order."""
         ...
 
-    async def taken(self) -> None:
-        """They are stored elsewhere; they do not come again. Raises UnavailableError."""
+    @property
+    def position(self) -> LogPosition:
+        """Where the log goes on after them."""
         ...
 
 
 class EventLog(Protocol):
     """All app events of the suite, in order."""
 
-    async def read(self) -> EventBatch | None:
-        """The next ones; None after some seconds without any. Raises UnavailableError."""
+    async def read(self, after: LogPosition | None) -> EventBatch | None:
+        """The next ones; None after some seconds without any. Raises UnavailableError.
+
+        Args:
+            after: what was taken; None, or a position in a log that is no more: nothing.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -74,10 +79,20 @@ class WebhookStore(Protocol):
         """Deletes it with its deliveries. Raises NotFoundError."""
         ...
 
-    async def enqueue(self, events: Sequence[RenderedEvent]) -> int:
+    async def position(self) -> LogPosition | None:
+        """How far the log was taken over; None: not at all."""
+        ...
+
+    async def enqueue(self, events: Sequence[RenderedEvent], since: LogPosition | None, position: LogPosition) -> int:
         """A delivery of each event to each webhook that wants it; one that is there already is not made again.
 
-        Returns how many were made.
+        In one transaction with the new position. Returns how many were made.
+
+        Args:
+            since: the position as this instance knows it.
+
+        Raises:
+            FailedPreconditionError: it is another one: another instance goes on with the log.
         """
         ...
 

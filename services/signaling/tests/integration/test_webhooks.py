@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import sqlite3
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -133,6 +136,37 @@ async def test_another_instance_goes_on(world: World, api: httpx.AsyncClient, re
     assert len(receiver.got) == len({headers["webhook-id"] for headers, _ in receiver.got}) == 5
     assert await third.apps.app("demo") is not None
     assert hook["is_enabled"]
+
+
+async def test_what_was_read_and_could_not_be_stored_is_read_again(
+    world: World, api: httpx.AsyncClient, receiver: WebhookReceiver
+) -> None:
+    """While the tables cannot be written events are read in vain; none is missing afterwards, and all come in order."""
+    await _hook(api, receiver, events=["participant.joined", "participant.left"])
+    await _call(world, "alice")
+    await wait_until(lambda: len(receiver.got) == 2, what="alice")
+    path = world.tmp / "apps.sqlite3"
+    _run_sql(path, "ALTER TABLE webhook_events RENAME TO gone")
+    await _call(world, "bob")
+    await wait_until(lambda: _is_all_read(world), what="bob's events to be read")
+    await _call(world, "carol")
+    _run_sql(path, "ALTER TABLE gone RENAME TO webhook_events")
+    await wait_until(lambda: len(receiver.got) == 6, what="all", timeout_s=20)
+    who = [body["data"]["participant"]["identity"] for _, body in receiver.got]
+    assert who == ["alice", "alice", "bob", "bob", "carol", "carol"]
+
+
+def _run_sql(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path, timeout=10)) as database:
+        database.execute(statement)
+        database.commit()
+
+
+async def _is_all_read(world: World) -> bool:
+    """Some reader of the log was sent all that it holds."""
+    last = (await world.link.jetstream.stream_info(subjects.STREAM_EVENTS)).state.last_seq
+    readers = await world.link.jetstream.consumers_info(subjects.STREAM_EVENTS)
+    return any(reader.delivered and reader.delivered.stream_seq == last for reader in readers)
 
 
 async def test_replay(world: World, api: httpx.AsyncClient, receiver: WebhookReceiver) -> None:

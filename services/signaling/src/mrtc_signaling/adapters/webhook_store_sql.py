@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
-from mrtc_common.errors import LimitExceededError, NotFoundError, UnavailableError
+from mrtc_common.errors import FailedPreconditionError, LimitExceededError, NotFoundError, UnavailableError
 from mrtc_common.ids import new_id
 from mrtc_common.log import get_logger
 from sqlalchemy import delete, func, or_, select, update
@@ -23,6 +23,7 @@ from mrtc_signaling.core.webhooks import (
     Delivery,
     DeliveryState,
     DueDelivery,
+    LogPosition,
     RenderedEvent,
     Webhook,
     secret_text,
@@ -30,12 +31,13 @@ from mrtc_signaling.core.webhooks import (
 
 from .app_tables import AppRow
 from .secret_box import SecretBox, SecretBoxError
-from .webhook_tables import DeliveryRow, EventRow, WebhookRow
+from .webhook_tables import DeliveryRow, EventRow, LogRow, WebhookRow
 
 _log = get_logger(__name__)
 
 _TIMEOUT_S = 10.0
 _PURGE_AT_ONCE = 1000
+_LOG_ID = 1
 
 
 class SqlWebhookStore:
@@ -96,11 +98,20 @@ class SqlWebhookStore:
 
     # Deliveries
 
-    async def enqueue(self, events: Sequence[RenderedEvent]) -> int:
+    async def position(self) -> LogPosition | None:
+        """See the port."""
+        async with self._transaction() as session:
+            return _position(await session.get(LogRow, _LOG_ID))
+
+    async def enqueue(self, events: Sequence[RenderedEvent], since: LogPosition | None, position: LogPosition) -> int:
         """See the port."""
         apps = {event.app_id for event in events}
         made = 0
         async with self._transaction() as session:
+            log = await session.get(LogRow, _LOG_ID, with_for_update=True)
+            if _position(log) != since:
+                raise FailedPreconditionError("another instance goes on with the events")
+            await session.merge(LogRow(id=_LOG_ID, stream=position.stream, sequence=position.sequence))
             by_app: dict[str, list[Webhook]] = defaultdict(list)
             for row in await session.scalars(select(WebhookRow).where(WebhookRow.app_id.in_(apps))):
                 by_app[row.app_id].append(_webhook(row))
@@ -280,6 +291,10 @@ class SqlWebhookStore:
                 yield session
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             raise UnavailableError(f"the database does not answer: {type(error).__name__}") from error
+
+
+def _position(row: LogRow | None) -> LogPosition | None:
+    return None if row is None else LogPosition(row.stream, row.sequence)
 
 
 async def _row(session: AsyncSession, app_id: str, webhook_id: str) -> WebhookRow:

@@ -45,6 +45,16 @@ class EventRow(Base):
     taken_at_ms: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
+class LogRow(Base):
+    """How far the log of events was taken over. One row."""
+
+    __tablename__ = "webhook_log"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    stream: Mapped[str] = mapped_column(String(64))
+    sequence: Mapped[int] = mapped_column(BigInteger)
+
+
 class DeliveryRow(Base):
     """An event for a receiver. Ids grow in the order of the events."""
 

@@ -13,7 +13,7 @@ from mrtc_common.log import get_logger
 from mrtc_common.tasks import end_tasks
 
 from mrtc_signaling.core.app_events import AppEvent
-from mrtc_signaling.core.webhooks import DueDelivery, RenderedEvent, retry_delay_ms
+from mrtc_signaling.core.webhooks import DueDelivery, LogPosition, RenderedEvent, retry_delay_ms
 from mrtc_signaling.metrics import SignalingMetrics
 from mrtc_signaling.webhook_ports import Duty, EventLog, WebhookSender, WebhookStore
 
@@ -56,6 +56,9 @@ class WebhookDispatcher:
         self._keep_ms = round(keep_s * 1000)
         self._wake = asyncio.Event()
         self._recent: OrderedDict[str, None] = OrderedDict()
+        # How far the log was read, and how far the store knows that it was; unset: the store is to be asked.
+        self._read_to: LogPosition | None = None
+        self._stored_to: LogPosition | None = None
         # What is on its way, by delivery; how much of it to each webhook; until when a failing webhook is left alone.
         self._under_way: dict[int, asyncio.Task[None]] = {}
         # What ended while the store was being asked: its answer may still have it.
@@ -97,18 +100,26 @@ class WebhookDispatcher:
                 await asyncio.sleep(_IDLE_S)
 
     async def _take_events(self) -> None:
-        batch = await self._log.read()
+        if self._read_to is None:
+            self._read_to = self._stored_to = await self._store.position()
+        # Whatever fails from here on, the store says where to go on.
+        read_to, self._read_to = self._read_to, None
+        batch = await self._log.read(read_to)
         if batch is None:
+            self._read_to = read_to
             return
         # Older ones may have been forgotten by the store; what is read now of them is an echo in a later write.
         oldest_ms = self._clock.unix_ms() - self._keep_ms
         fresh = {event.id: event for event in batch.events if event.at_ms >= oldest_ms and event.id not in self._recent}
-        made = await self._store.enqueue([self._render(event) for event in fresh.values()])
-        await batch.taken()
-        self._note(fresh)
-        self._metrics.app_events.inc(len(fresh))
-        if made:
-            self._wake.set()
+        if fresh:
+            rendered = [self._render(event) for event in fresh.values()]
+            made = await self._store.enqueue(rendered, self._stored_to, batch.position)
+            self._stored_to = batch.position
+            self._note(fresh)
+            self._metrics.app_events.inc(len(fresh))
+            if made:
+                self._wake.set()
+        self._read_to = batch.position
 
     def _note(self, event_ids: Iterable[str]) -> None:
         """Remembers what was stored: a record that is written every second need not be asked for each time."""

@@ -39,6 +39,19 @@ class DeliveryState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LogPosition:
+    """How far the log of events was taken over.
+
+    Attributes:
+        stream: which log: one that was made anew counts from 1 again.
+        sequence: the last write that was taken.
+    """
+
+    stream: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class Webhook:
     """A receiver of an app's events.
 
