@@ -15,9 +15,10 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: 
 
 if [ "$purpose" = test ]; then
   missing=()
-  for pair in chromium:chromium ffmpeg:ffmpeg espeak-ng:espeak-ng turnserver:coturn openssl:openssl; do
+  for pair in chromium:chromium ffmpeg:ffmpeg espeak-ng:espeak-ng turnserver:coturn openssl:openssl pulseaudio:pulseaudio; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
   done
+  command -v firefox-esr >/dev/null || command -v firefox >/dev/null || missing+=(firefox-esr)
   # GStreamer is a foreign WebRTC stack in tests/interop; its plugins have no programs to look for.
   has_gstreamer() {
     local element

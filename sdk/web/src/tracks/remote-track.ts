@@ -176,7 +176,9 @@ export class RemoteTrack extends Emitter<RemoteTrackEvents> {
     const stream = element.srcObject instanceof MediaStream ? element.srcObject : undefined;
     const shown = stream?.getTracks()[0];
     if (shown === media) return;
-    if (stream && shown && media) {
+    // Firefox's elements stand still when the track in their stream is exchanged, in either order.
+    const isGecko = 'mozHasAudio' in element;
+    if (stream && shown && media && !isGecko) {
       // The element plays on; with another stream it would load anew, which is seen and heard.
       stream.addTrack(media);
       stream.removeTrack(shown);
