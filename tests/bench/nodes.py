@@ -40,11 +40,12 @@ async def figures_of(suite: Suite, name: str) -> dict[str, float]:
     return found
 
 
-async def run(viewers: int, nodes: int, seconds: int, *, is_websocket: bool) -> dict[str, Any]:
-    """One run."""
+async def run(viewers: int, nodes: int, seconds: int, max_edges: int, *, is_websocket: bool) -> dict[str, Any]:
+    """One run; a node sends a track to `max_edges` others, 0: to all that want it."""
     share = math.ceil((viewers + 1) / nodes) + 1
     names = [f"rtcmcu-{number + 1}" for number in range(nodes)]
-    options = {"mcus": nodes, "mcu_workers": 1, "services": SERVICES, "env": {"MRTC_RTCMCU_MAX_TRANSPORTS": str(share)}}
+    env = {"MRTC_RTCMCU_MAX_TRANSPORTS": str(share), "MRTC_RTCMCU_RELAY_MAX_EDGES": str(max_edges)}
+    options = {"mcus": nodes, "mcu_workers": 1, "services": SERVICES, "env": env}
     with tempfile.TemporaryDirectory(prefix="mrtc-nodes-") as data:
         async with running(SuiteOptions(data_dir=Path(data), **options)) as suite:
             async with httpx.AsyncClient() as http:
@@ -58,7 +59,8 @@ async def run(viewers: int, nodes: int, seconds: int, *, is_websocket: bool) -> 
             door = Door(suite.url, "large", got.json()["token"], is_websocket)
             counted = await load.run(door, Profile("nodes", viewers), seconds, on_phase)
             begin, end = marks["begin"], marks["end"]
-    return {"nodes": nodes, "door": "websocket" if is_websocket else "whep"} | counted | summary(begin, end)
+    about = {"nodes": nodes, "max_edges": max_edges, "door": "websocket" if is_websocket else "whep"}
+    return about | counted | summary(begin, end)
 
 
 def summary(begin: list[dict[str, float]], end: list[dict[str, float]]) -> dict[str, Any]:
@@ -71,6 +73,7 @@ def summary(begin: list[dict[str, float]], end: list[dict[str, float]]) -> dict[
         "transports": [round(node.get(_TRANSPORTS, 0.0)) for node in end],
         "published_packets": round(published),
         "relayed_per_packet": [round(node.get(_SENT, 0.0) / published, 2) for node in grown],
+        "publisher": next(number for number, node in enumerate(grown) if node.get(_CAME, 0.0) == published),
     }
 
 
@@ -79,10 +82,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.nodes", description=__doc__)
     parser.add_argument("--viewers", type=int, default=300, help="how many receive (default 300)")
     parser.add_argument("--nodes", type=int, default=3, help="rtcmcu nodes (default 3)")
+    parser.add_argument("--max-edges", type=int, default=8, help="relay_max_edges; 0: no tree (default 8)")
     parser.add_argument("--seconds", type=int, default=10, help="how long is measured (default 10)")
     parser.add_argument("--whep", action="store_true", help="receivers come by WHEP, not by the client protocol")
     args = parser.parse_args()
-    print(json.dumps(asyncio.run(run(args.viewers, args.nodes, args.seconds, is_websocket=not args.whep))))
+    measured = run(args.viewers, args.nodes, args.seconds, args.max_edges, is_websocket=not args.whep)
+    print(json.dumps(asyncio.run(measured)))
     return 0
 
 

@@ -405,7 +405,7 @@ class AsyncEngine:
         await self._run(self._engine.stop_data(relay=relay, room=room))
 
     async def unexport_track(self, *, relay: str, track: str) -> None:
-        """Stops it."""
+        """Stops it; of a track that moved to another relay (`move_import`), what still comes over this one."""
         await self._run(self._engine.unexport_track(relay=relay, track=track))
 
     async def import_track(
@@ -415,6 +415,14 @@ class AsyncEngine:
         reply = await self._run(
             self._engine.import_track(relay=relay, track=track, room=room, handle=handle, codec=codec, rids=rids)
         )
+        return cast(Reply.Track, reply)
+
+    async def move_import(self, *, relay: str, track: str, handle: int) -> Reply.Track:
+        """Takes an imported track over another relay of the same address (`relay_address`): its receivers go on.
+
+        What the former relay brings is taken too until `unexport_track` there.
+        """
+        reply = await self._run(self._engine.move_import(relay=relay, track=track, handle=handle))
         return cast(Reply.Track, reply)
 
     async def stats(self, *, transports: list[str] | None = None) -> Any:

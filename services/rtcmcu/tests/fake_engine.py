@@ -154,7 +154,8 @@ class FakeEngine:
         return {"transports": [{"id": transport} for transport in wanted if transport in self.transports]}
 
     async def dump_room(self, *, room: str) -> Any:
-        return {"room": room}
+        tracks = [{"id": track} for track in self.tracks]
+        return {"room": room, "tracks": tracks, "relays": [{"id": relay} for relay in self.relays]}
 
     async def start_capture(self, *, path: str, **settings: Any) -> None:
         self.calls.append("start_capture")
@@ -186,6 +187,17 @@ class FakeEngine:
         if track not in self.tracks:
             raise EngineError("track_not_found")
         self.world.exports[relay, track] = handle
+        return self.tracks[track]
+
+    async def move_import(self, *, relay: str, track: str, handle: int) -> Any:
+        if relay not in self.relays:
+            raise EngineError("relay_not_found")
+        if track not in self.tracks:
+            raise EngineError("track_not_found")
+        assert self.world.exports[relay, track] == handle
+        assert self.origin[track] in self.relays
+        self.calls.append(f"move {track}")
+        self.origin[track] = relay
         return self.tracks[track]
 
     async def unexport_track(self, *, relay: str, track: str) -> None:

@@ -286,7 +286,8 @@ pub enum Command {
         /// Which room.
         room: RoomId,
     },
-    /// Stops it. Replies `Done`.
+    /// Stops it. Where the track came over this relay before `MoveImport`, nothing is taken from there any more. Replies
+    /// `Done`.
     UnexportTrack {
         /// Over which relay.
         relay: RelayId,
@@ -307,6 +308,17 @@ pub enum Command {
         codec: Codec,
         /// Its simulcast rids, lowest first; empty if not simulcast.
         rids: Vec<String>,
+    },
+    /// Takes an imported track over another relay from now on: the same packets under the same numbers, from another node.
+    /// Receivers notice nothing. What the former relay still brings is taken too, until `UnexportTrack` or its end. The
+    /// relay must be of the worker that has the track. Replies `Track`.
+    MoveImport {
+        /// Over which relay from now on.
+        relay: RelayId,
+        /// Which track.
+        track: TrackId,
+        /// Its handle there, as in `ExportTrack`.
+        handle: u32,
     },
     /// Replies `Json` with the figures of transports and their tracks.
     Stats {

@@ -77,6 +77,8 @@ pub(crate) struct RelayLink {
     pub(crate) sealer: Sealer,
     tx_key: RelayKey,
     pub(crate) imports: HashMap<u32, Import>,
+    /// Tracks that came in over it until they moved to another relay, as long as they still may.
+    pub(crate) formers: HashMap<u32, TrackKey>,
     pub(crate) exports: HashMap<u32, TrackKey>,
     pub(crate) control: Vec<RelayControl>,
     pub(crate) resends: Vec<RelayResend>,
@@ -109,6 +111,7 @@ impl RelayLink {
             sealer: Sealer::new(tag, &tx.key, &tx.salt),
             tx_key: tx.clone(),
             imports: HashMap::new(),
+            formers: HashMap::new(),
             exports: HashMap::new(),
             control: Vec::new(),
             resends: Vec::new(),
@@ -207,6 +210,17 @@ impl RelayLink {
             }
         }
         nacks.into_iter().for_each(|nack| self.push(nack));
+    }
+
+    /// Layers of which packets were given up since the last call: only a key frame helps those who need them.
+    pub(crate) fn take_hopeless(&mut self) -> Vec<(TrackKey, u8)> {
+        let mut hopeless = Vec::new();
+        for import in self.imports.values_mut() {
+            let layers = import.layers.iter_mut().enumerate();
+            let given_up = layers.filter_map(|(n, layer)| layer.register.take_hopeless().then_some(n as u8));
+            hopeless.extend(given_up.map(|layer| (import.track, layer)));
+        }
+        hopeless
     }
 
     pub(crate) fn next_timeout(&self, now: Instant) -> Instant {

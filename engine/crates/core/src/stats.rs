@@ -157,6 +157,9 @@ pub(crate) struct TrackDump {
     pub(crate) sinks: usize,
     /// Relays that it flows out by.
     pub(crate) exports: usize,
+    pub(crate) export_relays: Vec<String>,
+    /// The relay that it comes over.
+    pub(crate) import_relay: Option<String>,
     /// Shards that mirror it.
     pub(crate) mirrors: usize,
 }

@@ -239,6 +239,13 @@ impl Track {
         has_ends || !(self.exports.is_empty() && self.mirrors.is_empty() && self.heirs.is_empty())
     }
 
+    /// True if some receiver has use for it now: of other nodes and shards, one that says so.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let has_ends = !(self.subscribers.is_empty() && self.listeners.is_empty() && self.sinks.is_empty());
+        let goes_out = self.exports.iter().any(|e| e.mask != 0) || self.mirrors.iter().any(|m| m.mask != 0);
+        has_ends || goes_out || !self.heirs.is_empty()
+    }
+
     pub(crate) fn packet(&self, layer: u8, seq: ExtSeq) -> Option<&Arc<Packet>> {
         self.layers.get(usize::from(layer))?.ring.get(seq)
     }

@@ -134,6 +134,7 @@ impl Router {
             | Command::ImportData { relay, .. }
             | Command::StopData { relay, .. }
             | Command::UnexportTrack { relay, .. }
+            | Command::MoveImport { relay, .. }
             | Command::ImportTrack { relay, .. } => self.relay_worker(relay),
             Command::Stats { transports } if !transports.is_empty() => return Ok(self.split_stats(transports)),
             Command::Stats { .. } | Command::DumpRoom { .. } | Command::SetCapture { .. } => {

@@ -320,6 +320,11 @@ impl Engine {
         })
     }
 
+    #[pyo3(signature = (*, relay, track, handle))]
+    fn move_import(&self, relay: String, track: String, handle: u32) -> PyResult<u64> {
+        self.submit(Command::MoveImport { relay: relay.into(), track: track.into(), handle })
+    }
+
     #[pyo3(signature = (*, transports=vec![]))]
     fn stats(&self, transports: Vec<String>) -> PyResult<u64> {
         self.submit(Command::Stats { transports: transports.into_iter().map(Into::into).collect() })

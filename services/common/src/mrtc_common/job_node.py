@@ -70,6 +70,7 @@ class JobNode:
         ended: the states of jobs that are over.
         on_event: told every event of the engine.
         on_track_changed: told the id of an imported track that ended or came back.
+        relay_max_edges: to so many nodes each node sends a track that begins here; 0: all take it from here.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class JobNode:
         table: Callable[[NatsLink], KvTable[Any]],
         ended: Container[Any],
         on_track_changed: Callable[[str], None] = lambda track_id: None,
+        relay_max_edges: int = 0,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
@@ -109,6 +111,7 @@ class JobNode:
             directory=self.directory,
             on_changed=on_track_changed,
             clock=self._clock,
+            max_edges=relay_max_edges,
         )
         self._grpc = GrpcServer(security, self.health)
         self._http = HttpServer(health_app(self.health, self.metrics))

@@ -43,6 +43,7 @@ class NodeAgent:
         node_id: from `new_node_id`.
         grpc_address: `host:port` as other nodes reach it.
         load: measures; called at every heartbeat.
+        passes_tracks_on: others may take tracks of other nodes from here.
         on_drain: called with True when told to drain and with False when that is taken back.
         on_fenced: called when this process stood still for longer than its heartbeat lives: the others took it for dead
             and what it had is elsewhere now, so it must end all of it. Not when NATS alone was away.
@@ -58,6 +59,7 @@ class NodeAgent:
         load: Callable[[], NodeLoad],
         region: str = "",
         zone: str = "",
+        passes_tracks_on: bool = False,
         on_drain: Callable[[bool], None] | None = None,
         on_fenced: Callable[[], None] | None = None,
         clock: Clock | None = None,
@@ -78,6 +80,7 @@ class NodeAgent:
             state=NODE_STATE_READY,
             started_at_ms=self._clock.unix_ms(),
             version=__version__,
+            passes_tracks_on=passes_tracks_on,
         )
         self._beat_now = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,6 @@ from mrtc.media.v1 import relay_service_pb2_grpc
 from .engine_errors import engine_errors
 from .errors import AlreadyExistsError, MrtcError, NotFoundError, PublicationNotFoundError, UnavailableError
 from .grpc import Channels, call
-from .ids import new_id
 from .log import get_logger
 from .relay_types import RelayedTrack, RelayEngine, RelayKey, checked_address, kind_name
 
@@ -28,12 +27,14 @@ class Import:
     """A track that comes over a relay and who holds it.
 
     Args:
+        origin: the node where it begins; the relay's other node may pass it on only.
         track: what it is; None while it does not flow.
         idle_since: when the last holder let go; None while held.
     """
 
     track_id: str
     room_key: str
+    origin: str
     handle: int
     holders: set[str] = field(default_factory=set)
     track: RelayedTrack | None = None
@@ -43,18 +44,37 @@ class Import:
 
 
 class RelayClient:
-    """A relay from this node to `node_id`, opened at first use; calls are serialised by `lock`."""
+    """A relay from this node to `node_id`, opened at first use; calls are serialised by `lock`.
+
+    Args:
+        address: of the other node's gRPC server.
+        relay_id: decides which worker of the engine has it, at `own_address`.
+        lane: 0 for the usual relay of two nodes; a newer one replaces the older of its lane.
+    """
 
     def __init__(
-        self, engine: RelayEngine, channels: Channels, *, own_node_id: str, node_id: str, address: str
+        self,
+        engine: RelayEngine,
+        channels: Channels,
+        *,
+        own_node_id: str,
+        node_id: str,
+        address: str,
+        relay_id: str,
+        lane: int = 0,
     ) -> None:
         self._engine = engine
         self._stub = relay_service_pb2_grpc.RelayServiceStub(channels.get(address))
         self._own_node_id = own_node_id
         self.node_id = node_id
-        self.relay_id = new_id("rl")
+        self.relay_id = relay_id
+        self.lane = lane
+        with engine_errors():
+            self.own_address = engine.relay_address(relay_id)
         self.lock = asyncio.Lock()
         self.imports: dict[str, Import] = {}
+        # Tracks that come over another relay by now, and when they are to end here.
+        self.formers: dict[str, float] = {}
         # Rooms whose data messages are wanted and their handles; and whether the other side knows all of it.
         self.data: dict[str, int] = {}
         self.is_data_told = True
@@ -66,24 +86,42 @@ class RelayClient:
         self._next_handle = 1
         self._flowing: set[str] = set()
 
-    def get_or_add(self, track_id: str, room_key: str) -> Import:
+    def passes_on(self, item: Import) -> bool:
+        """True if the other node is not where the track begins."""
+        return item.origin != self.node_id
+
+    def get_or_add(self, track_id: str, room_key: str, origin: str) -> Import:
         """The import of a track; a new one does not flow yet."""
         found = self.imports.get(track_id)
         if found is None:
-            found = self.imports[track_id] = Import(track_id, room_key, self._next_handle)
+            found = self.imports[track_id] = Import(track_id, room_key, origin, self._next_handle)
             self._next_handle += 1
         return found
 
-    async def start(self, imports: list[Import]) -> None:
+    async def start(
+        self,
+        imports: list[Import],
+        *,
+        moving: Collection[str] = (),
+        avoid: Iterable[str] = (),
+        takes_redirects: bool = True,
+    ) -> dict[str, str]:
         """Makes these flow, opening the relay if need be; those that do not exist over there stay without `track`.
 
-        Raises UnavailableError if the other node does not answer. The caller holds `lock`.
+        So do those that are to be taken from another node: returns which, by track id. Raises UnavailableError if the
+        other node does not answer. The caller holds `lock`.
+
+        Args:
+            moving: those that come over another relay of the same address until now, and go on.
+            avoid: nodes that are no use as the other one.
         """
         if not self.is_open:
             await self._open()
         request = pb.StartTracksRequest(
             relay_id=self.relay_id,
             tracks=[pb.RelayTrack(track_id=item.track_id, handle=item.handle) for item in imports],
+            takes_redirects=takes_redirects,
+            avoid_node_ids=avoid,
         )
         try:
             response = await self._rpc(self._stub.StartTracks, request)
@@ -93,16 +131,21 @@ class RelayClient:
             response = await self._rpc(self._stub.StartTracks, request)
         found = {track.id: track for track in response.tracks}
         for item in imports:
-            track = found.get(item.track_id)
-            item.track = None if track is None else await self._import(item, track)
+            if self.imports.get(item.track_id) is item:  # else it was taken elsewhere meanwhile
+                track = found.get(item.track_id)
+                item.track = None if track is None else await self._import(item, track, item.track_id in moving)
+        return {redirect.track_id: redirect.node_id for redirect in response.redirects}
 
-    async def reopen(self) -> None:
-        """After a loss: new keys, and everything flows again. Raises UnavailableError. The caller holds `lock`."""
+    async def reopen(self) -> dict[str, str]:
+        """After a loss: new keys, and everything flows again, but what `start` says. Raises UnavailableError.
+
+        The caller holds `lock`.
+        """
         await self._open()
-        if self.imports:
-            await self.start(list(self.imports.values()))
+        redirects = await self.start(list(self.imports.values())) if self.imports else {}
         if self.data:
             await self.tell_data()
+        return redirects
 
     def want_data(self, room_key: str, is_wanted: bool) -> None:
         """Changes which rooms' data is to come; `tell_data` carries it out."""
@@ -143,14 +186,37 @@ class RelayClient:
                 await self._engine.unpublish_track(track=track_id)
         if self.is_open:
             with contextlib.suppress(MrtcError):
-                await self._rpc(
-                    self._stub.StopTracks, pb.StopTracksRequest(relay_id=self.relay_id, track_ids=track_ids)
-                )
+                await self.leave(track_ids)
+
+    async def end_formers(self, now: float) -> None:
+        """Has what comes over another relay by now not come over this one any more. The caller holds `lock`."""
+        due = [track_id for track_id, at in self.formers.items() if now >= at]
+        for track_id in due:
+            del self.formers[track_id]
+        due = [track_id for track_id in due if track_id not in self.imports]
+        if not due or not self.is_open:
+            return
+        for track_id in due:
+            with engine_errors():
+                await self._engine.unexport_track(relay=self.relay_id, track=track_id)
+        with contextlib.suppress(MrtcError):
+            await self._rpc(self._stub.StopTracks, pb.StopTracksRequest(relay_id=self.relay_id, track_ids=due))
+
+    async def leave(self, track_ids: Collection[str]) -> None:
+        """Tells the other node that these are not taken any more, from there or from who passes them on.
+
+        Raises UnavailableError.
+        """
+        await self._rpc(
+            self._stub.StopTracks,
+            pb.StopTracksRequest(relay_id=self.relay_id, track_ids=track_ids, node_id=self._own_node_id),
+        )
 
     async def close(self, *, tell: bool = True) -> None:
         """Ends the relay and all imports. The caller holds `lock`."""
         was_open, self.is_open = self.is_open, False
         self.imports.clear()
+        self.formers.clear()
         self._flowing.clear()
         self.is_data_told = not self.data
         if not was_open:
@@ -164,12 +230,15 @@ class RelayClient:
 
     async def _open(self) -> None:
         ours = RelayKey.generate()
-        with engine_errors():
-            address = self._engine.relay_address(self.relay_id)
         response = await self._rpc(
             self._stub.OpenRelay,
             pb.OpenRelayRequest(
-                relay_id=self.relay_id, node_id=self._own_node_id, address=address, key=ours.key, salt=ours.salt
+                relay_id=self.relay_id,
+                node_id=self._own_node_id,
+                address=self.own_address,
+                key=ours.key,
+                salt=ours.salt,
+                lane=self.lane,
             ),
         )
         theirs = RelayKey.checked(response.key, response.salt)
@@ -185,8 +254,11 @@ class RelayClient:
         self.is_open, self.is_lost = True, False
         _log.info("relay opened by us", relay=self.relay_id, to=self.node_id)
 
-    async def _import(self, item: Import, track: Any) -> RelayedTrack:
+    async def _import(self, item: Import, track: Any, is_moving: bool) -> RelayedTrack:
         rids = [layer.rid for layer in track.layers if layer.rid]
+        imported = RelayedTrack(item.track_id, kind_name(track.kind), track.codec, tuple(rids))
+        if is_moving and await self._move(item):
+            return imported
         wanted: Mapping[str, Any] = {
             "relay": self.relay_id,
             "track": item.track_id,
@@ -203,7 +275,17 @@ class RelayClient:
                 # Left over from an earlier origin of the same track.
                 await self._engine.unpublish_track(track=item.track_id)
                 await self._engine.import_track(**wanted)
-        return RelayedTrack(item.track_id, kind_name(track.kind), track.codec, tuple(rids))
+        return imported
+
+    async def _move(self, item: Import) -> bool:
+        """Has a track that is here come over this relay. False if it ended meanwhile."""
+        try:
+            with engine_errors():
+                await self._engine.move_import(relay=self.relay_id, track=item.track_id, handle=item.handle)
+        except MrtcError as error:
+            _log.debug("a track cannot go on", track=item.track_id, error=error.message)
+            return False
+        return True
 
     async def _rpc(self, method: Any, request: Any) -> Any:
         try:

@@ -56,6 +56,10 @@ class RelayEngine(Protocol):
         """Stops either."""
         ...
 
+    async def move_import(self, *, relay: str, track: str, handle: int) -> Any:
+        """Takes an imported track over another relay of the same address; what the former brings is taken too."""
+        ...
+
     async def unpublish_track(self, *, track: str) -> Any:
         """Ends a track."""
         ...

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Collection, Container
+from collections.abc import Container
 from typing import Any, Generic, TypeVar
 
-from .errors import MrtcError
+from .death_watch import DeathWatch
 from .jobs import FoundJob, JobWorker
 from .kv import Change, KvTable
 from .log import get_logger
@@ -18,84 +17,8 @@ _log = get_logger(__name__)
 
 R = TypeVar("R", bound=Any)
 
-_CONNECT_TIMEOUT_S = 2.0
-_REFUSED_AGAIN_S = 0.05
-_RETRY_S = 1.0
 # A worker with jobs of its own lets idle ones go first.
 _POLITENESS_S = 0.01
-
-
-class HolderWatch:
-    """Notices at once that a process died: its kernel closes its connections and refuses new ones.
-
-    A machine that is gone, or a process that hangs, is not noticed here: the queue hands their jobs out again.
-
-    Args:
-        on_dead: told the id of a node that died.
-    """
-
-    def __init__(self, directory: NodeDirectory, on_dead: Callable[[str], None]) -> None:
-        self._directory = directory
-        self._on_dead = on_dead
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._connected: set[str] = set()
-
-    @property
-    def watched(self) -> frozenset[str]:
-        """Those to whom a connection stands."""
-        return frozenset(self._connected)
-
-    def follow(self, node_ids: Collection[str]) -> None:
-        """These are to be watched, and no others."""
-        for node_id in [node_id for node_id in self._tasks if node_id not in node_ids]:
-            self._tasks.pop(node_id).cancel()
-        for node_id in node_ids:
-            if node_id not in self._tasks:
-                self._tasks[node_id] = asyncio.create_task(self._watch(node_id), name=f"holder {node_id}")
-
-    async def aclose(self) -> None:
-        """Watches nobody."""
-        await end_tasks(*self._tasks.values())
-
-    async def _watch(self, node_id: str) -> None:
-        while True:
-            with contextlib.suppress(MrtcError):
-                node = await self._directory.find(node_id)
-                if node is not None and await self._has_died(node_id, node.grpc_address):
-                    self._on_dead(node_id)
-                    return
-            await asyncio.sleep(_RETRY_S)
-
-    async def _has_died(self, node_id: str, address: str) -> bool:
-        """Waits until the process that listens there dies: True. False if that cannot be told."""
-        host, _, port = address.rpartition(":")
-        has_refused = False
-        while True:
-            try:
-                async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-            except ConnectionRefusedError:
-                if has_refused:
-                    return True
-                has_refused = True
-            except (OSError, TimeoutError, ValueError):
-                return False
-            else:
-                has_refused = False
-                self._connected.add(node_id)
-                await _until_closed(reader, writer)
-                self._connected.discard(node_id)
-            await asyncio.sleep(_REFUSED_AGAIN_S)
-
-
-async def _until_closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while await reader.read(4096):
-            pass
-    except OSError:
-        pass
-    finally:
-        writer.close()
 
 
 class Takeover(Generic[R]):
@@ -117,7 +40,7 @@ class Takeover(Generic[R]):
         self._ended = ended
         self._worker = worker
         self._held: dict[str, R] = {}
-        self._holders = HolderWatch(directory, self._on_dead)
+        self._holders = DeathWatch(directory, self._on_dead)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:

@@ -34,6 +34,8 @@ from .sweeper import Sweeper
 
 _log = get_logger(__name__)
 
+_PASS_ON_TIMEOUT_S = 5.0  # other nodes see the drain and have their tracks from elsewhere in a second
+
 
 class Mcu:
     """A running rtcmcu. Use as `async with Mcu(settings)`.
@@ -86,6 +88,7 @@ class Mcu:
         self.health.set("draining", False, "the process is ending")
         self.mover.set(True)
         await self.mover.wait_empty(self.settings.drain_timeout_s)
+        await self.relays.wait_nothing_passed_on(min(self.settings.drain_timeout_s, _PASS_ON_TIMEOUT_S))
         await self.media.close_all("node_shutdown")
 
     async def _start(self) -> None:
@@ -100,7 +103,7 @@ class Mcu:
         channels = Channels(security)
         push(channels.aclose)
         self._build(channels)
-        server = GrpcServer(security, self.health)
+        self.grpc = server = GrpcServer(security, self.health)
         captures = Captures(self.engine, settings)
         servicer = MediaServicer(self.media, captures, self.figures, settings.max_subscriptions_per_transport)
         media_service_pb2_grpc.add_MediaServiceServicer_to_server(servicer, server.server)
@@ -128,6 +131,7 @@ class Mcu:
             directory=self.directory,
             on_changed=lambda track_id: self.media.subscriptions.track_changed(track_id),
             clock=self._clock,
+            max_edges=self.settings.relay_max_edges,
         )
         self.media = Media(
             self.engine,
@@ -155,6 +159,7 @@ class Mcu:
             load=self._load,
             region=settings.region,
             zone=settings.zone,
+            passes_tracks_on=True,
             on_drain=self._on_drain,
             on_fenced=self.media.abandon,
             clock=self._clock,
@@ -181,6 +186,7 @@ class Mcu:
         self.figures.transports.set(load.transports)
         self.figures.rooms.set(load.rooms)
         self.figures.relays.set(self.relays.relay_count)
+        self.figures.passed_on.set(len(self.relays.passed_on))
         return load
 
     async def _follow_engine(self) -> None:

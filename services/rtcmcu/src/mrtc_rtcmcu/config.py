@@ -36,6 +36,12 @@ class McuSettings(Settings):
     max_transports: int = setting(2000, "Transports at once; further ones are refused.", ge=1, le=100_000)
     max_tracks_per_transport: int = setting(64, "Tracks that one transport may publish.", ge=1, le=1000)
     max_subscriptions_per_transport: int = setting(512, "Tracks that one transport may receive.", ge=1, le=10_000)
+    relay_max_edges: int = setting(
+        8,
+        "Nodes to which each node sends a track that begins here; further ones take it from those. 0: all from here.",
+        ge=0,
+        le=1000,
+    )
     max_egress_packets_per_s: float = setting(
         400_000.0, "Packets sent per second at which the node counts as full.", unit="1/s", ge=1
     )

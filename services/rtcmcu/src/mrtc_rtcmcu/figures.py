@@ -22,6 +22,7 @@ class McuFigures:
         self.transports = metrics.gauge("transports_count", "Transports that are open.")
         self.rooms = metrics.gauge("rooms_count", "Rooms with a transport here.")
         self.relays = metrics.gauge("relays_count", "Relays to and from other nodes.")
+        self.passed_on = metrics.gauge("tracks_passed_on_count", "Tracks of other nodes that some node has from here.")
         self.watchers = metrics.gauge("watchers_count", "Streams of events that are read.")
         self.load = metrics.gauge("load_ratio", "0 (idle) to 1 (full).")
         self.calls = metrics.counter("calls_total", "gRPC calls by result.", ["call", "result"])

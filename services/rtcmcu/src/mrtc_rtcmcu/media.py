@@ -304,12 +304,23 @@ class Media:
         return json.dumps({"transports": [self._named(transport) for transport in found]})
 
     async def dump_room(self, room_key: str) -> str:
-        """JSON of the engine."""
+        """JSON of the engine, with whose transports they are and between which nodes tracks cross."""
         parse_room_key(room_key)
         with engine_errors():
             dump = await self._engine.dump_room(room=room_key)
-        transports = [self._named(transport) for transport in dump.get("transports", [])]
-        return json.dumps(dump | {"transports": transports})
+        named = {
+            "transports": [self._named(transport) for transport in dump.get("transports", [])],
+            "relays": [one | {"node_id": self._relays.node_of_relay(one["id"])} for one in dump.get("relays", [])],
+            "tracks": [track | self._edges(track["id"]) for track in dump.get("tracks", [])],
+        }
+        return json.dumps(dump | named)
+
+    def _edges(self, track_id: str) -> dict[str, Any]:
+        return {
+            "origin_node_id": self._relays.origin_of(track_id),
+            "from_node_id": self._relays.source_of(track_id),
+            "to_node_ids": self._relays.server.receivers_of(track_id),
+        }
 
     def _named(self, transport: dict[str, Any]) -> dict[str, Any]:
         """A transport's figures with whose it is, which the engine does not know."""

@@ -131,7 +131,7 @@ class Subscriptions:
         missing = {
             track_id: node
             for track_id, node in wanted.items()
-            if track_id not in state.imported or self._relays.origin_of(track_id) != node
+            if track_id not in state.imported or not self._relays.is_held(track_id, node, state.transport_id)
         }
         if not missing:
             return

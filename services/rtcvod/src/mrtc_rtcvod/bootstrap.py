@@ -50,6 +50,7 @@ class VodPlayer:
             table=tables.vods,
             ended=TERMINAL_STATES,
             on_event=self._on_event,
+            relay_max_edges=settings.relay_max_edges,
             clock=self._clock,
         )
         self._keyframes = self.node.metrics.counter("keyframes_requested_total", "Key frames that receivers asked for.")

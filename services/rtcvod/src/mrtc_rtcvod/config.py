@@ -17,6 +17,12 @@ class VodSettings(JobNodeSettings):
     grpc_port: int = setting(7400, "TCP port of the gRPC server; 0: any.", ge=0, le=65535)
     http_port: int = setting(7401, "TCP port of health and metrics; 0: any.", ge=0, le=65535)
     udp_port: int = setting(7402, "UDP port of the relays; 0: any.", ge=0, le=65535)
+    relay_max_edges: int = setting(
+        8,
+        "Nodes to which each node sends a track that begins here; further ones take it from those. 0: all from here.",
+        ge=0,
+        le=1000,
+    )
     storage_root: Path = setting(Path("var/files"), "Folder of the media files, shared with signaling.")
     video_codec: str = setting(
         "vp8", "Codec into which pictures are transcoded when they cannot be sent as they are.", pattern="^(vp8|h264)$"

@@ -88,6 +88,7 @@ impl Shard {
                 let info = TrackInfo { track, kind: codec.kind(), codec, variant: None, rids };
                 self.import_track(&relay, info, room, handle)
             }
+            Command::MoveImport { relay, track, handle } => self.move_import(&relay, &track, handle),
             Command::Stats { transports } => Ok(Reply::Json(self.stats(&transports))),
             Command::SetCapture { capture } => {
                 self.set_capture(capture);

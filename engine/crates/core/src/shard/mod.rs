@@ -11,6 +11,7 @@ mod handover;
 mod heirs;
 mod ingress;
 mod mirrors;
+mod relay_moves;
 mod relays;
 mod rtcp;
 pub(crate) mod stage;

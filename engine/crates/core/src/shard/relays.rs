@@ -118,6 +118,7 @@ impl Shard {
     pub(super) fn unexport_track(&mut self, relay: &RelayId, track: &TrackId) {
         if let (Ok(relay), Ok(track)) = (self.find_relay(relay), self.find_track(track)) {
             self.drop_export(relay, track);
+            self.drop_former(relay, track);
         }
     }
 
@@ -210,7 +211,7 @@ impl Shard {
         self.push_control(relay, report);
     }
 
-    fn push_control(&mut self, relay: RelaySlot, message: RelayControl) {
+    pub(super) fn push_control(&mut self, relay: RelaySlot, message: RelayControl) {
         if let Some(link) = self.relays.get_mut(relay.index()) {
             link.push(message);
             self.mark_relay(relay);
@@ -249,6 +250,11 @@ impl Shard {
             self.mark_relay(key);
         }
         self.arm_relay(key);
+        for (track, layer) in self.relays[key.index()].take_hopeless() {
+            if self.tracks.get(track.index()).is_some_and(|t| t.told_mask & 1 << layer != 0) {
+                self.request_keyframe(track, layer);
+            }
+        }
     }
 
     /// A source's time is reported once only, and the far side comes to know our clock better with each.
@@ -321,11 +327,10 @@ impl Shard {
                     self.set_sender_report(track, layer, SenderReportMap { rtp_timestamp, unix_us });
                 }
             }
-            Message::TrackEnded { handle } => {
-                if let Some(track) = self.relays[key.index()].imports.get(&handle).map(|i| i.track) {
-                    self.end_track(track);
-                }
-            }
+            Message::TrackEnded { handle } => match self.relays[key.index()].imports.get(&handle).map(|i| i.track) {
+                Some(track) => self.end_track(track),
+                None => drop(self.relays[key.index()].formers.remove(&handle)),
+            },
             Message::Data { datagram, .. } => self.take_relayed_data(key, datagram),
             Message::Ping { id, sent_at_us } => self.push_control(key, RelayControl::Pong { id, sent_at_us }),
             Message::Pong { sent_at_us, .. } => {
@@ -337,8 +342,9 @@ impl Shard {
 
     fn take_relayed(&mut self, key: RelaySlot, media: &Media<'_>) {
         let now = self.now;
+        let (key, handle) = self.import_of(key, media.handle);
         let link = &mut self.relays[key.index()];
-        let import = link.imports.get_mut(&media.handle);
+        let import = link.imports.get_mut(&handle);
         let Some((track_key, layer)) =
             import.and_then(|i| Some((i.track, i.layers.get_mut(usize::from(media.layer))?)))
         else {

@@ -120,6 +120,7 @@ impl Shard {
     }
 
     fn track_dump(&self, track: &Track) -> TrackDump {
+        let relay_id = |relay: crate::keys::RelaySlot| self.relays.get(relay.index()).map(|link| link.id.to_string());
         let (count, layers) = track.layer_infos(self.now);
         let layers = layers[..usize::from(count)].iter().map(|layer| LayerDump {
             is_live: layer.is_live,
@@ -144,6 +145,11 @@ impl Shard {
             listeners: track.listeners.len(),
             sinks: track.sinks.len(),
             exports: track.exports.len(),
+            export_relays: track.exports.iter().filter_map(|export| relay_id(export.relay)).collect(),
+            import_relay: match track.origin {
+                Origin::Relay { relay, .. } => relay_id(relay),
+                _ => None,
+            },
             mirrors: track.mirrors.len(),
         }
     }

@@ -113,6 +113,7 @@ impl Shard {
                 if let Some(relay) = self.relays.get_mut(relay.index()) {
                     relay.imports.remove(&handle);
                 }
+                self.forget_formers(key);
             }
             Origin::Source => drop(self.sources.remove(&key)),
             Origin::Shard { shard, mirror } => {

@@ -131,7 +131,7 @@ impl Shard {
             return self.wanted_spatials(track, seen);
         }
         if track.layers.len() == 1 {
-            return if track.has_receivers() { full } else { 0 };
+            return if track.is_wanted() { full } else { 0 };
         }
         let mut mask = if track.sinks.is_empty() { 0 } else { 1 << (track.layers.len() - 1) };
         for subscriber in &track.subscribers {
