@@ -51,15 +51,13 @@ def comes(node: FakeNode, transport: Transport) -> None:
 
 
 async def test_a_publisher_that_follows_goes_on(world: World, http: httpx.AsyncClient) -> None:
-    """Its tracks are there before it, one node has it at a time, and nobody in the room hears of a leave or a join."""
+    """One node has it at a time, others go over to its tracks there, and nobody hears of a leave or a join."""
     alice = await world.joined("alice", offer=PLAY)
     auth = await bearer(world)
     made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | auth)
     await alice.wait_push("publication_updated")
     (former,) = (t for t in world.nodes[0].transports.values() if t.tracks)
     other, new = await called(world, former)
-    await wait_until(lambda: len(new.tracks) == 2)
-    assert not new.tracks.keys() & former.tracks.keys(), "names of their own: both are there for a while"
     own = world.nodes[0].transport_of(alice.joined.participant.id)
     assert {s.track_id for s in own.subscriptions} == former.tracks.keys(), "it may stay"
     assert former.is_sending
@@ -67,6 +65,8 @@ async def test_a_publisher_that_follows_goes_on(world: World, http: httpx.AsyncC
     comes(other, new)
     await wait_until(lambda: new.is_sending)
     assert not former.is_sending
+    assert len(new.tracks) == 2
+    assert not new.tracks.keys() & former.tracks.keys(), "names of their own: both are there for a while"
     await wait_until(lambda: {s.track_id for s in own.subscriptions} == new.tracks.keys())
     assert {name for s in own.subscriptions for name in s.former_track_ids} == former.tracks.keys()
     await wait_until(lambda: former.id not in world.nodes[0].transports)
@@ -81,35 +81,39 @@ async def test_a_publisher_that_follows_goes_on(world: World, http: httpx.AsyncC
 
 
 async def test_a_player_that_follows_goes_on(world: World, http: httpx.AsyncClient) -> None:
-    """What it plays is subscribed at the other node before it is there."""
+    """What it plays is subscribed at the other node before that one sends."""
     made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world))
     assert made.status_code == 201
     played = await http.post("/whep/r1/cam1", content=PLAY, headers=SDP | await bearer(world, "tv"))
     (former,) = (t for t in world.nodes[0].transports.values() if t.subscriptions)
     other, new = await called(world, former)
-    await wait_until(lambda: list(new.subscriptions) == list(former.subscriptions))
+    assert not new.subscriptions
     comes(other, new)
-    await wait_until(lambda: new.is_sending and former.id not in world.nodes[0].transports)
+    await wait_until(lambda: new.is_sending)
+    assert list(new.subscriptions) == list(former.subscriptions)
+    await wait_until(lambda: former.id not in world.nodes[0].transports)
     assert (await http.delete(played.headers["location"], headers=await bearer(world, "tv"))).status_code == 200
     await wait_until(lambda: not other.transports)
 
 
-async def test_a_player_is_carried_when_it_has_followed_its_publisher(world: World, http: httpx.AsyncClient) -> None:
-    """Both are asked at once: the player waits, since nothing would come to its former node on its way."""
+async def test_a_player_on_its_way_is_told_of_what_changes(world: World, http: httpx.AsyncClient) -> None:
+    """Its publisher goes over while it is called: its former node, which sends until then, follows the publisher."""
     made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world))
     assert made.status_code == 201
     played = await http.post("/whep/r1/cam1", content=PLAY, headers=SDP | await bearer(world, "tv"))
     assert played.status_code == 201
     publisher, player = world.nodes[0].transports.values()
-    other, new = await called(world, publisher)
-    world.nodes[0].emit(player.id, move_wanted=media_service_pb2.MoveWanted())
-    comes(other, new)
+    other, called_player = await called(world, player)
+    world.nodes[0].emit(publisher.id, move_wanted=media_service_pb2.MoveWanted())
     await wait_until(lambda: len(other.transports) == 2)
-    assert new.is_sending
-    assert {s.track_id for s in player.subscriptions} == new.tracks.keys()
-    (moved,) = (t for t in other.transports.values() if t is not new)
-    comes(other, moved)
-    await wait_until(lambda: moved.is_sending and not player.is_sending)
+    (called_publisher,) = (t for t in other.transports.values() if t is not called_player)
+    comes(other, called_publisher)
+    await wait_until(lambda: len(called_publisher.tracks) == 2)
+    await wait_until(lambda: {s.track_id for s in player.subscriptions} == called_publisher.tracks.keys())
+    assert player.is_sending
+    comes(other, called_player)
+    await wait_until(lambda: called_player.is_sending and not player.is_sending)
+    assert {s.track_id for s in called_player.subscriptions} == called_publisher.tracks.keys()
 
 
 async def test_who_stays_begins_anew(world: World) -> None:

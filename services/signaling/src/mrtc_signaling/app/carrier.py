@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
-from mrtc_common.errors import FailedPreconditionError
+from mrtc_common.errors import FailedPreconditionError, UnavailableError
 from mrtc_common.log import get_logger
 
-from .transport_leg import Place
+from mrtc_signaling.ports import MediaNodeLost, TransportEvent
+
+from .transport_leg import Place, TransportLeg
 
 if TYPE_CHECKING:
     from .session import Session
@@ -17,69 +20,73 @@ _log = get_logger(__name__)
 
 
 class StayedError(Exception):
-    """The client did not come over; its former node sends still, and nothing was given up."""
+    """The client did not come over; its former node goes on, and nothing was given up."""
 
 
 class Carrier:
     """Carries one session's transport.
 
-    The other node meets the client first, while the former one goes on as ever. When the client sends there, the former
-    node lets go, the other one goes on from its last state, and the room is shown where its media is now: not before,
-    since many clients stay, and who joins meanwhile needs what comes. An ICE restart (`PATCH`) of the meantime is
-    answered by the other node, so it leads there too.
+    The other node meets the client first, while the former one goes on as ever and is told of all that changes in the
+    room. When the client sends there, the session goes over: tracks and subscriptions are made there, the former node
+    lets go, the other one goes on from its last state, and the room is shown where the media is now. An ICE restart
+    (`PATCH`) of the meantime is answered by the other node, so it leads there too.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._came = asyncio.Event()
+        self._is_lost = False
+        # On the node that calls; without a transport before and after.
+        self.leg = TransportLeg(
+            session.ctx,
+            session.room_key,
+            session.participant_id,
+            self._on_event,
+            identity=session.identity,
+            can_publish_data=False,
+        )
+        # What the session left.
+        self.former: Place | None = None
 
     def can_carry(self) -> bool:
         """True if it may work: SCTP lives in DTLS, so data channels cannot go along."""
         offer = self._session.record.http.offer
         return self._session.ctx.options.carry_timeout_s > 0 and bool(offer) and "m=application" not in offer
 
-    async def meet(self, target: str) -> Place:
-        """Opens the transport on another node, which calls the client; returns what is left behind.
+    def beside(self) -> Place | None:
+        """The transport that there is beside the session's own."""
+        return (self.leg.node_id, self.leg.transport_id) if self.leg.transport_id else self.former
 
-        Raises MrtcError; then nothing has changed.
-        """
+    async def meet(self, target: str) -> None:
+        """Opens the transport on another node, which calls the client. Raises MrtcError; then nothing has changed."""
         session, leg = self._session, self._session.leg
         async with session.request_lock:
             if not leg.is_open:
                 raise FailedPreconditionError("the transport was lost meanwhile")
-            former = (leg.node_id, leg.transport_id)
             state = await (await leg.node()).export_transport(leg.transport_id, is_final=False)
-            async with leg.lock:
-                nodes, offer = session.hub.view.media_nodes(), session.record.http.offer
-                await leg.open(offer, nodes, session.caps, away=True, first=target, state=state)
-                session.subscriber.lost()
-                session.subscriber.renegotiated()
-        return former
+            nodes, offer = session.hub.view.media_nodes(), session.record.http.offer
+            await self.leg.open(offer, nodes, session.caps, away_from=leg.node_id, first=target, state=state)
 
-    async def prepare(self) -> None:
-        """Makes tracks and subscriptions on the new transport. Raises MrtcError."""
-        session, publisher = self._session, self._session.publisher
-        async with session.request_lock:
-            async with session.leg.lock:
-                tracks = [track for record in publisher.publications.values() for track in record.publication.tracks]
-                await publisher.move_to_new_transport({track.id: track.mid for track in tracks})
-            await session.subscriber.apply()
+    async def go_over(self) -> None:
+        """The session goes over once its client sends at the other node.
 
-    async def go_over(self, former: Place, came: asyncio.Event) -> None:
-        """The new node goes on once the client sends there.
-
-        Raises StayedError, and MrtcError: then perhaps no node has the client.
+        Raises StayedError: nothing has changed, and nobody calls any more; MrtcError: perhaps no node has the client.
         """
         session = self._session
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(session.ctx.options.carry_timeout_s):
-                await came.wait()
-        except TimeoutError:
-            raise StayedError from None
+                await self._came.wait()
         async with session.request_lock:
+            if not self._came.is_set() or not session.leg.is_open:
+                await self.leg.close()
+                raise StayedError
+            if self._is_lost:
+                raise UnavailableError("the other node is gone")
+            await self._take_leg()
             publications = list(session.publisher.publications.values())
             # The room can be shown again later; what was passed on is another node's for good.
             passed, shown = await asyncio.gather(
-                self._pass_on(former), session.publisher.write(publications), return_exceptions=True
+                self._pass_on(), session.publisher.write(publications), return_exceptions=True
             )
             if isinstance(passed, BaseException):
                 raise passed
@@ -89,9 +96,29 @@ class Carrier:
             session.media_is_back()
         session.owner.save_soon(session)
 
-    async def _pass_on(self, former: Place) -> None:
+    async def _take_leg(self) -> None:
+        """The former node goes on meanwhile; what the client sends waits at the new one."""
+        session, leg, publisher = self._session, self._session.leg, self._session.publisher
+        async with leg.lock:
+            self.former = (leg.node_id, leg.transport_id)
+            leg.take(self.leg)
+            session.subscriber.lost()
+            session.subscriber.renegotiated()
+            tracks = [track for record in publisher.publications.values() for track in record.publication.tracks]
+            await publisher.move_to_new_transport({track.id: track.mid for track in tracks})
+        await session.subscriber.apply()
+
+    async def _pass_on(self) -> None:
+        assert self.former is not None
         leg = self._session.leg
-        former_node, node = await self._session.ctx.nodes.node(former[0]), await leg.node()
-        # From here until the answer nothing is sent to the client, and what it sends waits at the new node.
-        state = await former_node.export_transport(former[1], is_final=True)
+        former_node, node = await self._session.ctx.nodes.node(self.former[0]), await leg.node()
+        # From here until the answer nothing is sent to the client.
+        state = await former_node.export_transport(self.former[1], is_final=True)
         await node.complete_transport(leg.transport_id, state)
+
+    def _on_event(self, event: TransportEvent) -> None:
+        if isinstance(event, MediaNodeLost) or event.WhichOneof("event") == "closed":
+            self._is_lost = True
+        elif event.WhichOneof("event") != "connected":
+            return
+        self._came.set()

@@ -165,8 +165,10 @@ class HttpSessions:
             return None
         session = found.session
         offer = sdp.with_ice_credentials(found.state.offer, parsed.ufrag, parsed.pwd)
-        async with session.request_lock, session.leg.lock:
-            answer = await session.leg.negotiate(offer)
+        async with session.request_lock:
+            leg = session.mover.leg_to_restart()
+            async with leg.lock:
+                answer = await leg.negotiate(offer)
         found.state.offer, found.state.etag = offer, sdp.ice_etag(answer)
         self._sessions.save_soon(session)
         return sdp.restart_fragment(answer)

@@ -12,7 +12,7 @@ from mrtc_common.errors import MrtcError, NoCapacityError
 from mrtc_common.log import get_logger
 
 from .carrier import Carrier, StayedError
-from .transport_leg import Place, close_transport
+from .transport_leg import Place, TransportLeg, close_transport
 
 if TYPE_CHECKING:
     from .session import Session
@@ -23,8 +23,6 @@ _log = get_logger(__name__)
 _CONNECT_TIMEOUT_S = 15.0
 # The former transport is kept so long after the new one is connected: everybody else has gone over then, at key frames.
 _LINGER_S = 3.0
-# Those who receive a publisher that was carried have gone over by then.
-_FOLLOW_S = 1.0
 
 
 class Mover:
@@ -40,13 +38,13 @@ class Mover:
         self._session = session
         self._target = ""
         self._connected = asyncio.Event()
-        self._is_carrying = False
+        self._carrier: Carrier | None = None
         self._left: list[Place] = []
 
     def request(self, node_id: str = "") -> None:
         """Asks the client to move: to this node, or to any but the present one."""
         session = self._session
-        if not session.leg.is_open or self._is_carrying or (session.connection is None and not session.is_headless):
+        if not session.leg.is_open or (session.connection is None and not session.is_headless):
             return
         self._target = node_id
         session.spawn(self._ask(node_id))
@@ -68,8 +66,14 @@ class Mover:
 
     def take_left(self) -> list[Place]:
         """Transports beside the present one that are still there: the session ends, and they with it."""
-        left, self._left = self._left, []
+        beside = self._carrier.beside() if self._carrier is not None else None
+        left, self._left, self._carrier = [*self._left, *([beside] if beside else [])], [], None
         return left
+
+    def leg_to_restart(self) -> TransportLeg:
+        """Where an ICE restart leads: to the node that calls the client, if one does."""
+        carrier = self._carrier
+        return carrier.leg if carrier is not None and carrier.leg.is_open else self._session.leg
 
     async def _ask(self, node_id: str) -> None:
         session = self._session
@@ -77,12 +81,12 @@ class Mover:
             _log.info("no other media node has room; the media stays", node_id=session.leg.node_id)
         elif not session.is_headless:
             session.push(client_pb2.ServerFrame(move_requested=client_pb2.MoveRequested()))
-        elif not self._is_carrying:
-            self._is_carrying = True
+        elif self._carrier is None:
+            self._carrier = carrier = Carrier(session)
             try:
-                await self._take_turn(node_id)
+                await self._carry_or_end(carrier, node_id)
             finally:
-                self._is_carrying = False
+                self._carrier = None
 
     async def _has_elsewhere(self) -> bool:
         session = self._session
@@ -93,43 +97,32 @@ class Mover:
             return False
         return True
 
-    async def _take_turn(self, target: str) -> None:
-        """A transport under way does not follow its publisher to another node, so a room's publishers go alone."""
-        is_publisher = bool(self._session.publisher.publications)
-        async with self._session.hub.turns.taken(alone=is_publisher):
-            if await self._carry_or_end(target) and is_publisher:
-                await asyncio.sleep(_FOLLOW_S)
-
-    async def _carry_or_end(self, target: str) -> bool:
-        """True if it went to another node."""
-        session, carrier, former_node = self._session, Carrier(self._session), self._session.leg.node_id
+    async def _carry_or_end(self, carrier: Carrier, target: str) -> None:
+        session, former_node = self._session, self._session.leg.node_id
         result = await self._carry(carrier, target) if carrier.can_carry() else "unable"
         session.ctx.metrics.carries.labels(result).inc()
         _log.info("a client was to follow", from_node=former_node, to_node=session.leg.node_id, result=result)
-        if result not in ("followed", "no_room"):
+        if beside := carrier.beside():
+            self._left.append(beside)
+        if result == "followed" and carrier.former is not None:
+            session.spawn(self._finish(*carrier.former, self._connected))
+        elif result != "no_room":
             session.owner.end_soon(session, common_pb2.LEAVE_REASON_SERVER_SHUTDOWN)
-        return result == "followed"
 
     async def _carry(self, carrier: Carrier, target: str) -> str:
         """How it ended, as `mrtc_signaling_carries_total` says it."""
-        came = self._connected = asyncio.Event()
         try:
-            former = await carrier.meet(target)
-            self._left.append(former)
+            await carrier.meet(target)
+            self._connected = asyncio.Event()
+            await carrier.go_over()
         except NoCapacityError:
             return "no_room"
-        except MrtcError as error:
-            _log.warning("a transport cannot be carried over", code=error.code_name(), error=error.message)
-            return "failed"
-        try:
-            await carrier.prepare()
-            await carrier.go_over(former, came)
         except StayedError:
             return "stayed"
         except MrtcError as error:
             _log.warning("a transport was not carried over", code=error.code_name(), error=error.message)
             return "failed"
-        self._session.spawn(self._finish(*former, came))
+        self._connected.set()
         return "followed"
 
     async def _finish(self, node_id: str, transport_id: str, connected: asyncio.Event) -> None:

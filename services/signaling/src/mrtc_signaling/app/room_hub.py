@@ -20,8 +20,6 @@ from mrtc_signaling.core.roster import Roster, RosterOptions
 from mrtc_signaling.core.speakers import SpeakerMerger, Speakers
 from mrtc_signaling.ports import Bus, MessageLog, RoomStore, Subscription
 
-from .turns import Turns
-
 _log = get_logger(__name__)
 
 READY_TIMEOUT_S = 5.0
@@ -75,7 +73,6 @@ class RoomHub:
         self.room_key = room_key
         self.app_id, self.room = subjects.parse_room_key(room_key)
         self.view = RoomView()
-        self.turns = Turns()
         self.roster = Roster(self.view, roster)
         # By participant id: those who are told of everybody one by one, and those who take batches.
         self._singly: dict[str, Member] = {}

@@ -83,6 +83,7 @@ class TransportLeg:
         caps: Caps,
         *,
         away: bool = False,
+        away_from: str = "",
         first: str = "",
         state: bytes = b"",
     ) -> str:
@@ -93,10 +94,12 @@ class TransportLeg:
 
         Args:
             away: not on the node of the present transport, which is left as it is.
+            away_from: not on this node.
             first: the node to try first.
-            state: of the present transport, as its node gave it: the client is called from the new node.
+            state: of a transport elsewhere, as its node gave it: the client is called from the new node.
         """
         excluded: list[str] = [self.node_id] if self._is_node_lost or away else []
+        excluded += [away_from] if away_from else []
         room_nodes = list(room_node_ids)
         failure: MrtcError = NoCapacityError(retry_after_ms=1000)
         for _ in range(self._ctx.options.max_placements):
@@ -151,6 +154,12 @@ class TransportLeg:
         self._adopt(node_id, transport_id, lines)
         self.has_subscriptions = self.has_data = True
         self._ctx.nodes.refresh(node_id, transport_id)
+
+    def take(self, other: TransportLeg) -> None:
+        """Goes on with the transport of another leg, which has none then; what this leg had is left as it is."""
+        node_id, transport_id, lines = other.node_id, other.transport_id, list(other.lines.values())
+        other.detach()
+        self._adopt(node_id, transport_id, lines)
 
     def lose(self, *, with_node: bool) -> None:
         """The transport is gone, or its whole node; the ids stay known until it is replaced."""
