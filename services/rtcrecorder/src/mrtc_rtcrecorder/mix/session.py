@@ -21,11 +21,10 @@ from .sound import RATE, Samples, SoundMixer
 MAX_TILES = 25
 # Tracks beyond this are refused: a room can have more publishers than one core can decode.
 MAX_TRACKS = 200
-# A mixer that is behind by twice this makes every second picture only, by thrice this every third, and so on; sound is
-# never left out. Less is caught up with: a busy machine takes seconds to start the process.
-_BEHIND_STEP_US = 2_000_000
-# Whoever is further behind makes no pictures until it is not.
-_MAX_BEHIND_US = 10_000_000
+# Of how many pictures a mixer makes one, by the whole seconds that it is behind. Every third still looks like motion,
+# and is three times as fast, which catches up with what a busy machine takes to start the process. What is not yet
+# written is lost if the process dies with its recorder, so it must not become much; sound is never left out.
+_SHARES = (1, 2, 3, 3, 3, 3, 4, 4, 5, 5)
 
 
 class MixOutput(Protocol):
@@ -208,4 +207,5 @@ class MixSession:
 
 def _is_left_out(tick: int, behind_us: int) -> bool:
     """Whether the picture of a tick is not made since the machine cannot keep up."""
-    return behind_us >= _MAX_BEHIND_US or tick % max(1, behind_us // _BEHIND_STEP_US) != 0
+    seconds = max(0, behind_us // 1_000_000)
+    return seconds >= len(_SHARES) or tick % _SHARES[seconds] != 0
