@@ -17,6 +17,9 @@ export const MAX_REQUEST_REPEATS = 5;
 /** Waits between attempts to reconnect; the last one repeats. The first is free: most losses are short. */
 export const RECONNECT_DELAYS_MS = [0, 300, 1_200, 2_700, 4_800, 7_000];
 
+/** Attempts to reconnect that fit into the grace time at least. */
+export const ATTEMPTS_PER_GRACE = 3;
+
 /** Share of a wait that is random, so that a server's clients do not all come back in one moment. */
 export const RECONNECT_JITTER = 0.3;
 

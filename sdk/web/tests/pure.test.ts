@@ -93,6 +93,7 @@ describe('waits between attempts', () => {
     const last = RECONNECT_DELAYS_MS.at(-1) ?? 0;
     expect(reconnectDelayMs(99, () => 0)).toBe(last);
     expect(reconnectDelayMs(99, () => 1)).toBe(Math.round(last * 1.3));
+    expect(reconnectDelayMs(99, () => 0, 1_000)).toBe(1_000);
   });
 });
 

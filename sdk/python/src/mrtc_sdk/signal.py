@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 SUBPROTOCOL = websockets.Subprotocol("mrtc.v1.proto")
 # Waits before each attempt to reconnect, seconds; the last one repeats until the grace time is over.
 RECONNECT_DELAYS_S = (0.0, 0.3, 1.2, 2.7, 4.8, 7.0)
+# Attempts that fit into the grace time at least.
+ATTEMPTS_PER_GRACE = 3
 # Bounds what a server can make this client hold.
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 REQUEST_TIMEOUT_S = 15.0
@@ -210,7 +212,9 @@ class SignalClient:
                 deadline = time.monotonic() + self._grace_s
             elif time.monotonic() >= deadline:
                 break
-            await asyncio.sleep(RECONNECT_DELAYS_S[min(attempt, len(RECONNECT_DELAYS_S) - 1)])
+            delay = RECONNECT_DELAYS_S[min(attempt, len(RECONNECT_DELAYS_S) - 1)]
+            # The server may have been back for a whole wait, of which its grace time has to be longer.
+            await asyncio.sleep(min(delay, self._grace_s / ATTEMPTS_PER_GRACE))
             attempt += 1
             try:
                 socket = await self._open()

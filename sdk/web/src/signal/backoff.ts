@@ -2,9 +2,10 @@
 
 import { RECONNECT_DELAYS_MS, RECONNECT_JITTER } from '../defaults';
 
-/** The wait before an attempt (counted from 0), in milliseconds. */
-export function reconnectDelayMs(attempt: number, random: () => number = Math.random): number {
-  const base = RECONNECT_DELAYS_MS[Math.min(attempt, RECONNECT_DELAYS_MS.length - 1)] ?? 0;
+/** The wait before an attempt (counted from 0), in milliseconds; without its random share at most `longestMs`. */
+export function reconnectDelayMs(attempt: number, random: () => number = Math.random, longestMs = Infinity): number {
+  const wait = RECONNECT_DELAYS_MS[Math.min(attempt, RECONNECT_DELAYS_MS.length - 1)] ?? 0;
+  const base = Math.min(wait, longestMs);
   return Math.round(base * (1 + RECONNECT_JITTER * random()));
 }
 

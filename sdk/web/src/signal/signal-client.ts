@@ -6,6 +6,7 @@
 import {
   ACK_AFTER_MS,
   ACK_EVERY_PUSHES,
+  ATTEMPTS_PER_GRACE,
   CHECK_TIMEOUT_MS,
   SILENT_INTERVALS,
   SOCKET_OPEN_TIMEOUT_MS,
@@ -267,7 +268,9 @@ export class SignalClient extends Emitter<SignalEvents> {
   async #resumeLoop(): Promise<void> {
     let deadline = performance.now() + this.#resumeGraceMs;
     for (let attempt = 0; !this.#hasClosed(); attempt++) {
-      await sleep(reconnectDelayMs(attempt), this.#closed.signal);
+      // The server may have been back for a whole wait, of which its grace time has to be longer.
+      const longestMs = this.#resumeGraceMs / ATTEMPTS_PER_GRACE;
+      await sleep(reconnectDelayMs(attempt, Math.random, longestMs), this.#closed.signal);
       try {
         this.#resumed(await this.#resumeOnce());
         return;
