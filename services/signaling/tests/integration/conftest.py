@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest_asyncio
 from mrtc.common.v1 import common_pb2
+from mrtc.media.v1 import media_service_pb2
 from mrtc_common.auth import AccessToken, TokenCaps, TokenGrants, mint_token
 from mrtc_common.grpc import GrpcSecurity
 from mrtc_common.nats import NatsLink
@@ -59,6 +60,17 @@ class World:
         self.services.append(service)
         await wait_until(lambda: service.health.is_ready, what=f"ready: {service.health.missing}")
         return service
+
+    async def ask_to_move(self, node: FakeNode, transport_id: str, until: Callable[[], bool]) -> None:
+        """As a node that drains: again and again, since the other node may not be known everywhere yet."""
+
+        def ask() -> bool:
+            is_done = until()
+            if not is_done:
+                node.emit(transport_id, move_wanted=media_service_pb2.MoveWanted())
+            return is_done
+
+        await wait_until(ask, interval_s=0.2, what="moved")
 
     def url(self, number: int = 0) -> str:
         return f"http://127.0.0.1:{self.services[number].port}"

@@ -38,8 +38,8 @@ async def bearer(world: World, identity: str = "cam1") -> dict[str, str]:
 async def called(world: World, former: Transport) -> tuple[FakeNode, Transport]:
     """Has the first node ask for a transport's move; the other node, and the transport there that calls the client."""
     node, other = world.nodes[0], await world.add_node()
-    node.emit(former.id, move_wanted=media_service_pb2.MoveWanted())
-    await wait_until(lambda: bool(other.transports) and other.is_watched)
+    await world.ask_to_move(node, former.id, lambda: bool(other.transports))
+    await wait_until(lambda: other.is_watched)
     (new,) = other.transports.values()
     assert (former.is_sending, new.is_sending) == (True, False)
     return other, new

@@ -195,8 +195,7 @@ async def test_a_publisher_is_sent_away_when_its_node_drains(world: World, http:
     assert list(node.transports) == [transport_id]
     await world.add_node()
     node.is_full = True
-    node.emit(transport_id, move_wanted=media_service_pb2.MoveWanted())
-    await wait_until(lambda: not node.transports)
+    await world.ask_to_move(node, transport_id, lambda: not node.transports)
     assert (await http.delete(made.headers["location"], headers=auth)).status_code == 404
     assert (await http.post("/whip/r1", content=PUBLISH, headers=SDP | auth)).status_code == 201
     await wait_until(lambda: len(world.nodes[1].transports) == 1)
