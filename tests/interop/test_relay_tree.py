@@ -60,7 +60,9 @@ class Call:
     async def edges(self) -> dict[str, dict[str, Any]]:
         """By node: where the track comes from there and where it goes to."""
         dumped = await dump_room(read_access(self.suite.data_dir), DEMO_APP, self.room)
-        return {node["id"]: track for node in dumped["nodes"] for track in node.get("dump", {}).get("tracks", [])}
+        found = {node["id"]: track for node in dumped["nodes"] for track in node.get("dump", {}).get("tracks", [])}
+        # One that was killed is sent to until its heartbeat expires.
+        return {node: track | {NEXT: [to for to in track[NEXT] if to in found]} for node, track in found.items()}
 
     async def middle(self) -> tuple[str, str, list[str]]:
         """The origin, who passes the track on, and the viewers who have it through that node and are not on it."""
