@@ -96,6 +96,24 @@ async def test_a_player_that_follows_goes_on(world: World, http: httpx.AsyncClie
     await wait_until(lambda: not other.transports)
 
 
+async def test_a_player_follows_its_publisher_first(world: World, http: httpx.AsyncClient) -> None:
+    """Both are asked at once: the player is called when the publisher is over and sent from there."""
+    made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world))
+    assert made.status_code == 201
+    played = await http.post("/whep/r1/cam1", content=PLAY, headers=SDP | await bearer(world, "tv"))
+    assert played.status_code == 201
+    publisher, player = world.nodes[0].transports.values()
+    other, new = await called(world, publisher)
+    world.nodes[0].emit(player.id, move_wanted=media_service_pb2.MoveWanted())
+    comes(other, new)
+    await wait_until(lambda: len(other.transports) == 2)
+    assert new.is_sending
+    assert {s.track_id for s in player.subscriptions} == new.tracks.keys()
+    (moved,) = (t for t in other.transports.values() if t is not new)
+    comes(other, moved)
+    await wait_until(lambda: moved.is_sending and not player.is_sending)
+
+
 async def test_a_player_on_its_way_is_told_of_what_changes(world: World, http: httpx.AsyncClient) -> None:
     """Its publisher goes over while it is called: its former node, which sends until then, follows the publisher."""
     made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world))

@@ -23,6 +23,8 @@ _log = get_logger(__name__)
 _CONNECT_TIMEOUT_S = 15.0
 # The former transport is kept so long after the new one is connected: everybody else has gone over then, at key frames.
 _LINGER_S = 3.0
+# Those who receive a publisher that was carried have gone over by then.
+_FOLLOW_S = 1.0
 
 
 class Mover:
@@ -84,7 +86,7 @@ class Mover:
         elif self._carrier is None:
             self._carrier = carrier = Carrier(session)
             try:
-                await self._carry_or_end(carrier, node_id)
+                await self._carry_in_turn(carrier, node_id)
             finally:
                 self._carrier = None
 
@@ -96,6 +98,18 @@ class Mover:
         except NoCapacityError:
             return False
         return True
+
+    async def _carry_in_turn(self, carrier: Carrier, target: str) -> None:
+        """Publishers first: beside its own a player would wait for a second key frame, which is not made at once."""
+        hub = self._session.hub
+        if not self._session.publisher.publications:
+            await hub.wait_led()
+            await self._carry_or_end(carrier, target)
+            return
+        with hub.leading():
+            await self._carry_or_end(carrier, target)
+            if carrier.former is not None:
+                await asyncio.sleep(_FOLLOW_S)
 
     async def _carry_or_end(self, carrier: Carrier, target: str) -> None:
         session, former_node = self._session, self._session.leg.node_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -79,6 +79,10 @@ class RoomHub:
         self._batched: dict[str, Member] = {}
         self.last_message_seq = 0
         self.users = 0
+        # Publishers of WHIP that are carried to another node just now.
+        self._leading = 0
+        self._is_nobody_leading = asyncio.Event()
+        self._is_nobody_leading.set()
         self._rooms, self._messages, self._bus, self._clock = rooms, messages, bus, clock
         self._speakers = SpeakerMerger()
         self._nodes: frozenset[str] = frozenset()
@@ -92,6 +96,22 @@ class RoomHub:
     def speakers(self) -> Speakers:
         """Who speaks now."""
         return self._speakers.current
+
+    @contextlib.contextmanager
+    def leading(self) -> Iterator[None]:
+        """While a publisher is carried to another node."""
+        self._leading += 1
+        self._is_nobody_leading.clear()
+        try:
+            yield
+        finally:
+            self._leading -= 1
+            if not self._leading:
+                self._is_nobody_leading.set()
+
+    async def wait_led(self) -> None:
+        """Waits while publishers are carried."""
+        await self._is_nobody_leading.wait()
 
     def start(self) -> None:
         """Begins to follow the room."""
