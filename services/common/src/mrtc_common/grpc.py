@@ -38,10 +38,10 @@ _RETRIES = 3
 _FIRST_BACKOFF_S = 0.05
 _MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _CHANNEL_OPTIONS = [
-    # A peer that comes back is found within a second, not after gRPC's default of up to two minutes.
+    # A peer that comes back is found at once, not after gRPC's default of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 300),
     # A peer that vanished without a word (power cut) is noticed after 15 s, also on a quiet watch.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),

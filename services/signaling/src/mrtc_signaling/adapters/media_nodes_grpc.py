@@ -45,6 +45,8 @@ _PRESENT_STATE_S = 1.0
 # A stream that lasted so long was up.
 _STREAM_STOOD_S = 1.0
 _PLACE_TIMEOUT_S = 2.0
+# For longer than a channel takes to find a master that is back.
+_PLACE_RETRIES = 5
 # Transports whose figures are asked for at a time: an answer stays far below the largest message of gRPC.
 _STATS_BATCH = 256
 
@@ -201,7 +203,9 @@ class GrpcMediaNodes:
             excluded_node_ids=excluded_node_ids,
             room_node_ids=room_node_ids,
         )
-        response = await call(self._master.PlaceParticipant, request, timeout_s=_PLACE_TIMEOUT_S)
+        response = await call(
+            self._master.PlaceParticipant, request, timeout_s=_PLACE_TIMEOUT_S, retries=_PLACE_RETRIES
+        )
         node_id: str = response.node.id
         if len(self._placements) >= _MAX_PLACEMENTS_KEPT:
             self._placements = {k: v for k, v in self._placements.items() if v[1] > now}
