@@ -96,13 +96,19 @@ async def test_a_player_that_follows_goes_on(world: World, http: httpx.AsyncClie
     await wait_until(lambda: not other.transports)
 
 
-async def test_a_player_follows_its_publisher_first(world: World, http: httpx.AsyncClient) -> None:
-    """Both are asked at once: the player is called when the publisher is over and sent from there."""
+async def published_and_played(world: World, http: httpx.AsyncClient) -> tuple[Transport, Transport]:
+    """The transports of one who publishes and one who plays that, both at the first node."""
     made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world))
     assert made.status_code == 201
     played = await http.post("/whep/r1/cam1", content=PLAY, headers=SDP | await bearer(world, "tv"))
     assert played.status_code == 201
     publisher, player = world.nodes[0].transports.values()
+    return publisher, player
+
+
+async def test_a_player_follows_its_publisher_first(world: World, http: httpx.AsyncClient) -> None:
+    """Both are asked at once: the player is called when the publisher is over and sent from there."""
+    publisher, player = await published_and_played(world, http)
     other, new = await called(world, publisher)
     world.nodes[0].emit(player.id, move_wanted=media_service_pb2.MoveWanted())
     comes(other, new)
@@ -116,11 +122,7 @@ async def test_a_player_follows_its_publisher_first(world: World, http: httpx.As
 
 async def test_a_player_on_its_way_is_told_of_what_changes(world: World, http: httpx.AsyncClient) -> None:
     """Its publisher goes over while it is called: its former node, which sends until then, follows the publisher."""
-    made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world))
-    assert made.status_code == 201
-    played = await http.post("/whep/r1/cam1", content=PLAY, headers=SDP | await bearer(world, "tv"))
-    assert played.status_code == 201
-    publisher, player = world.nodes[0].transports.values()
+    publisher, player = await published_and_played(world, http)
     other, called_player = await called(world, player)
     world.nodes[0].emit(publisher.id, move_wanted=media_service_pb2.MoveWanted())
     await wait_until(lambda: len(other.transports) == 2)
