@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
+export COLUMNS=240  # the summary says why a test failed, also without a terminal
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 case "${1:?unit, engine, integration or e2e}" in
   unit)

@@ -227,9 +227,9 @@ async def test_flood_is_refused_not_served(world: World) -> None:
 async def test_silence_is_ended(world: World) -> None:
     """No first frame, and later no heartbeat, end the connection."""
     await world.add_service(first_frame_timeout_s=1, heartbeat_interval_s=1)
-    silent = await world.client(1).open()
+    silent = await world.client(1, is_mute=True).open()
     assert await silent.wait_closed() == 4000 + common.ERROR_CODE_FAILED_PRECONDITION
-    alice = world.client(1)
+    alice = world.client(1, is_mute=True)
     await alice.join(await world.token("alice"))
     assert await alice.wait_closed() == 4000
     assert (await world.client(1).resume(alice.joined.resume_token)).HasField("resume")

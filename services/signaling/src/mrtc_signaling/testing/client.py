@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Self
 
 import websockets
@@ -11,10 +12,15 @@ from mrtc.signaling.v1 import client_pb2 as pb
 from websockets.asyncio.client import ClientConnection, connect
 
 _TIMEOUT_S = 30.0  # a machine may be busy
+_BEAT_INTERVAL_S = 5.0
 
 
 class ClientClosedError(Exception):
     """The server closed the connection."""
+
+
+class RefusedError(Exception):
+    """A join was refused, and not for a moment only."""
 
 
 class Client:
@@ -23,11 +29,13 @@ class Client:
     Args:
         url: `http://…` base of the service.
         json: use the JSON subprotocol.
+        is_mute: it never says that it is there.
     """
 
-    def __init__(self, url: str, *, json: bool = False) -> None:
+    def __init__(self, url: str, *, json: bool = False, is_mute: bool = False) -> None:
         self._url = url.replace("http", "ws", 1) + "/v1/connect"
         self._json = json
+        self._is_mute = is_mute
         self._socket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._replies: dict[int, asyncio.Future[pb.ServerFrame]] = {}
@@ -45,12 +53,20 @@ class Client:
         return self
 
     async def join(self, token: str, **fields: Any) -> pb.JoinResponse:
-        """Connects if needed, and joins."""
-        if self._socket is None:
-            await self.open()
-        reply = await self.request(join=pb.JoinRequest(token=token, **fields))
-        self.joined.CopyFrom(reply.join)
-        return reply.join
+        """Connects if needed, and joins; tries again as long as it is told to. Raises RefusedError."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            if self._socket is None:
+                await self.open()
+            reply = await self.request(join=pb.JoinRequest(token=token, **fields))
+            if not reply.HasField("error"):
+                self.joined.CopyFrom(reply.join)
+                return reply.join
+            if not reply.error.retry_after_ms or time.monotonic() > deadline:
+                raise RefusedError(reply.error)
+            await self.aclose()
+            self._socket = None
+            await asyncio.sleep(reply.error.retry_after_ms / 1000)
 
     async def resume(self, resume_token: str, last_message_seq: int = 0) -> pb.ServerFrame:
         """Connects if needed, and resumes."""
@@ -120,13 +136,20 @@ class Client:
         if self._reader is not None:
             await asyncio.gather(self._reader, return_exceptions=True)
 
+    async def _beat(self) -> None:
+        while not self._is_mute:
+            await asyncio.sleep(_BEAT_INTERVAL_S)
+            await self.send(pb.ClientFrame(ack_only=pb.Ack()))
+
     async def _read(self) -> None:
         assert self._socket is not None
+        beats = asyncio.create_task(self._beat())
         try:
             async for message in self._socket:
                 await self._take(message)
         except websockets.ConnectionClosed:
             pass
+        beats.cancel()
         self.close_code = self._socket.close_code
         for future in self._replies.values():
             if not future.done():
