@@ -47,6 +47,14 @@ def test_a_room_spills_over_when_its_node_is_at_the_watermark() -> None:
     assert _place([_node("a", 0.8), _node("b", 0.3)], room_nodes=("a",)) == "b"
 
 
+def test_who_is_to_relieve_a_node_goes_only_where_there_is_plenty_of_room() -> None:
+    small = NodeLoad(load=0.5, max_transports=2, transports=1)
+    for full in ([_node("b", 0.8)], [_node("b", load=small)], [_node("b", 0.1, state=NODE_STATE_DRAINING)]):
+        with pytest.raises(NoCapacityError):
+            _place([_node("a", 0.96), *full], excluded=frozenset({"a"}), is_relief=True)
+    assert _place([_node("a", 0.96), _node("b", 0.79)], excluded=frozenset({"a"}), is_relief=True) == "b"
+
+
 def test_joins_at_the_same_moment_meet_on_one_node() -> None:
     placer, nodes = _placer(), [_node("a", 0.0), _node("b", 0.0)]
     assert len({_place(nodes, placer) for _ in range(10)}) == 1

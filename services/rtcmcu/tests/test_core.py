@@ -4,7 +4,9 @@ import pytest
 from mrtc.media.v1 import media_service_pb2 as pb
 from mrtc_common.errors import UnavailableError
 from mrtc_rtcmcu.core.load import LoadLimits, node_load
+from mrtc_rtcmcu.core.relief import ASK_AGAIN_S, SETTLE_S, Relief, ReliefPolicy
 from mrtc_rtcmcu.core.speaker_pacing import CHANGE_INTERVAL_S, LEVEL_INTERVAL_S, REPEAT_INTERVAL_S, SpeakerPacing
+from mrtc_rtcmcu.core.transports import TransportState
 from mrtc_rtcmcu.core.watchers import QUEUE_SIZE, Watchers
 
 
@@ -116,3 +118,49 @@ def test_load_is_the_largest_part_against_its_limit(
         rooms=0,
     )
     assert load.load == pytest.approx(expected)
+
+
+def _clients(*rooms: str, is_connected: bool = True) -> list[TransportState]:
+    """One transport for each; its id is the room and a number."""
+    return [TransportState(f"{room}{n}", room, f"p{n}", is_connected=is_connected) for n, room in enumerate(rooms)]
+
+
+def _relief() -> Relief:
+    return Relief(ReliefPolicy(above=0.95, below=0.85, after_s=30.0))
+
+
+def test_who_is_too_full_for_long_asks_some_until_it_is_not() -> None:
+    relief, clients = _relief(), _clients(*"a" * 60)
+    asked = {now: relief.due(0.97, clients, now) for now in range(0, 90, 2)}
+    assert {now: len(ids) for now, ids in asked.items() if ids} == {30: 3, 30 + SETTLE_S: 3, 30 + 2 * SETTLE_S: 3}
+    assert len({one for ids in asked.values() for one in ids}) == 9
+    # Between the two limits it goes on; below both it ends, and does not begin anew at once.
+    assert relief.due(0.9, clients, 100.0) != []
+    assert relief.due(0.84, clients, 130.0) == []
+    assert relief.due(0.97, clients, 160.0) == []
+
+
+def test_a_load_that_is_not_too_high_all_the_time_begins_no_relief() -> None:
+    relief, clients = _relief(), _clients("a", "a")
+    loads = [0.97] * 14 + [0.94] + [0.97] * 15
+    assert not any(relief.due(load, clients, 2.0 * n) for n, load in enumerate(loads))
+
+
+def test_small_rooms_go_first_and_whole() -> None:
+    relief = Relief(ReliefPolicy(above=0.95, below=0.85, after_s=0.0))
+    clients = _clients(*"b" * 30, "c", "c", "a", "a", "a", *"b" * 30)
+    asked = [relief.due(1.0, clients, n * SETTLE_S) for n in range(2)]
+    assert [[one[0] for one in ids] for ids in asked] == [["c", "c", "a"], ["a", "a", "b"]]
+
+
+def test_who_stayed_is_asked_again_late_and_who_is_not_connected_never() -> None:
+    relief = Relief(ReliefPolicy(above=0.95, below=0.85, after_s=0.0))
+    clients = [*_clients("a"), *_clients("b", is_connected=False)]
+    asked = [now for now in range(0, 200, 2) if relief.due(1.0, clients, now)]
+    assert len(asked) == 2
+    assert asked[1] - asked[0] >= ASK_AGAIN_S
+
+
+def test_no_relief_at_all() -> None:
+    relief = Relief(ReliefPolicy(above=0.0, below=0.85, after_s=0.0))
+    assert relief.due(1.0, _clients("a"), 0.0) == []

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from mrtc.media.v1 import media_service_pb2 as pb
 from mrtc.media.v1 import media_service_pb2_grpc, relay_service_pb2_grpc
 from mrtc.node.v1.master_service_pb2 import NODE_KIND_MCU, NodeLoad
 from mrtc_common.clock import Clock, SystemClock
@@ -25,6 +26,7 @@ from .adapters.owners_nats import NatsOwners
 from .captures import Captures
 from .config import McuSettings
 from .core.load import LoadLimits, node_load
+from .core.relief import Relief, ReliefPolicy
 from .drain import Drain
 from .entrypoints.grpc import MediaServicer
 from .figures import EngineCollector, McuFigures
@@ -63,6 +65,7 @@ class Mcu:
         self._load_limits = LoadLimits(
             settings.max_transports, settings.max_egress_packets_per_s, settings.max_egress_bps, cpu_limit_cores()
         )
+        self._relief = Relief(ReliefPolicy(settings.relief_above, settings.relief_below, settings.relief_after_s))
         self._packets, self._tx_bytes, self._rx_bytes = RateMeter(), RateMeter(), RateMeter()
         self.grpc_port = 0
         self.http_port = 0
@@ -187,7 +190,16 @@ class Mcu:
         self.figures.rooms.set(load.rooms)
         self.figures.relays.set(self.relays.relay_count)
         self.figures.passed_on.set(len(self.relays.passed_on))
+        self._relieve(load.load)
         return load
+
+    def _relieve(self, load: float) -> None:
+        if self.agent.is_draining:
+            return
+        for transport_id in self._relief.due(load, list(self.media.transports), self._clock.monotonic()):
+            wanted = pb.MoveWanted(is_optional=True)
+            self.media.watchers.publish(pb.WatchTransportsResponse(transport_id=transport_id, move_wanted=wanted))
+            self.figures.relief_asked.inc()
 
     async def _follow_engine(self) -> None:
         async for event in self.engine.events:

@@ -57,7 +57,14 @@ class McuSettings(Settings):
     drain_moves_per_s: float = setting(
         20.0, "Clients per second that are asked to move while the node drains.", unit="1/s", gt=0, le=1000
     )
-
+    relief_above: float = setting(
+        0.95,
+        "A node whose load is this for `relief_after_s` asks clients to move to nodes below their watermark. 0: never.",
+        ge=0,
+        le=1,
+    )
+    relief_below: float = setting(0.85, "It asks until its load is below this.", gt=0, le=1)
+    relief_after_s: float = setting(30.0, "See `relief_above`.", unit="s", ge=0, le=3600)
     orphan_grace_s: float = setting(
         60.0,
         "A transport that no session knows, by two answers so far apart, is closed.",

@@ -25,6 +25,9 @@ class McuFigures:
         self.passed_on = metrics.gauge("tracks_passed_on_count", "Tracks of other nodes that some node has from here.")
         self.watchers = metrics.gauge("watchers_count", "Streams of events that are read.")
         self.load = metrics.gauge("load_ratio", "0 (idle) to 1 (full).")
+        self.relief_asked = metrics.counter(
+            "relief_asked_total", "Clients that were asked to move since the node was too full."
+        )
         self.calls = metrics.counter("calls_total", "gRPC calls by result.", ["call", "result"])
         self.call_seconds = metrics.histogram("call_seconds", "Duration of gRPC calls.", ["call"])
         self.transports_closed = metrics.counter("transports_closed_total", "Transports by why they ended.", ["reason"])

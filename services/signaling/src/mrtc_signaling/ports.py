@@ -288,8 +288,14 @@ class MediaNode(Protocol):
 class MediaNodes(Protocol):
     """All rtcmcu nodes."""
 
-    async def place(self, room_key: str, room_node_ids: Sequence[str], excluded_node_ids: Sequence[str]) -> str:
-        """Asks the master where to put a participant; returns a node id. Raises NoCapacityError, UnavailableError."""
+    async def place(
+        self, room_key: str, room_node_ids: Sequence[str], excluded_node_ids: Sequence[str], *, is_relief: bool = False
+    ) -> str:
+        """Asks the master where to put a participant; returns a node id. Raises NoCapacityError, UnavailableError.
+
+        Args:
+            is_relief: he has a place, on a node that is too full.
+        """
         ...
 
     async def node(self, node_id: str) -> MediaNode:

@@ -139,6 +139,37 @@ async def test_a_move_keeps_the_former_transport_until_the_new_one_flows(world: 
     assert not {"participant_left", "publication_removed", "media_lost"} & {*alice.kinds(), *bob.kinds()}
 
 
+async def test_who_relieves_a_node_that_stays_goes_where_the_master_said(world: World) -> None:
+    """Who is asked goes to the node that was found better, or is not asked at all; WHIP never is."""
+    node = world.nodes[0]
+    alice = await world.joined("alice", offer=offer(["video send"]), publications=[camera()])
+    transport = node.transport_of(alice.joined.participant.id)
+    optional = media.MoveWanted(is_optional=True)
+    node.emit(transport.id, move_wanted=optional)
+    await wait_until(lambda: world.master is not None and world.master.reliefs == 1)
+    better, other = await world.add_node(), await world.add_node()
+    url = f"{world.url()}/whip/r1"
+    headers = {"authorization": f"Bearer {await world.token('whip')}", "content-type": "application/sdp"}
+    async with httpx.AsyncClient() as client:
+        assert (await client.post(url, content=offer(["video send"]), headers=headers)).status_code == 201
+    whip = next(t for t in node.transports.values() if t.id != transport.id)
+    node.emit(whip.id, move_wanted=optional)
+    node.emit(transport.id, move_wanted=optional)
+    await alice.wait_push("move_requested")
+    assert world.master.reliefs == 2
+    assert alice.kinds().count("move_requested") == 1
+    world.master.nodes.remove(better)  # it would not be the first choice any more
+    request = pb.NegotiateRequest(
+        offer=offer(["video send"]),
+        new_transport=True,
+        is_move=True,
+        track_mids={alice.joined.publications[0].tracks[0].id: "0"},
+    )
+    assert (await alice.request(negotiate=request)).HasField("negotiate")
+    assert (len(better.transports), len(other.transports)) == (1, 0)
+    world.master.nodes.append(better)
+
+
 async def test_a_move_that_finds_no_place_changes_nothing(world: World) -> None:
     """Nobody is asked while no other node has room; a client that moves by itself is refused and stays."""
     node = world.nodes[0]

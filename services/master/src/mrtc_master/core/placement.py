@@ -24,6 +24,11 @@ Zone = tuple[str, str]
 _NO_ZONE: Zone = ("", "")
 
 
+def _share_of_one(node: Node) -> float:
+    """What one more participant adds to the load at least."""
+    return 1 / node.load.max_transports if node.load.max_transports else 0.0
+
+
 def zone_of(node: Node) -> Zone | None:
     """The failure domain of a node; None if it does not say."""
     return (node.region, node.zone) if node.zone else None
@@ -49,6 +54,8 @@ class PlacementRequest:
     region: str = ""
     excluded: frozenset[str] = frozenset()
     room_nodes: tuple[str, ...] = ()
+    is_relief: bool = False
+    """He has a place, on a node that is too full; a node that would be so with him is no better."""
 
 
 class Placer:
@@ -105,6 +112,7 @@ class Placer:
             and node.id not in request.excluded
             and self.load_of(node) < self._policy.limit
             and (node.load.max_transports == 0 or node.load.transports < node.load.max_transports)
+            and (not request.is_relief or self.load_of(node) + _share_of_one(node) < self._policy.watermark)
         )
 
     def _nodes_of_room(self, request: PlacementRequest, now: float) -> set[str]:

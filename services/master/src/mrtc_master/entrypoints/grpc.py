@@ -54,5 +54,6 @@ class MasterServicer(master_service_pb2_grpc.MasterServiceServicer):
             region=request.region,
             excluded=frozenset(request.excluded_node_ids),
             room_nodes=tuple(request.room_node_ids),
+            is_relief=request.is_relief,
         )
         return self._placer.place(wanted, self._registry.placeable(), self._clock.monotonic())

@@ -191,17 +191,20 @@ class GrpcMediaNodes:
         request = master_service_pb2.ListNodesRequest(kind=master_service_pb2.NODE_KIND_MCU)
         await call(self._master.ListNodes, request, timeout_s=1.5, retries=0)
 
-    async def place(self, room_key: str, room_node_ids: Sequence[str], excluded_node_ids: Sequence[str]) -> str:
+    async def place(
+        self, room_key: str, room_node_ids: Sequence[str], excluded_node_ids: Sequence[str], *, is_relief: bool = False
+    ) -> str:
         """See the port."""
         now = self._clock.monotonic()
         cached = self._placements.get(room_key)
-        if cached is not None and cached[1] > now and cached[0] not in excluded_node_ids:
+        if not is_relief and cached is not None and cached[1] > now and cached[0] not in excluded_node_ids:
             return cached[0]
         request = master_service_pb2.PlaceParticipantRequest(
             room_key=room_key,
             region=self._region,
             excluded_node_ids=excluded_node_ids,
             room_node_ids=room_node_ids,
+            is_relief=is_relief,
         )
         response = await call(
             self._master.PlaceParticipant, request, timeout_s=_PLACE_TIMEOUT_S, retries=_PLACE_RETRIES

@@ -43,13 +43,19 @@ class Mover:
         self._carrier: Carrier | None = None
         self._left: list[Place] = []
 
-    def request(self, node_id: str = "") -> None:
-        """Asks the client to move: to this node, or to any but the present one."""
+    def request(self, node_id: str = "", *, is_optional: bool = False) -> None:
+        """Asks the client to move: to this node, or to any but the present one.
+
+        Args:
+            is_optional: only to a node that is better, and only who can without a break.
+        """
         session = self._session
         if not session.leg.is_open or (session.connection is None and not session.is_headless):
             return
+        if is_optional and (session.is_headless or self._left):
+            return
         self._target = node_id
-        session.spawn(self._ask(node_id))
+        session.spawn(self._ask(node_id, is_optional))
 
     def take_target(self) -> str:
         """The node that was asked for last, for the transport that is opened now."""
@@ -77,11 +83,13 @@ class Mover:
         carrier = self._carrier
         return carrier.leg if carrier is not None and carrier.leg.is_open else self._session.leg
 
-    async def _ask(self, node_id: str) -> None:
+    async def _ask(self, node_id: str, is_optional: bool) -> None:
         session = self._session
-        if not node_id and not await self._has_elsewhere():
+        if not (elsewhere := node_id or await self._elsewhere(is_optional)):
             _log.info("no other media node has room; the media stays", node_id=session.leg.node_id)
         elif not session.is_headless:
+            if is_optional:
+                self._target = elsewhere
             session.push(client_pb2.ServerFrame(move_requested=client_pb2.MoveRequested()))
         elif self._carrier is None:
             self._carrier = carrier = Carrier(session)
@@ -90,14 +98,14 @@ class Mover:
             finally:
                 self._carrier = None
 
-    async def _has_elsewhere(self) -> bool:
-        session = self._session
-        others = [node for node in session.hub.view.media_nodes() if node != session.leg.node_id]
+    async def _elsewhere(self, is_relief: bool) -> str:
+        """Another node that has room; empty: none."""
+        session, here = self._session, self._session.leg.node_id
+        others = [node for node in session.hub.view.media_nodes() if node != here]
         try:
-            await session.ctx.nodes.place(session.room_key, others, [session.leg.node_id])
+            return await session.ctx.nodes.place(session.room_key, others, [here], is_relief=is_relief)
         except NoCapacityError:
-            return False
-        return True
+            return ""
 
     async def _carry_in_turn(self, carrier: Carrier, target: str) -> None:
         """Publishers first: beside its own a player would wait for a second key frame, which is not made at once."""

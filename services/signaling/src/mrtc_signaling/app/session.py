@@ -313,7 +313,7 @@ class Session:
             case "connected":
                 self.mover.connected()
             case "move_wanted":
-                self.mover.request()
+                self.mover.request(is_optional=event.move_wanted.is_optional)
             case "track_started":
                 started = event.track_started
                 self.spawn(self.publisher.track_started(track_of_media(started.track_id), started.codec))

@@ -260,6 +260,7 @@ class FakeMaster(master_service_pb2_grpc.MasterServiceServicer):
     def __init__(self, security: GrpcSecurity, nodes: list[FakeNode]) -> None:
         self.nodes = nodes
         self.placements = 0
+        self.reliefs = 0
         self._server = GrpcServer(security, Health())
         master_service_pb2_grpc.add_MasterServiceServicer_to_server(self, self._server.server)
         self.address = ""
@@ -277,6 +278,7 @@ class FakeMaster(master_service_pb2_grpc.MasterServiceServicer):
         self, request: node_pb.PlaceParticipantRequest, context: Any
     ) -> node_pb.PlaceParticipantResponse:
         self.placements += 1
+        self.reliefs += request.is_relief
         for node in self.nodes:
             if node.id not in request.excluded_node_ids:
                 return node_pb.PlaceParticipantResponse(node=node_pb.Node(id=node.id))
