@@ -8,6 +8,7 @@ from mrtc.node.v1.master_service_pb2 import Node
 from mrtc_common import subjects
 from mrtc_common.kv import Change, KeyExistsError, KvTable, RevisionMismatchError, SnapshotDone, Watch
 from mrtc_common.nats import NatsLink
+from mrtc_common.nats_schema import bucket_stream
 from mrtc_common.ordered import ConsumerLostError, OrderedConsumer, StoredMessage
 from mrtc_common.tasks import end_tasks
 from mrtc_common.testing import NatsServer, wait_until
@@ -162,10 +163,11 @@ async def test_many_changes_come_in_order_and_complete(nats_link: NatsLink) -> N
         assert revisions == sorted(revisions)
 
 
-async def test_a_key_that_is_written_all_the_time_is_in_every_list(nats_link: NatsLink) -> None:
+@pytest.mark.parametrize("count", [1, 6])
+async def test_a_key_that_is_written_all_the_time_is_in_every_list(nats_link: NatsLink, count: int) -> None:
     """Its old value vanishes while the list is read, and the new one comes at the end."""
     table = _table(nats_link)
-    keys = [f"r.{number}" for number in range(6)]
+    keys = [f"r.{number}" for number in range(count)]
     for key in keys:
         await table.put(key, Node(id=key))
 
@@ -181,6 +183,35 @@ async def test_a_key_that_is_written_all_the_time_is_in_every_list(nats_link: Na
             assert {entry.key for entry in await table.list()} == set(keys)
     finally:
         await end_tasks(writer)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+async def test_a_list_is_whole_whatever_the_server_counted(
+    nats_link: NatsLink, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Not in its count is a key that is written at that very moment: the old value is gone, the new one to come."""
+    monkeypatch.setattr(OrderedConsumer, "initial_pending", property(lambda self: self._initial - 1))
+    table = _table(nats_link)
+    keys = [f"r.{number}" for number in range(count)]
+    for key in keys:
+        await table.put(key, Node(id=key))
+    assert sorted(entry.key for entry in await table.list()) == keys
+
+
+async def test_lists_leave_no_consumers_behind(nats_link: NatsLink) -> None:
+    """The server refuses more than a thousand of one stream."""
+    table = _table(nats_link)
+    await table.put("r.a", Node(id="a"))
+    for _ in range(50):
+        await table.list()
+
+    async def consumers() -> int:
+        return int((await nats_link.jetstream.stream_info(bucket_stream(subjects.BUCKET_ROOMS))).state.consumer_count)
+
+    async def is_clean() -> bool:
+        return await consumers() == 0
+
+    await wait_until(is_clean, timeout_s=2)
 
 
 class _Scripted:

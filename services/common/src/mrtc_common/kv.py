@@ -104,10 +104,7 @@ class KvTable(Generic[M]):
 
     async def get(self, key: str) -> Entry[M] | None:
         """The entry, or None. Raises UnavailableError."""
-        message = await self._get_raw(key)
-        if message is None or is_deletion(message.headers or {}):
-            return None
-        return Entry(key, self._decode(key, message.data or b""), int(message.seq))
+        return await self._get(key, self._decode)
 
     async def put(self, key: str, value: M) -> int:
         """Writes whatever was there; returns the revision."""
@@ -147,28 +144,51 @@ class KvTable(Generic[M]):
     async def list(self, key_filter: str = ">") -> list[Entry[M]]:
         """All entries that match at this moment (`*` one token, `>` all further tokens). Raises UnavailableError."""
         consumer = OrderedConsumer(self._link, self._stream, self._prefix + key_filter)
-        entries: dict[str, Entry[M]] = {}
-        seen: set[str] = set()
         try:
             await consumer.open(api.DeliverPolicy.LAST_PER_SUBJECT)
-            # Keys, not messages: the old value of a key that is written meanwhile is gone, and the new one comes last.
-            while len(seen) < consumer.initial_pending:
-                async with asyncio.timeout(_LIST_QUIET_S):
-                    message = await consumer.next()
-                key = message.subject.removeprefix(self._prefix)
-                seen.add(key)
-                entries.pop(key, None)
-                if not is_deletion(message.headers) and (value := self._try_decode(key, message.payload)) is not None:
-                    entries[key] = Entry(key, value, message.sequence)
+            entries = await self._read(consumer, await self._keys(key_filter))
         except (TimeoutError, ConsumerLostError):
             raise UnavailableError(f"{self._bucket}: the message bus went away") from None
         finally:
             await consumer.aclose()
         return list(entries.values())
 
+    async def _read(self, consumer: OrderedConsumer, missing: set[str]) -> dict[str, Entry[M]]:
+        """All entries that the consumer brings, and those of these keys that it does not."""
+        entries: dict[str, Entry[M]] = {}
+        seen, pending = 0, consumer.initial_pending
+        # The old value of a key that is written meanwhile is gone, and for a moment the server counts neither it nor
+        # the new one; if it is written all the time there is always one to come. So keys decide, and not the count.
+        while pending and (missing or seen < consumer.initial_pending):
+            async with asyncio.timeout(_LIST_QUIET_S):
+                message = await consumer.next()
+            key = message.subject.removeprefix(self._prefix)
+            seen, pending = seen + 1, message.pending
+            missing.discard(key)
+            entries.pop(key, None)
+            if not is_deletion(message.headers) and (value := self._try_decode(key, message.payload)) is not None:
+                entries[key] = Entry(key, value, message.sequence)
+        for key in missing:
+            if (entry := await self._get(key, self._try_decode)) is not None:
+                entries[key] = entry
+        return entries
+
+    async def _keys(self, key_filter: str) -> set[str]:
+        """Keys that have a value or a marker at this moment; of more than 100,000 some."""
+        with nats_errors(self._bucket):
+            info = await self._link.jetstream.stream_info(self._stream, subjects_filter=self._prefix + key_filter)
+        return {subject.removeprefix(self._prefix) for subject in info.state.subjects or {}}
+
     def watch(self, key_filter: str = ">") -> Watch[M]:
         """Follows all keys that match; use as `async with table.watch(f) as watch: async for item in watch`."""
         return Watch(self._link, self._stream, self._prefix, key_filter, self._try_decode, self._exists)
+
+    async def _get(self, key: str, decode: Callable[[str, bytes], M | None]) -> Entry[M] | None:
+        message = await self._get_raw(key)
+        if message is None or is_deletion(message.headers or {}):
+            return None
+        value = decode(key, message.data or b"")
+        return Entry(key, value, int(message.seq)) if value is not None else None
 
     async def _exists(self, key: str) -> bool:
         message = await self._get_raw(key)

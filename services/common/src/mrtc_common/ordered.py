@@ -61,6 +61,7 @@ class OrderedConsumer:
         self._heard_at = 0.0
         self._remove_listener: Any = None
         self._initial = 0
+        self._name = ""
 
     @property
     def initial_pending(self) -> int:
@@ -95,6 +96,7 @@ class OrderedConsumer:
             except BaseException:
                 await self.aclose()
                 raise
+        self._name = info.name
         delivered = info.delivered.consumer_seq if info.delivered else 0
         self._initial = (info.num_pending or 0) + delivered
         self._remove_listener = self._link.on_change(self._on_link_change)
@@ -122,7 +124,7 @@ class OrderedConsumer:
                 return message
 
     async def aclose(self) -> None:
-        """Ends it; the server forgets it a few seconds later."""
+        """Ends it; the server is told, and forgets it by itself a few seconds after it was not heard."""
         if self._remove_listener is not None:
             self._remove_listener()
             self._remove_listener = None
@@ -130,6 +132,11 @@ class OrderedConsumer:
         if subscription is not None:
             with contextlib.suppress(Exception):
                 await subscription.unsubscribe()
+        name, self._name = self._name, ""
+        if name:
+            # Without waiting for an answer: it would be gone anyway, but of a thousand the server refuses the next.
+            with contextlib.suppress(Exception):
+                await self._link.client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
 
     def _on_link_change(self, ready: bool) -> None:
         if not ready:
