@@ -133,7 +133,7 @@ def grown(max_edges: int, count: int) -> RelayTree:
 @pytest.mark.parametrize(("max_edges", "depth"), [(1, 12), (2, 3), (3, 2), (12, 1), (0, 1)])
 def test_a_tree_is_as_flat_as_it_can_be(max_edges: int, depth: int) -> None:
     tree = grown(max_edges, 12)
-    assert max(tree._hops("").values()) == depth
+    assert max(tree._hops().values()) == depth
     assert not max_edges or max(Counter(tree.parents.values()).values()) == max_edges
 
 
@@ -147,6 +147,14 @@ def test_only_children_of_a_dead_node_change() -> None:
     assert {node: parent for node, parent in tree.parents.items() if node not in orphans} == {
         node: parent for node, parent in before.items() if node not in (*orphans, "n0")
     }
+
+
+def test_who_is_below_a_node_that_leaves_takes_its_place() -> None:
+    """In a chain nobody else has room, and the origin is spared."""
+    tree = grown(1, 4)
+    assert tree.place("n2", NAMES, {"n1"}) == "n0"
+    tree.remove("n1")
+    assert dict(tree.parents) == {"n0": None, "n2": "n0", "n3": "n2"}
 
 
 def test_a_node_is_never_below_itself() -> None:

@@ -58,11 +58,12 @@ class RelayTree:
             parent = self._parents[node_id]
             if parent is None or (parent in self._parents and parent not in leaving):
                 return parent
-        edges = Counter(self._parents.values())
+        # The place of a node that leaves is free: who took the track from it may follow it there.
+        edges = Counter(parent for one, parent in self._parents.items() if one not in leaving)
         chosen: str | None = None
         if self._max_edges and edges[None] >= self._max_edges:
-            hops = self._hops(node_id)
-            free = [one for one in hops if one in able and one not in leaving and edges[one] < self._max_edges]
+            hops = self._hops({node_id, *leaving})
+            free = [one for one in hops if one in able and edges[one] < self._max_edges]
             chosen = min(free, key=lambda one: (distance(one), hops[one], edges[one], one), default=None)
         self._parents[node_id] = chosen
         return chosen
@@ -75,15 +76,15 @@ class RelayTree:
         """A node does not have it any more."""
         self._parents.pop(node_id, None)
 
-    def _hops(self, without: str) -> dict[str, int]:
-        """From the origin to each node, but to those behind `without` and those whose parent has left."""
+    def _hops(self, without: Collection[str] = ()) -> dict[str, int]:
+        """From the origin to each node, but to these, those behind them, and those whose parent has left."""
         found: dict[str, int] = {}
         children: dict[str | None, list[str]] = {}
         for node_id, parent in self._parents.items():
             children.setdefault(parent, []).append(node_id)
         layer, hops = children.get(None, []), 1
         while layer:
-            layer = [node_id for node_id in layer if node_id != without]
+            layer = [node_id for node_id in layer if node_id not in without]
             found.update(dict.fromkeys(layer, hops))
             layer, hops = [child for node_id in layer for child in children.get(node_id, [])], hops + 1
         return found
