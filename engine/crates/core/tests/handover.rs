@@ -209,17 +209,23 @@ fn nothing_is_taken_twice_whoever_repeats_it() {
     assert_eq!(old.drop_unauthentic + new.drop_unauthentic, 0);
 }
 
+/// Bob receives a track at the first node, which the second has too, from another publisher.
+fn player(seed: u64) -> (Net, usize, [Vp8Source; 2]) {
+    let mut net = two_nodes(seed);
+    let bob = net.join(0, "bob", ClientSpec { video_slots: 1, ..ClientSpec::default() });
+    let publishers = [net.join(0, "near", ClientSpec::publisher()), net.join(1, "far", ClientSpec::publisher())];
+    for publisher in publishers {
+        net.publish(publisher, "video", 1);
+    }
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    let mut both = publishers.map(|publisher| Vp8Source::new(publisher, 1, None, 360));
+    run(&mut net, SECOND, &mut [], &mut both);
+    (net, bob, both)
+}
+
 #[test]
 fn a_client_is_called_by_the_other_node() {
-    let mut net = two_nodes(3);
-    let bob = net.join(0, "bob", ClientSpec { video_slots: 1, ..ClientSpec::default() });
-    let near = net.join(0, "near", ClientSpec::publisher());
-    let far = net.join(1, "far", ClientSpec::publisher());
-    net.publish(near, "video", 1);
-    net.publish(far, "video", 1);
-    net.subscribe(bob, &[("video", Kind::Video)]);
-    let mut both = [Vp8Source::new(near, 1, None, 360), Vp8Source::new(far, 1, None, 360)];
-    run(&mut net, SECOND, &mut [], &mut both);
+    let (mut net, bob, mut both) = player(3);
     // The new node meets the client, while the former goes on.
     let offer = net.clients[bob].first_offer.clone();
     let state = export(&mut net, 0, "bob", false).expect("exported");
@@ -245,15 +251,7 @@ fn a_client_is_called_by_the_other_node() {
 
 #[test]
 fn a_restart_of_ice_during_the_call_leads_to_the_caller() {
-    let mut net = two_nodes(7);
-    let bob = net.join(0, "bob", ClientSpec { video_slots: 1, ..ClientSpec::default() });
-    let near = net.join(0, "near", ClientSpec::publisher());
-    let far = net.join(1, "far", ClientSpec::publisher());
-    net.publish(near, "video", 1);
-    net.publish(far, "video", 1);
-    net.subscribe(bob, &[("video", Kind::Video)]);
-    let mut both = [Vp8Source::new(near, 1, None, 360), Vp8Source::new(far, 1, None, 360)];
-    run(&mut net, SECOND, &mut [], &mut both);
+    let (mut net, bob, mut both) = player(7);
     let first_offer = net.clients[bob].first_offer.clone();
     let state = export(&mut net, 0, "bob", false).expect("exported");
     import(&mut net, 1, "bob", &first_offer, state).expect("imported");
