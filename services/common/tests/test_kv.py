@@ -1,13 +1,15 @@
 """KV tables and watches against a real nats-server."""
 
 import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import cast
 
 import pytest
 from mrtc.node.v1.master_service_pb2 import Node
 from mrtc_common import subjects
 from mrtc_common.kv import Change, KeyExistsError, KvTable, RevisionMismatchError, SnapshotDone, Watch
-from mrtc_common.nats import NatsLink
+from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.nats_schema import bucket_stream
 from mrtc_common.ordered import ConsumerLostError, OrderedConsumer, StoredMessage
 from mrtc_common.tasks import end_tasks
@@ -212,6 +214,21 @@ async def test_lists_leave_no_consumers_behind(nats_link: NatsLink) -> None:
         return await consumers() == 0
 
     await wait_until(is_clean, timeout_s=2)
+
+
+async def test_more_rooms_are_watched_than_a_stream_has_consumers_by_default(nats_link: NatsLink) -> None:
+    """nats-server 2.15 gives a stream a thousand if it says nothing; also one that was made when it did not."""
+    stream = bucket_stream(subjects.BUCKET_ROOMS)
+    former = (await nats_link.jetstream.stream_info(stream)).config
+    await nats_link.jetstream.update_stream(replace(former, max_consumers=-1))
+    other = NatsLink(NatsOptions(urls=(nats_link.client.connected_url.geturl(),)), name="other")
+    async with other:
+        await other.wait_ready(10)
+    table = _table(nats_link)
+    async with AsyncExitStack() as stack:
+        for number in range(1100):
+            watch = await stack.enter_async_context(table.watch(f"r{number}.>"))
+            assert isinstance(await anext(watch), SnapshotDone)
 
 
 class _Scripted:

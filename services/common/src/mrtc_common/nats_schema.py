@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nats.js import api
 
@@ -22,6 +22,8 @@ EVENTS_MAX_AGE_S = 48 * 3600.0
 """How long what happened waits for whoever tells apps of it."""
 
 _EXPIRY_MARKER_TTL_S = 30.0
+# Each signaling instance has some for each of its rooms; nats-server 2.15 allows a stream that says nothing a thousand.
+_MAX_CONSUMERS = 1_000_000
 _MIB = 1024 * 1024
 
 
@@ -35,6 +37,10 @@ class SchemaOptions:
 
 def all_streams(options: SchemaOptions) -> list[api.StreamConfig]:
     """The configuration of every stream, buckets included."""
+    return [replace(config, max_consumers=_MAX_CONSUMERS) for config in _streams(options)]
+
+
+def _streams(options: SchemaOptions) -> list[api.StreamConfig]:
     return [
         # Registry and leases are worth nothing after a restart of NATS: memory, no disk writes for heartbeats.
         _bucket(subjects.BUCKET_NODES, options, ttl_s=NODE_TTL_S, storage=api.StorageType.MEMORY),
@@ -132,7 +138,6 @@ def _bucket(
         max_msgs_per_subject=1,
         max_msg_size=64 * 1024,
         max_msgs=-1,
-        max_consumers=-1,
         discard=api.DiscardPolicy.NEW,
         allow_rollup_hdrs=True,
         deny_delete=True,
