@@ -198,6 +198,8 @@ async def test_a_list_is_whole_whatever_the_server_counted(
     for key in keys:
         await table.put(key, Node(id=key))
     assert sorted(entry.key for entry in await table.list()) == keys
+    assert await table.count("r.*") == count
+    assert await table.count("s.*") == 0
 
 
 async def test_lists_leave_no_consumers_behind(nats_link: NatsLink) -> None:

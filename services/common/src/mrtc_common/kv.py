@@ -179,6 +179,10 @@ class KvTable(Generic[M]):
             info = await self._link.jetstream.stream_info(self._stream, subjects_filter=self._prefix + key_filter)
         return {subject.removeprefix(self._prefix) for subject in info.state.subjects or {}}
 
+    async def count(self, key_filter: str = ">") -> int:
+        """How many keys match; those that were deleted in the last minute may be counted. Raises UnavailableError."""
+        return len(await self._keys(key_filter))
+
     def watch(self, key_filter: str = ">") -> Watch[M]:
         """Follows all keys that match; use as `async with table.watch(f) as watch: async for item in watch`."""
         return Watch(self._link, self._stream, self._prefix, key_filter, self._try_decode, self._exists)

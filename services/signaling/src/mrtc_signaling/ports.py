@@ -94,6 +94,10 @@ class RoomStore(Protocol):
         """The rooms of an app."""
         ...
 
+    async def count_rooms(self, app_id: str) -> int:
+        """How many rooms an app has, without reading them; those that ended in the last minute may be counted."""
+        ...
+
     async def delete_room(self, room_key: str, record: state_pb2.RoomRecord) -> None:
         """Deletes a room's own record."""
         ...

@@ -77,6 +77,10 @@ class NatsRoomStore:
         entries = await self._table.list(subjects.app_rooms_filter(app_id))
         return [entry.value for entry in entries if isinstance(entry.value, state_pb2.RoomRecord)]
 
+    async def count_rooms(self, app_id: str) -> int:
+        """See the port."""
+        return await self._table.count(subjects.app_rooms_filter(app_id))
+
     async def delete_room(self, room_key: str, record: state_pb2.RoomRecord) -> None:
         """See the port."""
         await self._table.delete(subjects.room_record_key(room_key), final=record)

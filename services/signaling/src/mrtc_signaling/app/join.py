@@ -245,7 +245,7 @@ async def create_room(
 ) -> state_pb2.RoomRecord:
     """Creates a room, or gives the one that exists. Raises LimitExceededError."""
     key = subjects.room_key(app_id, room)
-    if max_rooms:
+    if max_rooms and await ctx.rooms.count_rooms(app_id) >= max_rooms:
         existing = await ctx.rooms.list_rooms(app_id)
         if len(existing) >= max_rooms and all(r.name != room for r in existing):
             raise LimitExceededError(f"the app may have {max_rooms} rooms")
