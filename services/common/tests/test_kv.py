@@ -14,6 +14,7 @@ from mrtc_common.nats_schema import bucket_stream
 from mrtc_common.ordered import ConsumerLostError, OrderedConsumer, StoredMessage
 from mrtc_common.tasks import end_tasks
 from mrtc_common.testing import NatsServer, wait_until
+from structlog.testing import capture_logs
 
 pytestmark = pytest.mark.integration
 
@@ -231,6 +232,21 @@ async def test_more_rooms_are_watched_than_a_stream_has_consumers_by_default(nat
         for number in range(1100):
             watch = await stack.enter_async_context(table.watch(f"r{number}.>"))
             assert isinstance(await anext(watch), SnapshotDone)
+
+
+async def test_a_watch_that_is_refused_says_so_once_and_tries_on(nats_link: NatsLink) -> None:
+    stream = bucket_stream(subjects.BUCKET_ROOMS)
+    former = (await nats_link.jetstream.stream_info(stream)).config
+    await nats_link.jetstream.update_stream(replace(former, max_consumers=1))
+    table = _table(nats_link)
+    async with table.watch("r1.>") as first:
+        await _until_done(first)
+        with capture_logs() as logs:
+            async with table.watch("r2.>") as second:
+                await wait_until(lambda: logs)
+                await nats_link.jetstream.update_stream(former)
+                await _until_done(second)
+    assert [(log["log_level"], log["reader"]) for log in logs] == [("warning", "$KV.mrtc_rooms.r2.>")]
 
 
 class _Scripted:

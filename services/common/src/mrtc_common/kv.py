@@ -16,7 +16,7 @@ from .errors import AlreadyExistsError, FailedPreconditionError, MrtcError, Unav
 from .log import get_logger
 from .nats import NatsLink, nats_errors
 from .nats_schema import DELETE_MARKER_TTL_S, bucket_stream, bucket_subject
-from .ordered import ConsumerLostError, OrderedConsumer, StoredMessage
+from .ordered import ConsumerLostError, OrderedConsumer, StoredMessage, pause
 from .tasks import end_tasks
 
 _log = get_logger(__name__)
@@ -29,7 +29,6 @@ _MAX_AGE = "MaxAge"
 _EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_SEQUENCE_CODES = (10071, 10164)
 _QUEUE_SIZE = 1024
-_RETRY_INTERVAL_S = 0.2
 # A list, or the beginning of a watch, that is not whole and gets nothing for so long is an error: half of it would be
 # worse than none.
 _LIST_QUIET_S = 3.0
@@ -271,14 +270,15 @@ class Watch(Generic[M]):
         return await self._queue.get()
 
     async def _run(self) -> None:
+        is_told = False
         while True:
             await self._link.wait_ready()
             consumer = OrderedConsumer(self._link, self._stream, self._prefix + self._filter)
             try:
                 await consumer.open(api.DeliverPolicy.LAST_PER_SUBJECT)
                 await self._follow(consumer)
-            except (UnavailableError, ConsumerLostError):
-                await asyncio.sleep(_RETRY_INTERVAL_S)
+            except (UnavailableError, ConsumerLostError) as error:
+                is_told = await pause(self._link, self._prefix + self._filter, error, is_told=is_told)
             finally:
                 await consumer.aclose()
 

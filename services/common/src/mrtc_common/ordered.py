@@ -182,6 +182,15 @@ class OrderedConsumer:
                 await self._link.client.publish(reply, b"")
 
 
+async def pause(link: NatsLink, reader: str, error: Exception, *, is_told: bool) -> bool:
+    """Waits before a reader tries again, and says so once if NATS is there and refuses it; True: it was said."""
+    if isinstance(error, UnavailableError) and link.is_ready and not is_told:
+        _log.warning("the message bus refuses a reader, trying on", reader=reader, error=error.message)
+        is_told = True
+    await asyncio.sleep(_RETRY_INTERVAL_S)
+    return is_told
+
+
 class OrderedReader:
     """An endless async iterator of the messages of a stream from a sequence on, in order, none twice.
 
@@ -231,13 +240,14 @@ class OrderedReader:
         return await self._queue.get()
 
     async def _run(self) -> None:
+        is_told = False
         while True:
             await self._link.wait_ready()
             consumer = OrderedConsumer(self._link, self._stream, self._filter)
             try:
                 await self._read(consumer)
-            except (UnavailableError, ConsumerLostError):
-                await asyncio.sleep(_RETRY_INTERVAL_S)
+            except (UnavailableError, ConsumerLostError) as error:
+                is_told = await pause(self._link, self._filter, error, is_told=is_told)
             finally:
                 await consumer.aclose()
 
