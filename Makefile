@@ -68,7 +68,7 @@ bench: setup-run ## Measure the hot path through the real service; one JSON line
 	@$(PY) tests/bench/run.py $(ARGS)
 
 scoreboard: setup-run ## Run subscribers behind all kinds of paths in virtual time; writes docs/scoreboard.md
-	@cd engine && SCOREBOARD=$(CURDIR)/docs/scoreboard.md cargo test -q --release -p mrtc-core --test scoreboard \
+	@cd engine && SCOREBOARD=$(CURDIR)/docs/scoreboard.md cargo test -q --release -p mrtc-core --test scenarios \
 		write_the_board -- --ignored --nocapture
 
 impairments: setup-test ## Calls of real browsers on bad networks; writes docs/impairments.md (10 minutes)

@@ -58,6 +58,10 @@ if [ "$(cat .venv/.mrtc-lock 2>/dev/null)" != "$lock_sum" ]; then
   echo "$lock_sum" > .venv/.mrtc-lock
 fi
 tools/gen_proto.sh
+if [ "$purpose" = test ]; then
+  # The engine's tests are built beside its wheel, of whose build a minute and more is one core's. Errors are told by the tests.
+  nice cargo test --manifest-path engine/Cargo.toml --workspace --exclude mrtc-python --locked --no-run --quiet >/dev/null 2>&1 &
+fi
 tools/build_engine.sh
 tools/build_web.sh
 if [ "$purpose" = test ]; then
@@ -67,3 +71,4 @@ if [ "$purpose" = test ] && [ ! -d tests/interop/werift/node_modules ]; then
   say "installing the third-party WHEP player"
   npm --prefix tests/interop/werift ci --silent
 fi
+wait

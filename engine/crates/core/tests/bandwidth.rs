@@ -1,14 +1,12 @@
 //! Estimator, pacer, allocator and selectors in a whole shard, over paths that are narrow, change, or lose packets.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, Vp8Source, read_vp8, run};
+use crate::support::{ClientSpec, Net, wanted};
 use mrtc_core::command::{Caps, Kind, Subscription};
 use mrtc_netem::LinkConfig;
 use str0m::rtp::RtpPacket;
-use support::media::{OpusSource, Vp8Source, read_vp8, run};
-use support::{ClientSpec, Net, wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,12 +1,10 @@
 //! What a client may be sent and may send at most: told, kept to, and enforced against who does not.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, Vp8Source, read_vp8, run};
+use crate::support::{ClientSpec, Net};
 use mrtc_core::command::{Caps, Command, Kind};
-use support::media::{OpusSource, Vp8Source, read_vp8, run};
-use support::{ClientSpec, Net};
 
 const SECOND: Duration = Duration::from_secs(1);
 

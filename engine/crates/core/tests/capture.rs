@@ -1,15 +1,13 @@
 //! A capture has every packet in the clear, of those whom it is about, as long as it goes on.
 
-mod support;
-
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, Vp8Source, run};
+use crate::support::{ClientSpec, Net, ROOM};
 use mrtc_core::capture::{Capture, CaptureScope, CapturedPacket, Tap};
 use mrtc_core::command::{Command, Kind};
 use mrtc_core::event::Reply;
-use support::media::{OpusSource, Vp8Source, run};
-use support::{ClientSpec, Net, ROOM};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,15 +1,13 @@
 //! Data channels: topics that fan out to a room, in virtual time with whole str0m clients.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, Vp8Source, run};
+use crate::support::{ClientSpec, Net, ROOM};
 use mrtc_core::command::{Command, Kind};
 use mrtc_core::data::frame::{Head, PROTOCOL};
 use mrtc_netem::LinkConfig;
 use str0m::channel::{ChannelConfig, Reliability};
-use support::media::{OpusSource, Vp8Source, run};
-use support::{ClientSpec, Net, ROOM};
 
 const SECOND: Duration = Duration::from_secs(1);
 

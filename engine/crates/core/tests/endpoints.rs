@@ -1,14 +1,12 @@
 //! Sinks and sources: legs that end in the process.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, Vp8Source, run};
+use crate::support::{ClientSpec, Net, ROOM};
 use mrtc_core::command::{Codec, Command, Kind, SourceFrame};
 use mrtc_core::error::Error;
 use mrtc_core::event::Event;
-use support::media::{OpusSource, Vp8Source, run};
-use support::{ClientSpec, Net, ROOM};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,12 +1,10 @@
 //! One client publishes, others receive through a shard.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, Vp8Source, read_vp8, run};
+use crate::support::{ClientSpec, Net};
 use mrtc_core::command::Kind;
-use support::media::{OpusSource, Vp8Source, read_vp8, run};
-use support::{ClientSpec, Net};
 
 const SECOND: Duration = Duration::from_secs(1);
 

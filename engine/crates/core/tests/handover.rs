@@ -1,17 +1,15 @@
 //! A transport moves to another node while its client keeps DTLS and SRTP: by an ICE restart, or called by the new node.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{Vp8Source, run};
+use crate::support::{ClientSpec, Net, ROOM};
 use mrtc_core::command::{Command, Kind};
 use mrtc_core::error::Error;
 use mrtc_core::event::{Event, Reply};
 use mrtc_core::handover::HandoverKey;
 use mrtc_netem::LinkConfig;
 use str0m::channel::ChannelConfig;
-use support::media::{Vp8Source, run};
-use support::{ClientSpec, Net, ROOM};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,15 +1,13 @@
 //! Video over lossy networks, as a viewer sees it: how long the picture stands still, and what the repair costs.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::freeze::{FreezeReport, Viewer, watch};
+use crate::support::media::{Vp8Source, run};
+use crate::support::{ClientSpec, Net};
 use mrtc_core::command::{Command, Kind};
 use mrtc_core::event::Reply;
 use mrtc_netem::{BurstLoss, LinkConfig};
-use support::freeze::{FreezeReport, Viewer, watch};
-use support::media::{Vp8Source, run};
-use support::{ClientSpec, Net};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,14 +1,12 @@
 //! A publisher moves to another transport: its tracks come as new ones, and those who receive them see nothing of it.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, Vp8Source, read_vp8, run};
+use crate::support::{ClientSpec, Net, wanted};
 use mrtc_core::command::{Command, Kind, Subscription};
 use mrtc_core::event::SlotsReply;
 use mrtc_netem::LinkConfig;
-use support::media::{OpusSource, Vp8Source, read_vp8, run};
-use support::{ClientSpec, Net, wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
 const OLD: &str = "video";
@@ -74,8 +72,9 @@ fn heights(call: &Call) -> Vec<u16> {
 
 fn heights_within(call: &Call, longest: Duration) -> Vec<u16> {
     let client = &call.net.clients[call.bob];
-    let is_video =
-        |ssrc: &&u32| client.sorted(**ssrc).iter().any(|p| p.header.payload_type != support::media::OPUS_PT.into());
+    let is_video = |ssrc: &&u32| {
+        client.sorted(**ssrc).iter().any(|p| p.header.payload_type != crate::support::media::OPUS_PT.into())
+    };
     let ssrcs = client.ssrcs();
     let pictures: Vec<&u32> = ssrcs.iter().filter(is_video).collect();
     assert_eq!(pictures.len(), 1, "the picture stays in its slot");
@@ -242,7 +241,7 @@ fn sound_goes_over_with_its_first_packet_also_where_only_the_loudest_are_heard()
             assert_eq!(*pair[1].seq_no, *pair[0].seq_no + 1);
             assert!(pair[1].timestamp.saturating_duration_since(pair[0].timestamp) < Duration::from_millis(60));
         }
-        let newest = support::media::read_opus(&packets.last().expect("sound").payload);
+        let newest = crate::support::media::read_opus(&packets.last().expect("sound").payload);
         assert!(newest >= 20_000, "top {top_n}: {newest}");
     }
 }

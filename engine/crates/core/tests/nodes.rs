@@ -1,15 +1,13 @@
 //! Tracks that cross shards of one process, and nodes by relay.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, Vp8Source, read_vp8, run};
+use crate::support::{ClientSpec, Net, ROOM, wanted};
 use mrtc_core::command::{Codec, Command, Kind, SourceFrame};
 use mrtc_core::error::Error;
 use mrtc_core::event::Event;
 use mrtc_netem::LinkConfig;
-use support::media::{OpusSource, Vp8Source, read_vp8, run};
-use support::{ClientSpec, Net, ROOM, wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
 

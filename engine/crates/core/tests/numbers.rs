@@ -1,15 +1,13 @@
 //! The numbers of a subscriber's stream have no holes for long, whatever happens to what the stream carries: a client such
 //! as aiortc waits for each number, and asks for it once.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::support::media::{Vp8Source, run};
+use crate::support::{ClientSpec, Net, wanted};
 use mrtc_core::command::{Caps, Command, Kind, Subscription};
 use mrtc_netem::LinkConfig;
-use support::media::{Vp8Source, run};
-use support::{ClientSpec, Net, wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HEIGHTS: [u32; 3] = [180, 360, 720];

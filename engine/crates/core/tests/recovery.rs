@@ -1,13 +1,11 @@
 //! Loss on the way in and out is repaired; key-frame requests are coalesced.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{Vp8Source, read_vp8, run};
+use crate::support::{ClientSpec, Net};
 use mrtc_core::command::Kind;
 use mrtc_netem::LinkConfig;
-use support::media::{Vp8Source, read_vp8, run};
-use support::{ClientSpec, Net};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,16 +1,14 @@
 //! Tracks that nodes pass on to each other: every hop repairs itself, what receivers ask for goes up to the publisher, and
 //! a node that gets the track from elsewhere shows its viewers nothing of it.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, Vp8Source, read_opus, read_vp8, run};
+use crate::support::{ClientSpec, Net, ROOM, wanted};
 use mrtc_core::command::{Codec, Command, Kind, Subscription};
 use mrtc_core::error::Error;
 use mrtc_core::event::Event;
 use mrtc_netem::LinkConfig;
-use support::media::{OpusSource, Vp8Source, read_opus, read_vp8, run};
-use support::{ClientSpec, Net, ROOM, wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,16 +1,14 @@
 //! Garbage, replays, wraps, restarts and silence.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, Vp8Source, read_vp8, run};
+use crate::support::{ClientSpec, Net};
 use mrtc_core::addr::Proto;
 use mrtc_core::command::{Command, Kind};
 use mrtc_core::error::Error;
 use mrtc_core::event::{CloseReason, Event, Reply};
 use mrtc_netem::{LinkConfig, Rng};
-use support::media::{OpusSource, Vp8Source, read_vp8, run};
-use support::{ClientSpec, Net};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -176,7 +174,9 @@ fn wrong_commands_are_refused_and_repeated_ones_are_not() {
         panic!()
     };
     assert!(json.contains("\"id\":\"alice\"") && !json.contains("\"id\":\"bob\""));
-    let Ok(Reply::Json(json)) = net.command(0, Command::DumpRoom { room: support::ROOM.into() }) else { panic!() };
+    let Ok(Reply::Json(json)) = net.command(0, Command::DumpRoom { room: crate::support::ROOM.into() }) else {
+        panic!()
+    };
     assert!(json.contains("\"origin\":\"transport\""));
     for field in ["rx_pps", "tx_bps", "queued_bytes", "nacks", "keyframe_requests", "jitter_ms", "is_waiting"] {
         assert!(json.contains(&format!("\"{field}\":")), "{field} is missing in {json}");

@@ -3,21 +3,17 @@
 //!
 //! `make scoreboard` runs them all and writes `docs/scoreboard.md`; the tests here hold a few of them to bounds.
 
-mod scoreboard {
-    pub mod board;
-    pub mod call;
-    pub mod competitor;
-    pub mod scenario;
-    pub mod score;
-}
-mod support;
+mod board;
+mod call;
+mod competitor;
+mod scenario;
+mod score;
 
 use std::time::Duration;
 
-use scoreboard::board;
-use scoreboard::call::Call;
-use scoreboard::scenario::{self, Scenario};
-use scoreboard::score::Score;
+use self::call::Call;
+use self::scenario::Scenario;
+use self::score::Score;
 
 const SECOND: Duration = Duration::from_secs(1);
 

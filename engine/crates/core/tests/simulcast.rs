@@ -1,13 +1,11 @@
 //! Layers of a simulcast track: switching, continuity, and which ones the publisher is asked for.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{Vp8Seen, Vp8Source, read_vp8, run};
+use crate::support::{ClientSpec, Net, wanted};
 use mrtc_core::command::Kind;
 use mrtc_core::event::Event;
-use support::media::{Vp8Seen, Vp8Source, read_vp8, run};
-use support::{ClientSpec, Net, wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
 

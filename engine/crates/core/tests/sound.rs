@@ -1,16 +1,14 @@
 //! Sound under loss: redundancy both ways, NACK, packets sent again before they are asked for.
 
-mod support;
-
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, read_opus, run};
+use crate::support::{ClientSpec, Net};
 use mrtc_core::command::{Command, Kind};
 use mrtc_netem::LinkConfig;
 use mrtc_rtp::id::Pt;
 use mrtc_rtp::red::Red;
-use support::media::{OpusSource, read_opus, run};
-use support::{ClientSpec, Net};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// 100 ms round trip.

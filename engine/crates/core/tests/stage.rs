@@ -1,13 +1,11 @@
 //! Of many who could be heard, the loudest few: places, changes, and what a listener's stream looks like over them.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::media::{OpusSource, read_opus, run};
+use crate::support::{ClientSpec, Net, ROOM, wanted};
 use mrtc_core::command::{Codec, Command, Kind, Subscription};
 use mrtc_core::event::{Event, SlotsReply};
-use support::media::{OpusSource, read_opus, run};
-use support::{ClientSpec, Net, ROOM, wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
 const QUIET: i8 = -110;

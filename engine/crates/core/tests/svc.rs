@@ -1,14 +1,12 @@
 //! Layers inside one encoding (SVC): who is sent which, and how many the publisher is asked for.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::client::Codecs;
+use crate::support::media::Outgoing;
+use crate::support::{ClientSpec, Net, wanted};
 use mrtc_core::command::Kind;
 use mrtc_core::event::Event;
-use support::client::Codecs;
-use support::media::Outgoing;
-use support::{ClientSpec, Net, wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HEIGHTS: [u16; 3] = [135, 270, 540];

@@ -1,15 +1,13 @@
 //! The life of tracks and slots: mapping, muting, ending, codecs.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::client::Codecs;
+use crate::support::media::{OpusSource, Outgoing, Vp8Source, read_vp8, run};
+use crate::support::{ClientSpec, Net, wanted};
 use mrtc_core::command::{Command, Kind};
 use mrtc_core::error::Error;
 use mrtc_core::event::Event;
-use support::client::Codecs;
-use support::media::{OpusSource, Outgoing, Vp8Source, read_vp8, run};
-use support::{ClientSpec, Net, wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -154,7 +152,7 @@ fn the_loudest_speaker_is_told() {
 fn rooms_never_meet() {
     let (mut net, [_, _, _]) = three(7);
     let (mut client, offer, pending) =
-        support::Client::new(net.now, "mallory", 0, "10.9.9.9:1".parse().unwrap(), &ClientSpec::subscriber());
+        crate::support::Client::new(net.now, "mallory", 0, "10.9.9.9:1".parse().unwrap(), &ClientSpec::subscriber());
     let create = Command::CreateTransport {
         transport: "mallory".into(),
         room: "other/room".into(),

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use mrtc_core::command::{Command, Kind};
 use mrtc_core::event::Reply;
 
-use super::super::support::freeze::Viewer;
-use super::super::support::media::{OPUS_PT, OpusSource, Vp8Source, read_vp8};
-use super::super::support::{ClientSpec, Net};
 use super::competitor::Flow;
 use super::scenario::{Phase, Scenario};
+use crate::support::freeze::Viewer;
+use crate::support::media::{OPUS_PT, OpusSource, Vp8Source, read_vp8};
+use crate::support::{ClientSpec, Net};
 
 /// Height and bit/s of the layers. The top one is a usual 720p30.
 pub const LAYERS: [(&str, u16, u32); 3] = [("q", 180, 150_000), ("h", 360, 500_000), ("f", 720, 1_500_000)];

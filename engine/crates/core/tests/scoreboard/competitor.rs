@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mrtc_netem::Link;
 
-use super::super::support::Datagram;
+use crate::support::Datagram;
 
 const PACKET: usize = 1_200;
 const WIRE_PACKET: f64 = (PACKET + 28) as f64;

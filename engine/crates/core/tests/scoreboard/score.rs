@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::support::freeze::FreezeReport;
 use super::call::{AUDIO_BPS, Call, LAYERS, Sample};
 use super::scenario::{Phase, Scenario, WARM_UP};
+use crate::support::freeze::FreezeReport;
 
 /// A layer counts as fitting if it, with sound and what loss makes be sent again, takes no more of the path than this.
 const FITTING_SHARE: f64 = 0.85;
