@@ -13,8 +13,11 @@ help: ## Print this help
 setup-run: ## Install and build what `make run` needs
 	@tools/setup.sh run
 
-setup-test setup: ## Install and build everything, for `make test` too
+setup-test: ## Install and build what most tests need
 	@tools/setup.sh test
+
+setup: ## Install and build everything, the engine's own tests too
+	@tools/setup.sh everything
 
 proto: ## Generate Python code from proto/
 	@tools/gen_proto.sh
@@ -33,7 +36,7 @@ run: setup-run ## Start the whole suite on this machine and print its URL (Ctrl-
 probe: setup-run ## Join the running suite as a synthetic client and report join time, first frame, loss
 	@$(PY) -m mrtc_sdk.probe $(ARGS)
 
-test: setup-test check test-unit test-engine test-integration test-e2e ## Run all checks and tests
+test: setup check test-unit test-engine test-integration test-e2e ## Run all checks and tests
 	@echo "make test: everything passed"
 
 test-unit: setup-test ## Python and web unit tests (seconds)

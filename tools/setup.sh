@@ -13,7 +13,7 @@ need node "install Node.js 20 or newer"
 need npm "install Node.js 20 or newer"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: Python 3.11 or newer is needed" >&2; exit 1; }
 
-if [ "$purpose" = test ]; then
+if [ "$purpose" != run ]; then
   missing=()
   for pair in chromium:chromium ffmpeg:ffmpeg espeak-ng:espeak-ng turnserver:coturn openssl:openssl pulseaudio:pulseaudio; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
@@ -58,16 +58,16 @@ if [ "$(cat .venv/.mrtc-lock 2>/dev/null)" != "$lock_sum" ]; then
   echo "$lock_sum" > .venv/.mrtc-lock
 fi
 tools/gen_proto.sh
-if [ "$purpose" = test ]; then
+if [ "$purpose" = everything ]; then
   # The engine's tests are built beside its wheel, of whose build a minute and more is one core's. Errors are told by the tests.
-  nice cargo test --manifest-path engine/Cargo.toml --workspace --exclude mrtc-python --locked --no-run --quiet >/dev/null 2>&1 &
+  nice tools/test.sh engine --no-run >/dev/null 2>&1 &
 fi
 tools/build_engine.sh
 tools/build_web.sh
-if [ "$purpose" = test ]; then
+if [ "$purpose" != run ]; then
   (cd engine && cargo build --quiet --release --locked -p mrtc-netem --bin impair)
 fi
-if [ "$purpose" = test ] && [ ! -d tests/interop/werift/node_modules ]; then
+if [ "$purpose" != run ] && [ ! -d tests/interop/werift/node_modules ]; then
   say "installing the third-party WHEP player"
   npm --prefix tests/interop/werift ci --silent
 fi

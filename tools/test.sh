@@ -14,7 +14,7 @@ case "${1:?unit, engine, integration or e2e}" in
     ;;
   engine)
     say "engine tests"
-    (cd engine && cargo test --workspace --exclude mrtc-python --locked --quiet)
+    (cd engine && cargo test --workspace --exclude mrtc-python --locked --quiet "${@:2}")
     ;;
   integration)
     say "integration tests"
