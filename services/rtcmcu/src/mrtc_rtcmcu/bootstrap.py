@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from typing import Any
 
-from mrtc.media.v1 import media_service_pb2 as pb
 from mrtc.media.v1 import media_service_pb2_grpc, relay_service_pb2_grpc
 from mrtc.node.v1.master_service_pb2 import NODE_KIND_MCU, NodeLoad
 from mrtc_common.clock import Clock, SystemClock
@@ -196,9 +195,8 @@ class Mcu:
     def _relieve(self, load: float) -> None:
         if self.agent.is_draining:
             return
-        for transport_id in self._relief.due(load, list(self.media.transports), self._clock.monotonic()):
-            wanted = pb.MoveWanted(is_optional=True)
-            self.media.watchers.publish(pb.WatchTransportsResponse(transport_id=transport_id, move_wanted=wanted))
+        for transport_id in self._relief.due(load, self.media.transports, self._clock.monotonic()):
+            self.media.watchers.want_move(transport_id, is_optional=True)
             self.figures.relief_asked.inc()
 
     async def _follow_engine(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from mrtc.media.v1 import media_service_pb2 as pb
 from mrtc_common.clock import Clock
 from mrtc_common.tasks import end_tasks
 
@@ -59,6 +58,5 @@ class Drain:
             due = [one for one in present if now - asked_at.get(one, -_ASK_AGAIN_S) >= _ASK_AGAIN_S]
             if due:
                 asked_at[due[0]] = now
-                wanted = pb.WatchTransportsResponse(transport_id=due[0], move_wanted=pb.MoveWanted())
-                self._watchers.publish(wanted)
+                self._watchers.want_move(due[0])
             await asyncio.sleep(self._interval_s if len(due) > 1 else max(self._interval_s, _POLL_S))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .transports import TransportState
@@ -35,17 +35,18 @@ class Relief:
         self._next_at = 0.0
         self._asked: dict[str, float] = {}
 
-    def due(self, load: float, transports: Sequence[TransportState], now: float) -> list[str]:
+    def due(self, load: float, transports: Iterable[TransportState], now: float) -> list[str]:
         """Ids of the transports whose clients are to be asked now. `load`: 0 to 1; `now`: monotonic seconds."""
         if not self._is_wanted(load, now) or now < self._next_at:
             return []
         self._next_at = now + SETTLE_S
         self._asked = {name: at for name, at in self._asked.items() if now - at < ASK_AGAIN_S}
-        people = Counter(state.room_key for state in transports)
-        able = [state for state in transports if state.is_connected and state.transport_id not in self._asked]
+        present = list(transports)
+        people = Counter(state.room_key for state in present)
+        able = [state for state in present if state.is_connected and state.transport_id not in self._asked]
         # Rooms of few go whole, and need no relay back; who leaves a large one needs its tracks at both nodes.
         able.sort(key=lambda state: (people[state.room_key], state.room_key, state.transport_id))
-        chosen = [state.transport_id for state in able[: max(1, round(SHARE * len(transports)))]]
+        chosen = [state.transport_id for state in able[: max(1, round(SHARE * len(present)))]]
         self._asked |= dict.fromkeys(chosen, now)
         return chosen
 

@@ -83,6 +83,11 @@ class Watchers:
         for watcher in self._watchers:
             watcher.offer(event)
 
+    def want_move(self, transport_id: str, *, is_optional: bool = False) -> None:
+        """Tells all that a transport's client is to move; `is_optional` as in `MoveWanted`."""
+        wanted = pb.MoveWanted(is_optional=is_optional)
+        self.publish(pb.WatchTransportsResponse(transport_id=transport_id, move_wanted=wanted))
+
     def end(self) -> None:
         """Ends all watches."""
         for watcher in self._watchers:
