@@ -54,7 +54,6 @@ class Mover:
             return
         if is_optional and (session.is_headless or self._left):
             return
-        self._target = node_id
         session.spawn(self._ask(node_id, is_optional))
 
     def take_target(self) -> str:
@@ -88,8 +87,7 @@ class Mover:
         if not (elsewhere := node_id or await self._elsewhere(is_optional)):
             _log.info("no other media node has room; the media stays", node_id=session.leg.node_id)
         elif not session.is_headless:
-            if is_optional:
-                self._target = elsewhere
+            self._target = elsewhere if is_optional else node_id
             session.push(client_pb2.ServerFrame(move_requested=client_pb2.MoveRequested()))
         elif self._carrier is None:
             self._carrier = carrier = Carrier(session)
