@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +15,7 @@ from mrtc_sdk.pattern import PatternTrack
 
 from tests.interop.test_python_room import new_room
 from tests.support.api import RoomApi
-from tests.support.media import Watcher, joined, wait_until
+from tests.support.media import Watcher, joined, longest_gap_s, wait_until
 from tests.support.suite import RunningSuite, running_suite
 from tests.support.waiting import wait_for
 
@@ -60,8 +59,7 @@ class Viewer:
 
     def longest_gap_s(self, since: float) -> float:
         """Between two pictures since a moment."""
-        times = [since, *(at for at in self._times() if at > since)]
-        return max(after - before for before, after in itertools.pairwise(times))
+        return longest_gap_s([since, *(at for at in self._times() if at > since)])
 
     async def aclose(self) -> None:
         """Looks away."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -53,8 +53,7 @@ class Watcher:
 
     def longest_gap_s(self, since: float) -> float:
         """The longest time without a new picture since a moment, up to now."""
-        times = [since, *(at for _, _, at in self.pictures if at >= since), time.monotonic()]
-        return max(b - a for a, b in itertools.pairwise(times))
+        return longest_gap_s([since, *(at for _, _, at in self.pictures if at >= since), time.monotonic()])
 
     async def sees(self, number: int, frames: int = 5, timeout_s: float = 15.0) -> None:
         """Waits until a sender's picture was seen with a moving counter in this many frames from now on."""
@@ -78,6 +77,11 @@ class Watcher:
         """Stops decoding."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+
+def longest_gap_s(times: Iterable[float]) -> float:
+    """Between two of these moments."""
+    return max(after - before for before, after in itertools.pairwise(times))
 
 
 async def wait_until(
