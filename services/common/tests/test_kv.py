@@ -204,7 +204,7 @@ async def test_a_list_is_whole_whatever_the_server_counted(
 
 
 async def test_lists_leave_no_consumers_behind(nats_link: NatsLink) -> None:
-    """The server refuses more than a thousand of one stream."""
+    """The server would keep each for seconds more."""
     table = _table(nats_link)
     await table.put("r.a", Node(id="a"))
     for _ in range(50):

@@ -187,15 +187,18 @@ class KvTable(Generic[M]):
         return Watch(self._link, self._stream, self._prefix, key_filter, self._try_decode, self._exists)
 
     async def _get(self, key: str, decode: Callable[[str, bytes], M | None]) -> Entry[M] | None:
-        message = await self._get_raw(key)
-        if message is None or is_deletion(message.headers or {}):
+        message = await self._get_present(key)
+        if message is None or (value := decode(key, message.data or b"")) is None:
             return None
-        value = decode(key, message.data or b"")
-        return Entry(key, value, int(message.seq)) if value is not None else None
+        return Entry(key, value, int(message.seq))
 
     async def _exists(self, key: str) -> bool:
+        return await self._get_present(key) is not None
+
+    async def _get_present(self, key: str) -> Any:
+        """The newest message, if that is no marker."""
         message = await self._get_raw(key)
-        return message is not None and not is_deletion(message.headers or {})
+        return None if message is None or is_deletion(message.headers or {}) else message
 
     async def _get_raw(self, key: str) -> Any:
         with nats_errors(self._bucket):

@@ -28,8 +28,8 @@ _log = get_logger(__name__)
 _CONNECT_TIMEOUT_S = 2.0
 _RETRY_INTERVAL_S = 0.5
 _REQUEST_TIMEOUT_S = 3.0
-# What a publisher may have on its way while the connection is away; beyond it publishing fails.
 _STREAM_NAME_IN_USE, _STREAM_CONFIG_INVALID = 10058, 10052
+# What a publisher may have on its way while the connection is away; beyond it publishing fails.
 _PENDING_BYTES = 4 * 1024 * 1024
 
 
@@ -340,7 +340,7 @@ async def _update_stream(js: JetStreamContext, config: api.StreamConfig) -> None
     except nats.js.errors.APIError as error:
         if error.err_code != _STREAM_CONFIG_INVALID:
             raise
-        # Before 2.14 a server does not let this limit change; what an older version of the suite made has none there.
+        # nats-server 2.11 does not let this limit change; what an older version of the suite made there has none.
         present = (await js.stream_info(config.name or "")).config
         await js.update_stream(replace(config, max_consumers=present.max_consumers))
 

@@ -134,7 +134,7 @@ class OrderedConsumer:
                 await subscription.unsubscribe()
         name, self._name = self._name, ""
         if name:
-            # Without waiting for an answer: it would be gone anyway, but of a thousand the server refuses the next.
+            # Without waiting for an answer: it would be gone anyway, but only after many more lists.
             with contextlib.suppress(Exception):
                 await self._link.client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
 
