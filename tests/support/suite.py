@@ -17,6 +17,7 @@ from mrtc_embedded.suite import Suite, SuiteOptions
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[2]
+_STOP_TIMEOUT_S = 60.0
 
 
 class RunningSuite:
@@ -72,8 +73,8 @@ class RunningSuite:
         self.kill(name)
 
     def stop(self, name: str) -> bool:
-        """SIGTERM; True if it ended by itself."""
-        clean: bool = self._run(self.process(name).stop(), 20)
+        """SIGTERM; True if it ended by itself. A drain asks the people of a room one after the other."""
+        clean: bool = self._run(self.process(name).stop(_STOP_TIMEOUT_S), _STOP_TIMEOUT_S + 10)
         return clean
 
     def start_process(self, name: str) -> None:

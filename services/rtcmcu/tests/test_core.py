@@ -1,12 +1,15 @@
 """Pure parts of rtcmcu."""
 
+import math
+
 import pytest
 from mrtc.media.v1 import media_service_pb2 as pb
 from mrtc_common.errors import UnavailableError
 from mrtc_rtcmcu.core.load import LoadLimits, node_load
-from mrtc_rtcmcu.core.relief import ASK_AGAIN_S, SETTLE_S, Relief, ReliefPolicy
+from mrtc_rtcmcu.core.relief import SETTLE_S, Relief, ReliefPolicy
 from mrtc_rtcmcu.core.speaker_pacing import CHANGE_INTERVAL_S, LEVEL_INTERVAL_S, REPEAT_INTERVAL_S, SpeakerPacing
 from mrtc_rtcmcu.core.transports import TransportState
+from mrtc_rtcmcu.core.turns import ASK_AGAIN_S, MOVE_S, Turns
 from mrtc_rtcmcu.core.watchers import QUEUE_SIZE, Watchers
 
 
@@ -164,3 +167,33 @@ def test_who_stayed_is_asked_again_late_and_who_is_not_connected_never() -> None
 def test_no_relief_at_all() -> None:
     relief = Relief(ReliefPolicy(above=0.0, below=0.85, after_s=0.0))
     assert relief.due(1.0, _clients("a"), 0.0) == []
+
+
+def _asked(turns: Turns, clients: list[TransportState], *, until_s: float, goes_after_s: float) -> dict[str, float]:
+    """When each was asked first; who was asked is gone after a time."""
+    asked: dict[str, float] = {}
+    for step in range(round(until_s / 0.05)):
+        now = 1000 + 0.05 * step
+        here = [one for one in clients if now < asked.get(one.transport_id, math.inf) + goes_after_s]
+        if one := turns.next(here, now):
+            asked.setdefault(one, now)
+    return {one: round(at - 1000, 2) for one, at in asked.items()}
+
+
+def test_in_a_room_one_is_asked_after_the_other_in_all_rooms_at_the_same_time() -> None:
+    asked = _asked(Turns(20.0), _clients("a", "a", "b", "a", "b"), until_s=20, goes_after_s=3.4)
+    assert asked == {"a0": 0.0, "b2": 0.05, "a1": MOVE_S, "b4": MOVE_S + 0.05, "a3": 2 * MOVE_S}
+
+
+def test_a_large_room_is_asked_within_the_time_for_it() -> None:
+    asked = _asked(Turns(20.0), _clients(*"a" * 100), until_s=25, goes_after_s=3.4)
+    assert len(asked) == 100
+    assert max(asked.values()) <= 20
+
+
+def test_who_cannot_go_is_asked_again_and_holds_up_nobody() -> None:
+    turns, clients = Turns(20.0), [*_clients(*"a" * 40), *_clients("b", is_connected=False)]
+    asked = [one for step in range(900) if (one := turns.next(clients, 0.05 * step))]
+    assert set(asked[:40]) == {one.transport_id for one in clients[:40]} == set(asked[40:80])
+    alone = [now for now in range(20) if turns.next(_clients("c"), now)]
+    assert alone == [0, ASK_AGAIN_S, 2 * ASK_AGAIN_S, 3 * ASK_AGAIN_S]

@@ -507,8 +507,8 @@ async def test_a_draining_node_refuses_and_says_so_in_the_registry(node: Node, n
 async def test_a_draining_node_asks_its_clients_to_move_each_in_its_turn_and_again(
     start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mrtc_rtcmcu.drain._ASK_AGAIN_S", 0.3)
-    node = await start_node(drain_moves_per_s=50.0)
+    monkeypatch.setattr("mrtc_rtcmcu.core.turns.ASK_AGAIN_S", 0.3)
+    node = await start_node(drain_moves_per_s=50.0, drain_spread_s=0.1)
     for transport_id in ("t1", "t2", "t3"):
         await node.create(transport_id)
     # Who is not connected yet is not asked.

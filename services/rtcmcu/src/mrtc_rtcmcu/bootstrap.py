@@ -144,7 +144,13 @@ class Mcu:
             lambda: self.agent.is_draining,
             self._kit.make_subscription,
         )
-        self.mover = Drain(self.media.transports, self.media.watchers, self._clock, self.settings.drain_moves_per_s)
+        self.mover = Drain(
+            self.media.transports,
+            self.media.watchers,
+            self._clock,
+            moves_per_s=self.settings.drain_moves_per_s,
+            spread_s=min(self.settings.drain_spread_s, self.settings.drain_timeout_s / 2),
+        )
         self.sweeper = Sweeper(
             self.media, NatsOwners(self.link), self.link, self._clock, grace_s=self.settings.orphan_grace_s
         )

@@ -57,6 +57,13 @@ class McuSettings(Settings):
     drain_moves_per_s: float = setting(
         20.0, "Clients per second that are asked to move while the node drains.", unit="1/s", gt=0, le=1000
     )
+    drain_spread_s: float = setting(
+        20.0,
+        "The clients of one room are asked one after the other, all within this time (or half of `drain_timeout_s`).",
+        unit="s",
+        ge=0,
+        le=3600,
+    )
     relief_above: float = setting(
         0.95,
         "A node whose load is this for `relief_after_s` asks clients to move to nodes below their watermark. 0: never.",

@@ -8,10 +8,9 @@ from mrtc_common.clock import Clock
 from mrtc_common.tasks import end_tasks
 
 from .core.transports import Transports
+from .core.turns import Turns
 from .core.watchers import Watchers
 
-# Whoever could not move (nowhere to go, not connected just now) is asked again after this.
-_ASK_AGAIN_S = 5.0
 _POLL_S = 0.05
 
 
@@ -20,13 +19,17 @@ class Drain:
 
     Args:
         moves_per_s: how many clients are asked per second: each makes a handshake and needs key frames elsewhere.
+        spread_s: see `Turns`.
     """
 
-    def __init__(self, transports: Transports, watchers: Watchers, clock: Clock, moves_per_s: float) -> None:
+    def __init__(
+        self, transports: Transports, watchers: Watchers, clock: Clock, *, moves_per_s: float, spread_s: float
+    ) -> None:
         self._transports = transports
         self._watchers = watchers
         self._clock = clock
         self._interval_s = 1 / moves_per_s
+        self._spread_s = spread_s
         self._task: asyncio.Task[None] | None = None
 
     def set(self, is_draining: bool) -> None:
@@ -50,13 +53,8 @@ class Drain:
         self._task = None
 
     async def _run(self) -> None:
-        asked_at: dict[str, float] = {}
+        turns = Turns(self._spread_s)
         while True:
-            now = self._clock.monotonic()
-            present = [state.transport_id for state in self._transports if state.is_connected]
-            asked_at = {transport_id: asked_at[transport_id] for transport_id in present if transport_id in asked_at}
-            due = [one for one in present if now - asked_at.get(one, -_ASK_AGAIN_S) >= _ASK_AGAIN_S]
-            if due:
-                asked_at[due[0]] = now
-                self._watchers.want_move(due[0])
-            await asyncio.sleep(self._interval_s if len(due) > 1 else max(self._interval_s, _POLL_S))
+            if transport_id := turns.next(self._transports, self._clock.monotonic()):
+                self._watchers.want_move(transport_id)
+            await asyncio.sleep(self._interval_s if transport_id else max(self._interval_s, _POLL_S))
