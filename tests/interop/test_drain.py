@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.alone]
 # What is asked of the whole: a new POST, ICE, DTLS, a key frame, and for the player the same after the publisher.
 MAX_GAP_S = 5.0
 # Publisher and player go over at once, on two cores with all else; what it is by itself is in docs/performance.md.
+MAX_DEATH_GAP_S = 3.0
 MAX_CARRIED_GAP_S = 1.0
 
 
@@ -136,3 +137,39 @@ async def test_a_browser_goes_on_when_its_node_drains(ending: RunningSuite) -> N
     print(f"player and publisher carried over at once: {gap_s * 1000:.0f} ms")
     assert carried == 2
     assert gap_s < MAX_CARRIED_GAP_S
+
+
+@pytest.mark.browser
+async def test_a_browser_goes_on_when_its_node_is_killed(ending: RunningSuite) -> None:
+    """Another node goes on from the last checkpoint and calls both; the page notices nothing but a short gap."""
+    room = new_room()
+    api = await asyncio.to_thread(RoomApi, ending, room)
+
+    async def people() -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = (await asyncio.to_thread(api.call, "GET", "participants"))["participants"]
+        return listed
+
+    async with whip_pages(ending.url, 2) as (cam, tv):
+        await cam.begin(f"{ending.url}/whip/{room}", ending.token(room, "cam"))
+        await tv.begin(f"{ending.url}/whep/{room}/cam", ending.token(room, "tv"))
+        await tv.sees(60)
+        await wait_until(
+            lambda: sum(ending.metric("signaling-1", "mrtc_signaling_checkpoints_count")) == 2, 20, "two checkpoints"
+        )
+        before = await people()
+        (node,) = {one["node_id"] for one in before}
+        name = await asyncio.to_thread(ending.process_of_node, node)
+        first = len(await tv.seen()) - 10
+        await asyncio.to_thread(ending.kill, name)
+        await tv.sees(60)
+        after = await people()
+        seen = (await tv.seen())[first:]
+        assert (await cam.state(), await tv.state()) == ("connected", "connected")
+        assert _who_sends(after) == _who_sends(before)
+        assert node not in {one["node_id"] for one in after}
+        assert (await tv.end(), await cam.end()) == (200, 200)
+    await asyncio.to_thread(ending.restart, name)
+    gap_s = max(later - earlier for earlier, later in itertools.pairwise(seen))
+    print(f"player and publisher went on from checkpoints: {gap_s * 1000:.0f} ms")
+    assert sum(ending.metric("signaling-1", "mrtc_signaling_carries_total", result="revived")) == 2
+    assert gap_s < MAX_DEATH_GAP_S

@@ -8,7 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from ._engine import Engine, EngineClosed, EngineConfig, Event, Reply, SinkFrame, SourceFrame, Subscription
 
@@ -18,6 +18,10 @@ DEFAULT_MAX_EVENTS = 65_536
 """Events that wait for the consumer of `events`; the oldest go first when there are more."""
 DEFAULT_MAX_FRAMES = 1_024
 """Frames that wait for the consumer of one sink: half a minute of video."""
+
+
+Purpose = Literal["meet", "go_on", "checkpoint"]
+"""What a transport's state is for."""
 
 
 class EngineError(Exception):
@@ -188,19 +192,21 @@ class AsyncEngine:
         )
         return cast(Reply.Answer, await self._run(command))
 
-    async def export_transport(self, *, transport: str, is_final: bool = True, key: bytes) -> bytes:
-        """Gives a connected transport without data channels to another node.
+    async def export_transport(self, *, transport: str, purpose: Purpose, key: bytes) -> bytes:
+        """Tells what another node needs for a connected transport without data channels.
 
         Args:
-            is_final: nothing more is sent to its client from here but answers to its checks, and nothing of what it
-                sends is taken, until `close_transport`, of which it hears nothing. False: nothing changes, and the
-                other node can only meet the client.
+            purpose: `go_on`: nothing more is sent to its client from here but answers to its checks, and nothing of
+                what it sends is taken, until `close_transport`, of which it hears nothing. `meet`: nothing changes, and
+                the other node can only meet the client. `checkpoint`: nothing changes, and if this process dies within
+                five seconds another node can go on; refused the first time, when it is not known how quickly it sends.
             key: 32 bytes that both nodes know; what is returned holds the client's SRTP keys, sealed with it.
 
         Raises:
-            EngineError: `bad_request`: not connected, handed over before, or with data channels; `transport_not_found`.
+            EngineError: `bad_request`: not connected, handed over before, with data channels, or too quick for a
+                checkpoint; `transport_not_found`.
         """
-        reply = await self._run(self._engine.export_transport(transport=transport, is_final=is_final, key=key))
+        reply = await self._run(self._engine.export_transport(transport=transport, purpose=purpose, key=key))
         return cast(Reply.TransportState, reply).state
 
     async def import_transport(

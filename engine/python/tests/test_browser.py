@@ -167,7 +167,7 @@ async def test_a_browser_goes_on_at_another_engine(engine: AsyncEngine, browser:
         await client.until(PICTURE, is_green)
         if is_told:
             offer = await client.page.evaluate(OFFER_AGAIN, {"iceRestart": True})
-        state = await engine.export_transport(transport="b", key=key)
+        state = await engine.export_transport(transport="b", purpose="go_on", key=key)
         answer = await other.import_transport(transport="b", room="room", offer=offer, state=state, key=key)
         if is_told:
             await client.page.evaluate(ANSWER, answer.answer)

@@ -95,10 +95,10 @@ class FakeEngine:
         self.calls.append("negotiate")
         return SimpleNamespace(answer=f"answer to {offer}", lines=self._lines())
 
-    async def export_transport(self, *, transport: str, is_final: bool = True, key: bytes) -> bytes:
+    async def export_transport(self, *, transport: str, purpose: str, key: bytes) -> bytes:
         if transport not in self.transports:
             raise EngineError("transport_not_found")
-        if not is_final:
+        if purpose != "go_on":
             return key
         self.calls.append(f"export {transport}")
         return b"final " + key

@@ -194,6 +194,18 @@ async def test_a_transport_goes_to_another_node(start_node: StartNode) -> None:
         await call(node.stub.ExportTransport, pb.ExportTransportRequest(transport_id="nope"))
 
 
+async def test_it_tells_with_what_another_node_goes_on_if_it_dies(start_node: StartNode) -> None:
+    """One call for many; who has none (not there, not connected, too quick) is left out."""
+    node, other = await start_node(), await start_node()
+    await node.create("t1")
+    asked = pb.CheckpointTransportsRequest(transport_ids=["t1", "nope"])
+    (one,) = (await call(node.stub.CheckpointTransports, asked)).checkpoints
+    assert one.transport_id == "t1"
+    await other.create("t2", state=one.state)
+    with pytest.raises(BadRequestError):
+        await call(node.stub.CheckpointTransports, pb.CheckpointTransportsRequest(transport_ids=["t"] * 1001))
+
+
 async def test_a_full_node_refuses(start_node: StartNode) -> None:
     node = await start_node(max_transports=1)
     await node.create("t1")

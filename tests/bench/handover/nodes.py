@@ -155,7 +155,9 @@ class Call:
         # While the former node is there it goes on until the client is at the new one, or nothing was given up.
         is_final = is_former_gone
         there.connected.clear()
-        state = await here.engine.export_transport(transport=self.name, is_final=is_final, key=key)
+        state = await here.engine.export_transport(
+            transport=self.name, purpose="go_on" if is_final else "meet", key=key
+        )
         if is_former_gone:
             await here.close(self.name)
         answer = await there.engine.import_transport(
@@ -167,7 +169,7 @@ class Call:
         if not is_final:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(there.connected.wait(), _FOLLOW_S)
-                state = await here.engine.export_transport(transport=self.name, key=key)
+                state = await here.engine.export_transport(transport=self.name, purpose="go_on", key=key)
                 await there.engine.complete_transport(transport=self.name, state=state, key=key)
 
     async def watch(self, for_s: float) -> Gaps:

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::capture::Capture;
-use crate::handover::HandoverKey;
+use crate::handover::{HandoverKey, Purpose};
 use crate::id::{RelayId, RoomId, SinkId, TrackId, TransportId};
 
 /// Sound or picture.
@@ -84,13 +84,12 @@ pub enum Command {
         /// Its caps.
         caps: Caps,
     },
-    /// Gives a connected transport without data channels to another node. Replies `TransportState`.
+    /// Tells what another node needs for a connected transport without data channels. Replies `TransportState`.
     ExportTransport {
         /// Which.
         transport: TransportId,
-        /// Nothing more is sent to its client from here but answers to its checks, and nothing of what it sends is taken, until
-        /// the transport is closed, of which it hears nothing. False: nothing changes, and the other node only meets the client.
-        is_final: bool,
+        /// What the other node does with it.
+        purpose: Purpose,
         /// Seals it.
         key: HandoverKey,
     },
@@ -106,7 +105,7 @@ pub enum Command {
         offer: String,
         /// Its caps.
         caps: Caps,
-        /// As `ExportTransport` gave it. A final one is to be used once.
+        /// As `ExportTransport` gave it. One to go on with is to be used once.
         state: Vec<u8>,
         /// As there.
         key: HandoverKey,

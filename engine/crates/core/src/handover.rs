@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
@@ -61,11 +62,28 @@ impl fmt::Debug for HandoverKey {
     }
 }
 
+/// What a transport's state is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Another node meets the client. Nothing changes here; the state has no keys.
+    Meet,
+    /// Another node goes on. Nothing more is sent to the client from here but answers to its checks, and nothing of what it
+    /// sends is taken, until the transport is closed, of which it hears nothing.
+    GoOn,
+    /// Another node goes on if this one dies. Nothing changes here; all numbers are ahead by more than what is sent until
+    /// `MAX_CHECKPOINT_AGE` has passed, so that no index of SRTP is used twice. Refused for a stream that is too quick for that, and at
+    /// the first time, when nothing is known of that.
+    Checkpoint,
+}
+
+/// A checkpoint is good for so long.
+pub const MAX_CHECKPOINT_AGE: Duration = Duration::from_secs(5);
+
 /// A transport on its way from node to node.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct TransportState {
-    /// The node that gave it seals nothing more: numbers of SRTP are the last ones used, and whoever holds the state goes on
-    /// after them. Else it has no keys, and is good for meeting the client.
+    /// The node that gave it seals nothing more, or is dead when the state is used: no number of SRTP after these was used,
+    /// and whoever holds the state goes on there. Else it has no keys, and is good for meeting the client.
     pub(crate) is_final: bool,
     /// How often the client went to another node, this time included.
     pub(crate) moves: u16,

@@ -7,7 +7,7 @@ use crate::support::{ClientSpec, Net, ROOM};
 use mrtc_core::command::{Command, Kind};
 use mrtc_core::error::Error;
 use mrtc_core::event::{Event, Reply};
-use mrtc_core::handover::HandoverKey;
+use mrtc_core::handover::{HandoverKey, MAX_CHECKPOINT_AGE, Purpose};
 use mrtc_netem::LinkConfig;
 use str0m::channel::ChannelConfig;
 
@@ -17,8 +17,8 @@ fn key() -> HandoverKey {
     HandoverKey::new(&[7; 32])
 }
 
-fn export(net: &mut Net, node: usize, name: &str, is_final: bool) -> Result<Vec<u8>, Error> {
-    let command = Command::ExportTransport { transport: name.into(), is_final, key: key() };
+fn export(net: &mut Net, node: usize, name: &str, purpose: Purpose) -> Result<Vec<u8>, Error> {
+    let command = Command::ExportTransport { transport: name.into(), purpose, key: key() };
     net.command(node, command).map(|reply| match reply {
         Reply::TransportState(state) => state,
         other => panic!("{other:?}"),
@@ -41,7 +41,7 @@ fn import(net: &mut Net, node: usize, name: &str, offer: &str, state: Vec<u8>) -
 fn restart_at(net: &mut Net, client: usize, node: usize) {
     let (former, name) = (net.clients[client].node, net.clients[client].name.clone());
     let (offer, pending) = net.clients[client].restart_offer();
-    let state = export(net, former, &name, true).expect("exported");
+    let state = export(net, former, &name, Purpose::GoOn).expect("exported");
     let Ok(Reply::Answer { answer, lines }) = import(net, node, &name, &offer, state) else { panic!("not imported") };
     net.clients[client].accept(pending, &answer, lines);
     net.clients[client].node = node;
@@ -54,7 +54,7 @@ fn has_come(net: &Net, name: &str) -> bool {
 
 /// Node 0 lets go of a client, node 1 goes on with it.
 fn go_on(net: &mut Net, name: &str) {
-    let state = export(net, 0, name, true).expect("exported");
+    let state = export(net, 0, name, Purpose::GoOn).expect("exported");
     let complete = Command::CompleteTransport { transport: name.into(), state, key: key() };
     net.command(1, complete).expect("completed");
 }
@@ -125,7 +125,7 @@ fn a_publisher_is_heard_where_it_sends() {
     let before = net.nodes[0].shard.counters().rx_rtp_packets;
     // It restarts ICE; until it has the new path, the former node has it.
     let (offer, pending) = net.clients[alice].restart_offer();
-    let state = export(&mut net, 0, "alice", false).expect("exported");
+    let state = export(&mut net, 0, "alice", Purpose::Meet).expect("exported");
     let Ok(Reply::Answer { answer, lines }) = import(&mut net, 1, "alice", &offer, state) else {
         panic!("not imported")
     };
@@ -159,7 +159,7 @@ fn called_publisher(net: &mut Net) -> (usize, usize, [Vp8Source; 1]) {
     let mut sent = [Vp8Source::new(alice, 1, None, 360)];
     run(net, SECOND, &mut [], &mut sent);
     let offer = net.clients[alice].first_offer.clone();
-    let state = export(net, 0, "alice", false).expect("exported");
+    let state = export(net, 0, "alice", Purpose::Meet).expect("exported");
     import(net, 1, "alice", &offer, state).expect("imported");
     net.clients[alice].node = 1;
     net.publish(alice, "video", 1);
@@ -226,16 +226,16 @@ fn a_client_is_called_by_the_other_node() {
     let (mut net, bob, mut both) = player(3);
     // The new node meets the client, while the former goes on.
     let offer = net.clients[bob].first_offer.clone();
-    let state = export(&mut net, 0, "bob", false).expect("exported");
+    let state = export(&mut net, 0, "bob", Purpose::Meet).expect("exported");
     import(&mut net, 1, "bob", &offer, state).expect("imported");
     let before = continuous(&net, bob);
     run(&mut net, SECOND, &mut [], &mut both);
     assert!(has_come(&net, "bob"));
     assert!(continuous(&net, bob) > before + 20);
     let complete = |state: Vec<u8>| Command::CompleteTransport { transport: "bob".into(), state, key: key() };
-    let early = export(&mut net, 0, "bob", false).expect("exported");
+    let early = export(&mut net, 0, "bob", Purpose::Meet).expect("exported");
     assert!(matches!(net.command(1, complete(early)), Err(Error::BadRequest(_))), "not the final state");
-    let state = export(&mut net, 0, "bob", true).expect("exported");
+    let state = export(&mut net, 0, "bob", Purpose::GoOn).expect("exported");
     net.command(1, complete(state.clone())).expect("completed");
     assert!(matches!(net.command(1, complete(state)), Err(Error::BadRequest(_))), "used once");
     net.command(0, Command::CloseTransport { transport: "bob".into() }).expect("closed");
@@ -251,7 +251,7 @@ fn a_client_is_called_by_the_other_node() {
 fn a_restart_of_ice_during_the_call_leads_to_the_caller() {
     let (mut net, bob, mut both) = player(7);
     let first_offer = net.clients[bob].first_offer.clone();
-    let state = export(&mut net, 0, "bob", false).expect("exported");
+    let state = export(&mut net, 0, "bob", Purpose::Meet).expect("exported");
     import(&mut net, 1, "bob", &first_offer, state).expect("imported");
     let (offer, pending) = net.clients[bob].restart_offer();
     let negotiated = net.command(1, Command::Negotiate { transport: "bob".into(), offer });
@@ -274,7 +274,7 @@ fn who_is_called_and_not_handed_over_is_given_up() {
     let mut net = two_nodes(8);
     let bob = net.join(0, "bob", ClientSpec::subscriber());
     let offer = net.clients[bob].first_offer.clone();
-    let state = export(&mut net, 0, "bob", false).expect("exported");
+    let state = export(&mut net, 0, "bob", Purpose::Meet).expect("exported");
     import(&mut net, 1, "bob", &offer, state).expect("imported");
     net.run(29 * SECOND);
     assert!(has_come(&net, "bob"));
@@ -290,17 +290,17 @@ fn what_cannot_move_is_refused() {
     let spec = ClientSpec { channels: vec![ChannelConfig::default()], up: lossless, ..ClientSpec::subscriber() };
     net.join(0, "talker", spec);
     let bob = net.join(0, "bob", ClientSpec::subscriber());
-    assert!(matches!(export(&mut net, 0, "nobody", true), Err(Error::TransportNotFound(_))));
+    assert!(matches!(export(&mut net, 0, "nobody", Purpose::GoOn), Err(Error::TransportNotFound(_))));
     assert!(
-        matches!(export(&mut net, 0, "talker", true), Err(Error::BadRequest(why)) if why.contains("data channels"))
+        matches!(export(&mut net, 0, "talker", Purpose::GoOn), Err(Error::BadRequest(why)) if why.contains("data channels"))
     );
     net.add_client(0, "unanswered", ClientSpec::subscriber());
     assert!(
-        matches!(export(&mut net, 0, "unanswered", true), Err(Error::BadRequest(why)) if why.contains("not connected"))
+        matches!(export(&mut net, 0, "unanswered", Purpose::GoOn), Err(Error::BadRequest(why)) if why.contains("not connected"))
     );
     let offer = net.clients[bob].first_offer.clone();
-    let state = export(&mut net, 0, "bob", true).expect("exported");
-    assert!(matches!(export(&mut net, 0, "bob", true), Err(Error::BadRequest(why)) if why.contains("before")));
+    let state = export(&mut net, 0, "bob", Purpose::GoOn).expect("exported");
+    assert!(matches!(export(&mut net, 0, "bob", Purpose::GoOn), Err(Error::BadRequest(why)) if why.contains("before")));
     let mut changed = state.clone();
     changed[20] ^= 1;
     assert!(matches!(import(&mut net, 1, "bob", &offer, changed), Err(Error::BadRequest(_))));
@@ -310,4 +310,70 @@ fn what_cannot_move_is_refused() {
     import(&mut net, 1, "bob", &offer, state.clone()).expect("the refused ones changed nothing");
     assert!(matches!(import(&mut net, 1, "bob", &offer, state.clone()), Err(Error::AlreadyExists(_))));
     assert!(matches!(import(&mut net, 1, "bob-2", &offer, state), Err(Error::AlreadyExists(_))), "same credentials");
+}
+
+/// Checkpoints of a client of node 0, a second apart: the newest one.
+fn checkpoint(net: &mut Net, name: &str, sent: &mut [Vp8Source]) -> Vec<u8> {
+    let first = export(net, 0, name, Purpose::Checkpoint);
+    assert!(matches!(first, Err(Error::BadRequest(_))), "how quickly it sends is not known yet");
+    run(net, SECOND, &mut [], sent);
+    export(net, 0, name, Purpose::Checkpoint).expect("a checkpoint")
+}
+
+#[test]
+fn a_player_goes_on_from_a_checkpoint_when_its_node_has_died() {
+    let (mut net, bob, mut both) = player(9);
+    let offer = net.clients[bob].first_offer.clone();
+    let state = checkpoint(&mut net, "bob", &mut both);
+    // What is sent from now on the checkpoint does not know; the client has it.
+    run(&mut net, MAX_CHECKPOINT_AGE, &mut [], &mut both);
+    let ssrc = net.clients[bob].ssrcs()[0];
+    let before = net.clients[bob].sorted(ssrc).len();
+    net.nodes[0].is_dead = true;
+    import(&mut net, 1, "bob", &offer, state).expect("imported");
+    net.clients[bob].node = 1;
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    run(&mut net, 2 * SECOND, &mut [], &mut both[1..]);
+    let packets = net.clients[bob].sorted(ssrc);
+    assert!(has_come(&net, "bob") && packets.len() > before + 40, "{before}, then {}", packets.len());
+    let [last, first] = [before - 1, before].map(|n| *packets[n].seq_no);
+    assert!((1 << 13..1 << 14).contains(&(first - last)), "no number is used twice: {last}, then {first}");
+    assert_eq!(net.clients[bob].ssrcs(), [ssrc]);
+}
+
+#[test]
+fn a_publisher_goes_on_from_a_checkpoint_when_its_node_has_died() {
+    let mut net = two_nodes(10);
+    let alice = net.join(0, "alice", ClientSpec::publisher());
+    let bob = net.join(1, "bob", ClientSpec { video_slots: 1, ..ClientSpec::default() });
+    net.publish(alice, "video", 1);
+    let mut sent = [Vp8Source::new(alice, 1, None, 360)];
+    run(&mut net, SECOND, &mut [], &mut sent);
+    let offer = net.clients[alice].first_offer.clone();
+    let state = checkpoint(&mut net, "alice", &mut sent);
+    run(&mut net, MAX_CHECKPOINT_AGE, &mut [], &mut sent);
+    net.nodes[0].is_dead = true;
+    import(&mut net, 1, "alice", &offer, state).expect("imported");
+    net.clients[alice].node = 1;
+    net.publish(alice, "video", 1);
+    net.subscribe(bob, &[("video", Kind::Video)]);
+    run(&mut net, 2 * SECOND, &mut [], &mut sent);
+    assert!(continuous(&net, bob) > 40);
+    let counters = net.nodes[1].shard.counters();
+    assert_eq!(counters.drop_unauthentic + counters.drop_unknown_ssrc, 0);
+}
+
+#[test]
+fn who_sends_too_quickly_has_no_checkpoint() {
+    let (mut net, _, mut both) = player(11);
+    checkpoint(&mut net, "bob", &mut both);
+    // 1,800 packets a second, of which twice as many as now would be more than are left free.
+    both[0].packets_per_frame = 60;
+    both[0].payload_len = 100;
+    run(&mut net, SECOND, &mut [], &mut both);
+    let refused = export(&mut net, 0, "bob", Purpose::Checkpoint);
+    assert!(matches!(refused, Err(Error::BadRequest(why)) if why.contains("quickly")));
+    both[0].packets_per_frame = 3;
+    run(&mut net, SECOND, &mut [], &mut both);
+    assert!(export(&mut net, 0, "bob", Purpose::Checkpoint).is_ok());
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use mrtc_core::addr::Proto;
 use mrtc_core::capture::CaptureScope;
 use mrtc_core::command::{Caps, Command, RelayKey};
-use mrtc_core::handover::HandoverKey;
+use mrtc_core::handover::{HandoverKey, Purpose};
 use mrtc_net::{CaptureConfig, CaptureFigures, SubmitError};
 use pyo3::exceptions::{PyBlockingIOError, PyOSError};
 use pyo3::prelude::*;
@@ -120,9 +120,15 @@ impl Engine {
         self.submit(Command::CreateTransport { transport: transport.into(), room: room.into(), offer, caps })
     }
 
-    #[pyo3(signature = (*, transport, is_final, key))]
-    fn export_transport(&self, transport: String, is_final: bool, key: &[u8]) -> PyResult<u64> {
-        self.submit(Command::ExportTransport { transport: transport.into(), is_final, key: handover_key(key)? })
+    #[pyo3(signature = (*, transport, purpose, key))]
+    fn export_transport(&self, transport: String, purpose: &str, key: &[u8]) -> PyResult<u64> {
+        let purpose = match purpose {
+            "meet" => Purpose::Meet,
+            "go_on" => Purpose::GoOn,
+            "checkpoint" => Purpose::Checkpoint,
+            other => return Err(value_error(format!("no such purpose: {other}"))),
+        };
+        self.submit(Command::ExportTransport { transport: transport.into(), purpose, key: handover_key(key)? })
     }
 
     #[pyo3(signature = (*, transport, state, key))]

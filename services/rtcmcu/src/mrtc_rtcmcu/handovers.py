@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from mrtc.media.v1 import media_service_pb2 as pb
 from mrtc_common.auth import derive_key
 from mrtc_common.engine_errors import engine_errors
+from mrtc_common.errors import MrtcError
 
 from .core.transports import Transports
 from .ports import Engine
+
+# What an engine worker does in one turn: below a millisecond.
+_CHECKPOINTS_AT_ONCE = 32
 
 
 class Handovers:
@@ -35,11 +42,26 @@ class Handovers:
                 return state.final_state
             with engine_errors():
                 sealed: bytes = await self._engine.export_transport(
-                    transport=transport_id, is_final=is_final, key=self._key
+                    transport=transport_id, purpose="go_on" if is_final else "meet", key=self._key
                 )
             if is_final:
                 state.final_state = sealed
             return sealed
+
+    async def checkpoints(self, transport_ids: Sequence[str]) -> dict[str, bytes]:
+        """The sealed states with which another node goes on if this one dies, of those transports that have one."""
+        found: dict[str, bytes] = {}
+
+        async def take(transport_id: str) -> None:
+            # One that is gone, is not connected, was handed over, has data channels or sends too quickly has none.
+            with contextlib.suppress(MrtcError), engine_errors():
+                found[transport_id] = await self._engine.export_transport(
+                    transport=transport_id, purpose="checkpoint", key=self._key
+                )
+
+        for start in range(0, len(transport_ids), _CHECKPOINTS_AT_ONCE):
+            await asyncio.gather(*(take(one) for one in transport_ids[start : start + _CHECKPOINTS_AT_ONCE]))
+        return found
 
     async def take(self, request: pb.CreateTransportRequest, caps: dict[str, int]) -> Any:
         """Opens a transport that another node has; the engine's answer. Raises EngineError."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from mrtc_common.relay import RelayEngine
 
 from .core.transports import TransportState
+
+Purpose = Literal["meet", "go_on", "checkpoint"]
+"""What a transport's state is for, as in `AsyncEngine.export_transport`."""
 
 
 class Owners(Protocol):
@@ -53,7 +56,7 @@ class Engine(RelayEngine, Protocol):
         """Returns `answer` and `lines`."""
         ...
 
-    async def export_transport(self, *, transport: str, is_final: bool = True, key: bytes) -> bytes:
+    async def export_transport(self, *, transport: str, purpose: Purpose, key: bytes) -> bytes:
         """A transport's sealed state, for another node."""
         ...
 

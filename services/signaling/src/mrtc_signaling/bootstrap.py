@@ -35,6 +35,7 @@ from .adapters.webhook_sender_http import HttpWebhookSender
 from .adapters.webhook_store_sql import SqlWebhookStore
 from .app.access import Authenticator
 from .app.adopter import Adopter
+from .app.checkpoints import Checkpoints
 from .app.context import Context, Options
 from .app.http_resources import HttpResources
 from .app.http_sessions import HttpSessions
@@ -135,6 +136,7 @@ class Signaling:
         self._http_resources.start()
         await self._peers.start()
         self._adopter.start()
+        self._checkpoints.start()
         await self._lease.start()
         self._dispatcher.start()
         self._tasks = [
@@ -148,6 +150,7 @@ class Signaling:
         self.health.set("running", False, "shutting down")
         # First: the sessions wait for other instances, or for the next one.
         await self._adopter.aclose()
+        await self._checkpoints.aclose()
         await self._peers.aclose()
         await self._presence.aclose()
         await self.sessions.shut_down()
@@ -175,6 +178,7 @@ class Signaling:
         joiner = Joiner(self.ctx, self.sessions)
         http_sessions = HttpSessions(self.ctx, self.sessions, joiner)
         self._http_resources = HttpResources(self.ctx, http_sessions, authenticator)
+        self._checkpoints = Checkpoints(self.ctx, self.sessions)
         self._adopter = Adopter(self.ctx, http_sessions, NatsPeers(self._link, self._peers, self._clock))
         door = WebSocketDoor(
             self.ctx,

@@ -25,6 +25,7 @@ class SignalingMetrics:
         self.carries = make.counter(
             "carries_total", "Transports that were to go to another node, by result", ["result"]
         )
+        self.checkpoints = make.gauge("checkpoints_count", "Sessions that would go on if their media node died")
         self.messages = make.counter("messages_total", "Text messages stored")
         self.subscription_seconds = make.histogram("set_subscriptions_seconds", "Time of one SetSubscriptions call")
         self.app_events = make.counter("app_events_total", "Events for apps that were stored for their webhooks")

@@ -221,7 +221,13 @@ class Bus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MediaNodeLost:
-    """A transport's node is dead or cannot be reached."""
+    """A transport's node is dead or cannot be reached.
+
+    Args:
+        is_dead: for sure: its machine says that its process is gone.
+    """
+
+    is_dead: bool = False
 
 
 TransportEvent = media_service_pb2.WatchTransportsResponse | MediaNodeLost
@@ -244,6 +250,10 @@ class MediaNode(Protocol):
 
     async def export_transport(self, transport_id: str, *, is_final: bool) -> bytes:
         """See MediaService."""
+        ...
+
+    async def checkpoints(self, transport_ids: Sequence[str]) -> dict[str, bytes]:
+        """See MediaService; by transport id."""
         ...
 
     async def complete_transport(self, transport_id: str, state: bytes) -> None:

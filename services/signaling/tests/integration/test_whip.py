@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -12,6 +12,7 @@ from mrtc.common.v1 import common_pb2 as common
 from mrtc.media.v1 import media_service_pb2
 from mrtc_common.testing import wait_until
 from mrtc_signaling.testing import offer
+from mrtc_signaling.testing.media_node import CHECKPOINT
 
 if TYPE_CHECKING:
     from conftest import World
@@ -199,6 +200,80 @@ async def test_a_publisher_is_sent_away_when_its_node_drains(world: World, http:
     assert (await http.delete(made.headers["location"], headers=auth)).status_code == 404
     assert (await http.post("/whip/r1", content=PUBLISH, headers=SDP | auth)).status_code == 201
     await wait_until(lambda: len(world.nodes[1].transports) == 1)
+
+
+def with_checkpoints(world: World) -> int:
+    """How many sessions would go on if their node died."""
+    return sum(int(service.metrics.checkpoints._value.get()) for service in world.services)
+
+
+async def test_a_publisher_goes_on_elsewhere_when_its_node_has_died(world: World, http: httpx.AsyncClient) -> None:
+    """From the last checkpoint, called from there; nobody in the room sees it leave."""
+    alice = await world.joined("alice")
+    auth = await bearer(world)
+    made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | auth)
+    before = (await alice.wait_push("publication_updated")).publication_updated.publication
+    node, other = world.nodes[0], await world.add_node()
+    await wait_until(lambda: with_checkpoints(world) == 1, timeout_s=10)
+    node.is_full = True
+    await node.die()
+    await wait_until(lambda: bool(other.transports) and other.is_watched, timeout_s=10)
+    (transport,) = other.transports.values()
+    await wait_until(lambda: len(transport.tracks) == 2)
+    assert transport.is_sending
+    other.emit(transport.id, connected=media_service_pb2.TransportConnected())
+    revived = world.services[0].metrics.carries.labels("revived")._value
+    await wait_until(lambda: revived.get() == 1)
+    assert "participant_left" not in alice.kinds()
+    admin = await bearer(world, "ops", api=True)
+
+    async def cam() -> dict[str, Any]:
+        people = (await http.get("/v1/apps/demo/rooms/r1/participants", headers=admin)).json()["participants"]
+        return next(one for one in people if one["identity"] == "cam1")
+
+    async def is_shown_there() -> bool:
+        return (await cam())["node_id"] == other.id
+
+    await wait_until(is_shown_there)
+    shown = await cam()
+    assert {track["id"] for one in shown["publications"] for track in one["tracks"]} == {t.id for t in before.tracks}
+    assert (await http.delete(made.headers["location"], headers=auth)).status_code == 200
+
+
+async def test_who_does_not_follow_after_the_death_of_its_node_is_gone(world: World, http: httpx.AsyncClient) -> None:
+    alice = await world.joined("alice")
+    made = await http.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world))
+    await alice.wait_push("publication_updated")
+    other = await world.add_node()
+    await wait_until(lambda: with_checkpoints(world) == 1, timeout_s=10)
+    await world.nodes[0].die()
+    left = (await alice.wait_push("participant_left")).participant_left
+    assert left.reason == common.LEAVE_REASON_MEDIA_FAILURE
+    await wait_until(lambda: not other.transports)
+    assert (await http.delete(made.headers["location"], headers=await bearer(world))).status_code == 404
+
+
+async def test_a_checkpoint_goes_to_one_node_only(world: World, http: httpx.AsyncClient) -> None:
+    """Two that go on would seal different packets with the same numbers: if one perhaps took it, no other gets it."""
+    alice = await world.joined("alice")
+    assert (await http.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world))).status_code == 201
+    await alice.wait_push("publication_updated")
+    second, third = await world.add_node(), await world.add_node()
+    second.is_silent = True
+    await wait_until(lambda: with_checkpoints(world) == 1, timeout_s=10)
+    await world.nodes[0].die()
+    left = (await alice.wait_push("participant_left")).participant_left
+    assert left.reason == common.LEAVE_REASON_MEDIA_FAILURE
+    assert second.states == [CHECKPOINT]
+    assert third.states == []
+
+
+async def test_a_client_that_follows_no_call_has_no_checkpoint(world: World, http: httpx.AsyncClient) -> None:
+    pion = PUBLISH.replace("o=- 1 1 IN IP4 127.0.0.1", "o=- 1 1 IN IP4 0.0.0.0")
+    assert (await http.post("/whip/r1", content=pion, headers=SDP | await bearer(world))).status_code == 201
+    assert (await http.post("/whip/r1", content=PUBLISH, headers=SDP | await bearer(world, "cam2"))).status_code == 201
+    await wait_until(lambda: with_checkpoints(world) == 1, timeout_s=10)
+    assert [one.checkpoint is not None for one in world.services[0].sessions] == [False, True]
 
 
 @pytest.mark.parametrize(

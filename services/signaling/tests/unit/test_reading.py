@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from mrtc_signaling.entrypoints.frames import JsonCodec, ProtoCodec, choose
 from mrtc_signaling.entrypoints.ranges import content_range, parse_range
 from mrtc_signaling.testing import offer
 
+VECTORS = Path(__file__).parents[4] / "tests/vectors/sdp"
 SDP_TEXT = st.lists(
     st.one_of(
         st.sampled_from(
@@ -83,6 +85,13 @@ def test_fragments() -> None:
     for bad in ("", "hello", "a=mid:0", "a=ice-ufrag:a b\r\na=candidate:x", "a=ice-ufrag:" + "x" * 300):
         with pytest.raises(BadOfferError):
             sdp.parse_fragment(bad)
+
+
+def test_offers_of_libwebrtc_are_known() -> None:
+    offers = {one.stem: one.read_text() for one in VECTORS.glob("*.sdp")}
+    known = {name for name, text in offers.items() if sdp.is_of_libwebrtc(text)}
+    assert known == {name for name in offers if name.startswith("chromium_")} != set()
+    assert sdp.is_of_libwebrtc(offers["chromium_whep"].replace("\n", "\r\n"))
 
 
 def test_ice_restart_keeps_all_but_the_credentials() -> None:

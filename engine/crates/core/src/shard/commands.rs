@@ -30,7 +30,7 @@ impl Shard {
             Command::CreateTransport { transport, room, offer, caps } => {
                 self.create_transport(transport, room, &offer, caps)
             }
-            Command::ExportTransport { transport, is_final, key } => self.export_transport(&transport, is_final, &key),
+            Command::ExportTransport { transport, purpose, key } => self.export_transport(&transport, purpose, &key),
             Command::ImportTransport { transport, room, offer, caps, state, key } => {
                 let import = Import { room, offer: &offer, caps, sealed: &state, key: &key };
                 self.import_transport(transport, import)

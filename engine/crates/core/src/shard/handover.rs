@@ -9,7 +9,7 @@ use crate::addr::{Dest, Proto};
 use crate::command::Caps;
 use crate::error::Error;
 use crate::event::Reply;
-use crate::handover::{HandoverKey, TransportState};
+use crate::handover::{HandoverKey, Purpose, TransportState};
 use crate::handshake::{Elsewhere, Fingerprint, Handshake};
 use crate::id::{RoomId, TransportId};
 use crate::keys::TransportKey;
@@ -29,11 +29,11 @@ impl Shard {
     pub(super) fn export_transport(
         &mut self,
         id: &TransportId,
-        is_final: bool,
+        purpose: Purpose,
         key: &HandoverKey,
     ) -> Result<Reply, Error> {
         let transport = self.find_transport(id)?;
-        let state = self.transports[transport.index()].hand_over(self.now, &self.clock, is_final)?;
+        let state = self.transports[transport.index()].hand_over(self.now, &self.clock, purpose)?;
         Ok(Reply::TransportState(state.seal(key)))
     }
 

@@ -9,7 +9,7 @@ use super::Transport;
 use crate::addr::Proto;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::handover::{IceState, KeyState, SlotState, StreamState, TransportState};
+use crate::handover::{IceState, KeyState, MAX_CHECKPOINT_AGE, Purpose, SlotState, StreamState, TransportState};
 use crate::handshake::{IceCredentials, RemoteParams};
 use crate::rtp_rewriter::Position;
 use crate::sdp::{LineUse, Negotiated, SlotSource};
@@ -17,14 +17,39 @@ use crate::slot::Slot;
 
 /// A timestamp's age counts no more than this: the nodes' clocks may differ, and a jump on the stream is a gap in play-out.
 const MAX_AGE: Duration = Duration::from_secs(10);
+/// How far a checkpoint's numbers are ahead: less than half of what a receiver takes for the same roll-over (RFC 3711 3.3.1).
+const PACKETS_AHEAD: u64 = 1 << 14;
+/// RTCP says its whole index.
+const RTCP_AHEAD: u32 = 1 << 20;
+const FRAMES_AHEAD: u16 = 1000;
 /// The index of SRTP has 48 bits.
 const MAX_INDEX: u64 = (1 << 48) - 1;
 
+/// How quickly the streams to a client go, from checkpoint to checkpoint.
+#[derive(Default)]
+pub(super) struct Pace {
+    last: Option<(Instant, Vec<u64>)>,
+}
+
+impl Pace {
+    /// True if no stream can send `PACKETS_AHEAD` within the age of a checkpoint, were it twice as quick as since the last look,
+    /// which must not be longer ago than that.
+    fn is_slow(&mut self, now: Instant, slots: &[Slot]) -> bool {
+        let numbers: Vec<u64> = slots.iter().flat_map(numbers).collect();
+        let Some((at, before)) = self.last.replace((now, numbers.clone())) else { return false };
+        let elapsed = now.saturating_duration_since(at);
+        let most =
+            numbers.iter().zip(&before).map(|(now, before)| now.saturating_sub(*before)).max().unwrap_or_default();
+        let per_age = most as f64 * MAX_CHECKPOINT_AGE.as_secs_f64() / elapsed.as_secs_f64().max(0.1);
+        elapsed <= MAX_CHECKPOINT_AGE && before.len() == numbers.len() && 2.0 * per_age < PACKETS_AHEAD as f64
+    }
+}
+
 impl Transport {
-    /// What another node needs to meet the client or, if `is_final`, to go on. Then nothing is sealed and nothing opened here any
+    /// What another node needs to meet the client or to go on. After `GoOn` nothing is sealed and nothing opened here any
     /// more: no SRTP index can be used twice, and no packet be taken at both. The client's checks are answered until the
     /// transport is closed, of which it hears nothing.
-    pub(crate) fn hand_over(&mut self, now: Instant, clock: &Clock, is_final: bool) -> Result<TransportState, Error> {
+    pub(crate) fn hand_over(&mut self, now: Instant, clock: &Clock, purpose: Purpose) -> Result<TransportState, Error> {
         let refused = |why: &str| Error::BadRequest(format!("transport {} {why}", self.id));
         if self.negotiated.data_line().is_some() {
             return Err(refused("has data channels, whose state cannot leave DTLS"));
@@ -32,18 +57,25 @@ impl Transport {
         let (Some(keys), true) = (&self.keys, self.handshake.is_connected()) else {
             return Err(refused("is not connected"));
         };
-        let next_rtcp_index = if is_final { self.tx.hand_over() } else { self.tx.next_rtcp_index() };
+        if purpose == Purpose::Checkpoint && !self.pace.get_or_insert_default().is_slow(now, &self.tx.slots) {
+            return Err(refused("may send too quickly for a checkpoint"));
+        }
+        let next_rtcp_index = match purpose {
+            Purpose::GoOn => self.tx.hand_over(),
+            Purpose::Meet | Purpose::Checkpoint => self.tx.next_rtcp_index(),
+        };
         let Some(next_rtcp_index) = next_rtcp_index else { return Err(refused("was handed over before")) };
         let local = self.handshake.local_params();
         let remote = &self.negotiated.remote;
         let plain = |highest: Highest| highest.into_iter().map(|(ssrc, index)| (ssrc.0, index)).collect();
         let (rtp_received, rtcp_received) = self.rx.received();
-        if is_final {
+        if purpose == Purpose::GoOn {
             self.handshake.hand_over();
             self.rx.hand_over();
         }
+        let is_final = purpose != Purpose::Meet;
         let key = |key: &MasterKey| if is_final { key_state(key) } else { KeyState::default() };
-        Ok(TransportState {
+        let state = TransportState {
             is_final,
             moves: self.moves.saturating_add(1),
             profile: keys.profile.dtls_id(),
@@ -65,7 +97,8 @@ impl Transport {
             streams: self.rx.streams.list.iter().map(|stream| self.stream_state(stream)).collect(),
             rtp_received: plain(rtp_received),
             rtcp_received: plain(rtcp_received),
-        })
+        };
+        Ok(if purpose == Purpose::Checkpoint { state.ahead() } else { state })
     }
 
     fn stream_state(&self, stream: &super::streams::StreamRx) -> StreamState {
@@ -136,6 +169,19 @@ impl Transport {
 }
 
 impl TransportState {
+    /// Leaves room for what is sent until the state is used.
+    fn ahead(mut self) -> Self {
+        self.next_rtcp_index = self.next_rtcp_index.saturating_add(RTCP_AHEAD);
+        for slot in &mut self.slots {
+            for seq in [&mut slot.seq, &mut slot.rtx_seq, &mut slot.fec_seq] {
+                *seq += PACKETS_AHEAD;
+            }
+            slot.picture_id = slot.picture_id.wrapping_add(FRAMES_AHEAD);
+            slot.frame_number = slot.frame_number.wrapping_add(FRAMES_AHEAD);
+        }
+        self
+    }
+
     fn slot(&self, mid: &str) -> Option<&SlotState> {
         self.slots.iter().find(|slot| slot.mid == mid)
     }
@@ -193,6 +239,11 @@ fn session_keys(state: &TransportState) -> Result<SessionKeys, Error> {
         profile.ok_or_else(|| Error::BadRequest("the state of the transport has an unknown cipher".into()))?;
     let master = |key: &KeyState| MasterKey::new(&key.key, &key.salt);
     Ok(SessionKeys { profile, tx: master(&state.tx), rx: master(&state.rx) })
+}
+
+fn numbers(slot: &Slot) -> [u64; 3] {
+    let (position, rtx_seq, fec_seq) = slot.positions();
+    [position.seq.0, rtx_seq.0, fec_seq.0]
 }
 
 fn slot_state(slot: &Slot, now: Instant, clock: &Clock) -> SlotState {

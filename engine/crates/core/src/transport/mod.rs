@@ -91,6 +91,7 @@ pub(crate) struct Transport {
     keys: Option<SessionKeys>,
     /// How often it came from another node.
     pub(crate) moves: u16,
+    pace: Option<Box<handover::Pace>>,
     told_limit: ToldLimit,
     report_at: Instant,
     nack_at: Instant,
@@ -146,6 +147,7 @@ impl Transport {
             caps: init.caps,
             keys: None,
             moves: 0,
+            pace: None,
             told_limit: ToldLimit::default(),
             report_at: now + REPORT_INTERVAL,
             nack_at: now,

@@ -48,6 +48,8 @@ pub struct Node {
     pub frames: Vec<SinkFrame>,
     pub runs: usize,
     pub spent: Spent,
+    /// Nothing comes to it and nothing from it any more.
+    pub is_dead: bool,
 }
 
 /// Real time that a shard took, by what for; for measurements.
@@ -126,6 +128,7 @@ impl Net {
                 frames: vec![],
                 runs: 0,
                 spent: Spent::default(),
+                is_dead: false,
             });
         }
         first
@@ -267,7 +270,7 @@ impl Net {
 
     fn give(&mut self, datagram: Datagram) {
         let now = self.now;
-        let Some(node) = self.nodes.iter_mut().find(|n| n.addr == datagram.to) else { return };
+        let Some(node) = self.nodes.iter_mut().find(|n| n.addr == datagram.to && !n.is_dead) else { return };
         let mut bytes = datagram.bytes;
         let began = Instant::now();
         node.shard.handle_datagram(now, Proto::Udp, datagram.from, datagram.to, &mut bytes);
@@ -291,6 +294,9 @@ impl Net {
             node.frames.push(frame);
         }
         let from = node.addr;
+        if node.is_dead {
+            return;
+        }
         for (dest, bytes) in out.datagrams {
             self.route(Datagram { from, to: dest.remote, bytes });
         }

@@ -17,6 +17,7 @@ from mrtc_rtcmcu.figures import McuFigures
 from mrtc_rtcmcu.media import Media
 
 _MAX_IDS = 10_000
+_MAX_CHECKPOINTS = 1_000
 
 
 class MediaServicer(media_service_pb2_grpc.MediaServiceServicer):
@@ -53,6 +54,18 @@ class MediaServicer(media_service_pb2_grpc.MediaServiceServicer):
         with self._measured("complete_transport", request.transport_id):
             await self._media.handovers.complete(request.transport_id, request.state)
             return pb.CompleteTransportResponse()
+
+    async def CheckpointTransports(
+        self, request: pb.CheckpointTransportsRequest, context: Any
+    ) -> pb.CheckpointTransportsResponse:
+        """What another node needs if this one dies."""
+        if len(request.transport_ids) > _MAX_CHECKPOINTS:
+            raise BadRequestError(f"at most {_MAX_CHECKPOINTS} transports")
+        with self._measured("checkpoint_transports", ""):
+            found = await self._media.handovers.checkpoints(request.transport_ids)
+        return pb.CheckpointTransportsResponse(
+            checkpoints=[pb.TransportCheckpoint(transport_id=name, state=state) for name, state in found.items()]
+        )
 
     async def CloseTransport(self, request: pb.CloseTransportRequest, context: Any) -> pb.CloseTransportResponse:
         """Ends a transport."""

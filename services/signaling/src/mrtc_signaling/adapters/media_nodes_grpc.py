@@ -47,8 +47,9 @@ _STREAM_STOOD_S = 1.0
 _PLACE_TIMEOUT_S = 2.0
 # For longer than a channel takes to find a master that is back.
 _PLACE_RETRIES = 5
-# Transports whose figures are asked for at a time: an answer stays far below the largest message of gRPC.
-_STATS_BATCH = 256
+# Transports of which something is asked at a time: an answer stays far below the largest message of gRPC.
+_BATCH = 256
+_CHECKPOINT_TIMEOUT_S = 1.0
 
 
 class GrpcMediaNode:
@@ -76,6 +77,16 @@ class GrpcMediaNode:
         request = media_service_pb2.ExportTransportRequest(transport_id=transport_id, is_final=is_final)
         response = await call(self._stub.ExportTransport, request)
         return cast(media_service_pb2.ExportTransportResponse, response).state
+
+    async def checkpoints(self, transport_ids: Sequence[str]) -> dict[str, bytes]:
+        """See the port."""
+        found: dict[str, bytes] = {}
+        for start in range(0, len(transport_ids), _BATCH):
+            request = media_service_pb2.CheckpointTransportsRequest(transport_ids=transport_ids[start : start + _BATCH])
+            # No retries: a late one is of no use.
+            response = await call(self._stub.CheckpointTransports, request, timeout_s=_CHECKPOINT_TIMEOUT_S, retries=0)
+            found |= {one.transport_id: one.state for one in response.checkpoints}
+        return found
 
     async def complete_transport(self, transport_id: str, state: bytes) -> None:
         """See the port."""
@@ -131,8 +142,8 @@ class GrpcMediaNode:
     async def stats(self, transport_ids: Sequence[str]) -> list[dict[str, Any]]:
         """See the port."""
         found: list[dict[str, Any]] = []
-        for start in range(0, len(transport_ids), _STATS_BATCH):
-            batch = transport_ids[start : start + _STATS_BATCH]
+        for start in range(0, len(transport_ids), _BATCH):
+            batch = transport_ids[start : start + _BATCH]
             request = media_service_pb2.GetStatsRequest(transport_ids=batch)
             found += json.loads((await call(self._stub.GetStats, request)).json).get("transports", [])
         return found
@@ -296,7 +307,7 @@ class GrpcMediaNodes:
             except MrtcError as error:
                 _log.debug("a node's event stream broke", node_id=node_id, error=error.message)
             if await self._is_refused(node_id):
-                self._lost(node_id, "its process is gone")
+                self._lost(node_id, "its process is gone", is_dead=True)
                 return
             now = self._clock.monotonic()
             if failing_since is None or now - began_at > _STREAM_STOOD_S:
@@ -326,7 +337,7 @@ class GrpcMediaNodes:
         if listener is not None:
             listener(event)
 
-    def _lost(self, node_id: str, why: str) -> None:
+    def _lost(self, node_id: str, why: str, *, is_dead: bool = False) -> None:
         watched = self._watched.pop(node_id, None)
         self._placements = {k: v for k, v in self._placements.items() if v[0] != node_id}
         if watched is None:
@@ -336,7 +347,7 @@ class GrpcMediaNodes:
             watched.task.cancel()
         for transport_id, listener in list(watched.listeners.items()):
             self._node_of.pop(transport_id, None)
-            listener(MediaNodeLost())
+            listener(MediaNodeLost(is_dead))
 
     async def _follow_deaths(self) -> None:
         async def on_event(subject: str, _payload: bytes) -> None:

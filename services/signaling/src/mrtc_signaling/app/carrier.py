@@ -48,11 +48,6 @@ class Carrier:
         # What the session left.
         self.former: Place | None = None
 
-    def can_carry(self) -> bool:
-        """True if it may work: SCTP lives in DTLS, so data channels cannot go along."""
-        offer = self._session.record.http.offer
-        return self._session.ctx.options.carry_timeout_s > 0 and bool(offer) and "m=application" not in offer
-
     def beside(self) -> Place | None:
         """The transport that there is beside the session's own."""
         return (self.leg.node_id, self.leg.transport_id) if self.leg.transport_id else self.former
@@ -96,6 +91,26 @@ class Carrier:
             session.media_is_back()
         session.owner.save_soon(session)
 
+    async def revive(self, state: bytes) -> None:
+        """Goes on from a checkpoint at another node, which calls the client; the session's own node is dead.
+
+        Returns when the room knows; `connected` tells that the client follows. Raises MrtcError: the media is lost.
+        """
+        session, dead_node = self._session, self._session.leg.node_id
+        async with session.request_lock:
+            nodes = [node for node in session.hub.view.media_nodes() if node != dead_node]
+            offer = session.record.http.offer
+            await self.leg.open(offer, nodes, session.caps, away_from=dead_node, state=state, is_checkpoint=True)
+            await self._take_leg()
+            session.media_is_back()
+            try:
+                await session.publisher.write(list(session.publisher.publications.values()))
+            except UnavailableError as error:
+                _log.warning("who went on is not shown yet", error=error.message)
+        session.owner.save_soon(session)
+        if self._came.is_set():
+            session.mover.connected()
+
     async def _take_leg(self) -> None:
         """The former node goes on meanwhile; what the client sends waits at the new one."""
         session, leg, publisher = self._session, self._session.leg, self._session.publisher
@@ -122,3 +137,9 @@ class Carrier:
         elif event.WhichOneof("event") != "connected":
             return
         self._came.set()
+
+
+def can_carry(session: Session) -> bool:
+    """True if it may work: SCTP lives in DTLS, so data channels cannot go along."""
+    offer = session.record.http.offer
+    return session.ctx.options.carry_timeout_s > 0 and bool(offer) and "m=application" not in offer

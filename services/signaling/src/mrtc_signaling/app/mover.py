@@ -11,7 +11,9 @@ from mrtc.signaling.v1 import client_pb2
 from mrtc_common.errors import MrtcError, NoCapacityError
 from mrtc_common.log import get_logger
 
-from .carrier import Carrier, StayedError
+from mrtc_signaling.core import sdp
+
+from .carrier import Carrier, StayedError, can_carry
 from .transport_leg import Place, TransportLeg, close_transport
 
 if TYPE_CHECKING:
@@ -82,6 +84,46 @@ class Mover:
         carrier = self._carrier
         return carrier.leg if carrier is not None and carrier.leg.is_open else self._session.leg
 
+    def may_revive(self) -> bool:
+        """True if the client would follow when its node dies: then checkpoints are worth their price."""
+        session = self._session
+        is_whole = session.is_headless and session.leg.is_open and can_carry(session)
+        return is_whole and sdp.is_of_libwebrtc(session.record.http.offer)
+
+    def revive(self) -> bool:
+        """The node is dead: the transport goes on elsewhere as it was at its last checkpoint. False: it cannot."""
+        session, now = self._session, self._session.ctx.clock.monotonic()
+        checkpoint, session.checkpoint = session.checkpoint, None
+        if checkpoint is None or not checkpoint.is_good_for(session.leg.transport_id, now) or self._carrier is not None:
+            return False
+        self._carrier = Carrier(session)
+        session.spawn(self._revive(self._carrier, checkpoint.state))
+        return True
+
+    async def _revive(self, carrier: Carrier, state: bytes) -> None:
+        session, dead_node, self._connected = self._session, self._session.leg.node_id, asyncio.Event()
+        result = "lost"
+        try:
+            # An instance that NATS does not reach may have lost the session: two must not go on from two checkpoints.
+            await session.owner.assure(session)
+            await carrier.revive(state)
+            async with asyncio.timeout(session.ctx.options.carry_timeout_s):
+                await self._connected.wait()
+            result = "revived"
+        except (MrtcError, TimeoutError) as error:
+            _log.warning("a transport was not revived", error=str(error) or type(error).__name__)
+        finally:
+            self._carrier = None
+        session.ctx.metrics.carries.labels(result).inc()
+        _log.info("the node of a client died", from_node=dead_node, to_node=session.leg.node_id, result=result)
+        if beside := carrier.beside():
+            self._left.append(beside)
+        if result == "lost":
+            session.media_lost("node_lost")
+        elif carrier.former is not None:
+            # Should that node be alive after all: of two that have the keys one must go.
+            session.spawn(self._finish(*carrier.former, self._connected))
+
     async def _ask(self, node_id: str, is_optional: bool) -> None:
         session = self._session
         if not (elsewhere := node_id or await self._elsewhere(is_optional)):
@@ -119,7 +161,7 @@ class Mover:
 
     async def _carry_or_end(self, carrier: Carrier, target: str) -> None:
         session, former_node = self._session, self._session.leg.node_id
-        result = await self._carry(carrier, target) if carrier.can_carry() else "unable"
+        result = await self._carry(carrier, target) if can_carry(session) else "unable"
         session.ctx.metrics.carries.labels(result).inc()
         _log.info("a client was to follow", from_node=former_node, to_node=session.leg.node_id, result=result)
         if beside := carrier.beside():

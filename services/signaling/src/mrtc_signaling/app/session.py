@@ -15,6 +15,7 @@ from mrtc_common.log import bound, get_logger
 
 from mrtc_signaling.core import pushes
 from mrtc_signaling.core.caps import Caps, effective
+from mrtc_signaling.core.checkpoint import Checkpoint
 from mrtc_signaling.core.replies import ReplyCache
 from mrtc_signaling.core.room_view import CodecWanted, Event, Left, Published, RoomClosed, Unpublished
 from mrtc_signaling.core.speakers import Speakers
@@ -42,6 +43,10 @@ class SessionOwner(Protocol):
 
     def save_soon(self, session: Session) -> None:
         """Writes the session's record in the background."""
+        ...
+
+    async def assure(self, session: Session) -> None:
+        """Makes sure that no other instance has the session. Raises UnavailableError."""
         ...
 
 
@@ -85,6 +90,7 @@ class Session:
         self.refreshed_at = ctx.clock.monotonic()
         self.grace_ends_at: float | None = None
         self.media_lost_at: float | None = None
+        self.checkpoint: Checkpoint | None = None
         self.is_ended = False
         self._message_cursor = record.joined_message_seq
         self._takes_messages = False
@@ -305,7 +311,8 @@ class Session:
 
     def _on_transport_event(self, event: TransportEvent) -> None:
         if isinstance(event, MediaNodeLost):
-            self.media_lost("node_lost")
+            if not (event.is_dead and self.mover.revive()):
+                self.media_lost("node_lost")
             return
         match event.WhichOneof("event"):
             case "closed":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
-from mrtc_common.errors import LimitExceededError, MrtcError
+from mrtc_common.errors import LimitExceededError, MrtcError, UnavailableError
 from mrtc_common.log import bound, get_logger
 from mrtc_common.tasks import end_tasks
 
@@ -44,6 +44,9 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._by_id.values()))
 
     def start(self) -> None:
         """Begins to keep the sessions alive."""
@@ -83,6 +86,15 @@ class Sessions:
             await self.save(session)
 
         self._spawn(save())
+
+    async def assure(self, session: Session) -> None:
+        """By a write, which fails where another instance has written; then the session is let go of."""
+        async with session.save_lock:
+            try:
+                await self._update(session)
+            except FencedError:
+                await self._settle_conflict(session)
+                raise UnavailableError("the session's record was not as it was left") from None
 
     # Life cycle
 
@@ -135,10 +147,8 @@ class Sessions:
         async with session.save_lock:
             if session.is_ended:
                 return
-            session.sync_record()
             try:
-                session.revision = await self._ctx.sessions.update(session.record, session.revision)
-                session.refreshed_at = self._ctx.clock.monotonic()
+                await self._update(session)
             except FencedError:
                 await self._settle_conflict(session)
             except MrtcError as error:
@@ -198,6 +208,11 @@ class Sessions:
         with contextlib.suppress(MrtcError):
             await self._ctx.rooms.put_participant(session.room_key, session.participant)
         await self.save(session)
+
+    async def _update(self, session: Session) -> None:
+        session.sync_record()
+        session.revision = await self._ctx.sessions.update(session.record, session.revision)
+        session.refreshed_at = self._ctx.clock.monotonic()
 
     async def _settle_conflict(self, session: Session) -> None:
         """The record is not as this instance left it: taken over, expired during an outage, or an unheard reply."""

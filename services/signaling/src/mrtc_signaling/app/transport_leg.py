@@ -86,6 +86,7 @@ class TransportLeg:
         away_from: str = "",
         first: str = "",
         state: bytes = b"",
+        is_checkpoint: bool = False,
     ) -> str:
         """Opens a transport on a node that has room, tries another when one fails; returns the answer.
 
@@ -97,6 +98,7 @@ class TransportLeg:
             away_from: not on this node.
             first: the node to try first.
             state: of a transport elsewhere, as its node gave it: the client is called from the new node.
+            is_checkpoint: it is one: no other node is tried when it is not sure that the first one did not take it.
         """
         excluded: list[str] = [self.node_id] if self._is_node_lost or away else []
         excluded += [away_from] if away_from else []
@@ -120,6 +122,8 @@ class TransportLeg:
                 node = await self._ctx.nodes.node(node_id)
                 response = await node.create_transport(request)
             except (UnavailableError, NoCapacityError) as error:
+                if is_checkpoint and isinstance(error, UnavailableError):
+                    raise
                 _log.warning("a node did not open a transport, trying another", node_id=node_id, error=error.message)
                 excluded.append(node_id)
                 failure = error

@@ -13,6 +13,7 @@ from .ids import derived_id
 MAX_LINES = 64
 _MID_RE = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]{1,32}")  # token of RFC 4566
 _ICE_RE = re.compile(r"[A-Za-z0-9+/]{4,256}")  # ice-char of RFC 8839 section 5.4
+_LIBWEBRTC_ORIGIN = re.compile(r"^o=- \d+ \d+ IN IP4 127\.0\.0\.1\r?$", re.MULTILINE)
 _DIRECTIONS = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
 
 
@@ -141,3 +142,8 @@ def restart_fragment(answer: str) -> str:
         lines += [first_media.group(0), f"a=mid:{mid.group(1)}"]
     lines += sorted(set(re.findall(r"^a=candidate:[^\r\n]*", answer, re.MULTILINE)))
     return "\r\n".join([*lines, "a=end-of-candidates", ""])
+
+
+def is_of_libwebrtc(offer: str) -> bool:
+    """True if Chromium, or another of that stack, wrote it: its `o=` line names no user and this address."""
+    return _LIBWEBRTC_ORIGIN.search(offer) is not None

@@ -13,7 +13,13 @@ from mrtc.media.v1 import media_service_pb2 as pb
 from mrtc.media.v1 import media_service_pb2_grpc
 from mrtc.node.v1 import master_service_pb2 as node_pb
 from mrtc.node.v1 import master_service_pb2_grpc
-from mrtc_common.errors import BadOfferError, NoCapacityError, PublicationNotFoundError, TransportNotFoundError
+from mrtc_common.errors import (
+    BadOfferError,
+    NoCapacityError,
+    PublicationNotFoundError,
+    TransportNotFoundError,
+    UnavailableError,
+)
 from mrtc_common.grpc import GrpcSecurity, GrpcServer
 from mrtc_common.health import Health
 from mrtc_common.nats import NatsLink
@@ -22,6 +28,7 @@ from mrtc_common.node import NodeAgent, new_node_id
 from mrtc_signaling.core import sdp
 from mrtc_signaling.core.caps import Caps
 
+CHECKPOINT = b"checkpoint"
 _KINDS = {"audio": common_pb2.TRACK_KIND_AUDIO, "video": common_pb2.TRACK_KIND_VIDEO}
 
 
@@ -65,6 +72,9 @@ class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
         self.id = new_node_id("mcu")
         self.transports: dict[str, Transport] = {}
         self.is_full = False
+        # Takes transports and does not say so.
+        self.is_silent = False
+        self.states: list[bytes] = []
         self.set_subscriptions_calls = 0
         self._directory = directory
         self._security = security
@@ -123,8 +133,11 @@ class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
         transport = Transport(request.transport_id, request.participant_id, _lines(request.offer))
         transport.caps = Caps(request.max_egress_bps, request.max_ingress_bps, request.max_track_bps)
         transport.slots = {line.mid: "" for line in transport.lines if not line.is_inbound}
-        transport.is_sending = not request.state
+        transport.is_sending = request.state in (b"", CHECKPOINT)
         self.transports[transport.id] = transport
+        self.states += [request.state] if request.state else []
+        if self.is_silent:
+            raise UnavailableError
         return pb.CreateTransportResponse(answer=_answer(transport), lines=transport.lines)
 
     async def NegotiateTransport(  # noqa: D102
@@ -142,6 +155,14 @@ class FakeNode(media_service_pb2_grpc.MediaServiceServicer):
         transport = self._find(request.transport_id)
         transport.is_sending = transport.is_sending and not request.is_final
         return pb.ExportTransportResponse(state=b"final" if request.is_final else b"to meet")
+
+    async def CheckpointTransports(  # noqa: D102
+        self, request: pb.CheckpointTransportsRequest, context: Any
+    ) -> pb.CheckpointTransportsResponse:
+        known = [name for name in request.transport_ids if name in self.transports]
+        return pb.CheckpointTransportsResponse(
+            checkpoints=[pb.TransportCheckpoint(transport_id=name, state=CHECKPOINT) for name in known]
+        )
 
     async def CompleteTransport(  # noqa: D102
         self, request: pb.CompleteTransportRequest, context: Any
