@@ -5,6 +5,8 @@ import math
 import pytest
 from mrtc.media.v1 import media_service_pb2 as pb
 from mrtc_common.errors import UnavailableError
+from mrtc_common.settings import SettingsError
+from mrtc_rtcmcu.config import McuSettings
 from mrtc_rtcmcu.core.load import LoadLimits, node_load
 from mrtc_rtcmcu.core.relief import SETTLE_S, Relief, ReliefPolicy
 from mrtc_rtcmcu.core.speaker_pacing import CHANGE_INTERVAL_S, LEVEL_INTERVAL_S, REPEAT_INTERVAL_S, SpeakerPacing
@@ -197,3 +199,9 @@ def test_who_cannot_go_is_asked_again_and_holds_up_nobody() -> None:
     assert set(asked[:40]) == {one.transport_id for one in clients[:40]} == set(asked[40:80])
     alone = [now for now in range(20) if turns.next(_clients("c"), now)]
     assert alone == [0, ASK_AGAIN_S, 2 * ASK_AGAIN_S, 3 * ASK_AGAIN_S]
+
+
+def test_relief_may_not_end_above_where_it_begins() -> None:
+    with pytest.raises(SettingsError, match="relief_below"):
+        McuSettings.from_values({"cluster_secret": "s" * 32, "relief_above": 0.8, "relief_below": 0.9})
+    McuSettings.from_values({"cluster_secret": "s" * 32, "relief_above": 0, "relief_below": 0.9})

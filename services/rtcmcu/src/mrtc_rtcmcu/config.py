@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from mrtc_common.settings import Settings, setting
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 
 class McuSettings(Settings):
@@ -91,3 +91,9 @@ class McuSettings(Settings):
             except ValueError:
                 raise ValueError(f"{text!r} is not an IP address") from None
         return value
+
+    @model_validator(mode="after")
+    def _relief_ends_below_where_it_begins(self) -> Self:
+        if self.relief_above and self.relief_below > self.relief_above:
+            raise ValueError("relief_below must not be above relief_above")
+        return self
