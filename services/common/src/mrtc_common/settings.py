@@ -149,12 +149,14 @@ class Settings(BaseModel):
 
     @classmethod
     def _explain(cls, item: Mapping[str, Any]) -> str:
-        key = str(item["loc"][0]) if item["loc"] else "?"
+        message = str(item["msg"]).removeprefix("Value error, ")
+        if not item["loc"]:  # of several together; the message names them
+            return f"settings of {cls.service}: {message}"
+        key = str(item["loc"][0])
         if key not in cls.model_fields:
             return f"setting {key}: no such setting of {cls.service}; --print-config lists all"
         field = cls.model_fields[key]
         shown = "" if _is_secret(field) else f", got {item.get('input')!r}"
-        message = str(item["msg"]).removeprefix("Value error, ")
         name = f"setting {key} ({cls.env_names(key)[0]})"
         return f"{name}: {message}{shown}. Accepted: {_type_name(field)}. {field.description}"
 
