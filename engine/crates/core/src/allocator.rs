@@ -95,6 +95,8 @@ const FAILED_RAISE: Duration = Duration::from_secs(10);
 const MAX_UP_HOLD: Duration = Duration::from_secs(16);
 /// After so long without taking anything back, the wait is the usual one again.
 const FORGIVE_AFTER: Duration = Duration::from_secs(30);
+/// ... or once the estimate is this multiple of what failed: a path that became wider says nothing about its former self.
+const ANOTHER_PATH: u64 = 2;
 /// Weight of a new measurement of a layer's rate; with a call each 200 ms, a time constant of 2 s. A key frame of a
 /// quiet screen share must not look like a layer that no longer fits.
 const SMOOTHING: f64 = 0.1;
@@ -168,9 +170,10 @@ impl Caution {
     }
 
     /// How long a raise to `wanted_bps` in all must have been possible.
-    fn hold(&mut self, now: Instant, wanted_bps: u64) -> Duration {
+    fn hold(&mut self, now: Instant, wanted_bps: u64, estimate_bps: u64) -> Duration {
         let Some(lowered_at) = self.lowered_at else { return self.hold };
-        if now >= lowered_at + FORGIVE_AFTER {
+        let is_another_path = estimate_bps >= self.failed_bps.saturating_mul(ANOTHER_PATH);
+        if is_another_path || now >= lowered_at + FORGIVE_AFTER {
             (self.hold, self.failed_bps) = (UP_HOLD, u64::MAX);
         }
         if wanted_bps < self.failed_bps { UP_HOLD } else { self.hold }
@@ -303,7 +306,7 @@ impl Allocator {
     /// What fits with a margin, for long enough, goes up; at once if more is asked for than before.
     fn raise(&mut self, now: Instant, estimate_bps: u64, cautious: &[Option<usize>]) {
         let wanted = self.entries.iter().zip(cautious).map(|(e, step)| step.map_or(0, |step| e.ladder.bps(step)));
-        let hold = self.caution.hold(now, wanted.sum());
+        let hold = self.caution.hold(now, wanted.sum(), estimate_bps);
         let mut is_somebody_waiting = false;
         let cost = |e: &Entry| e.step.map_or(0, |step| e.ladder.bps(step));
         let mut total: u64 = self.entries.iter().map(cost).sum();

@@ -181,6 +181,28 @@ fn failed_raises_make_it_patient() {
 }
 
 #[test]
+fn a_path_that_became_much_wider_is_not_held_back_by_what_failed() {
+    let start = Instant::now();
+    let mut allocator = Allocator::new();
+    let mut at = |t: u64, estimate: u64| spatials(allocator.allocate(start + ms(t), estimate, &[simulcast(0)]))[0];
+    // Each raise to the middle layer fails: the wait is at its longest.
+    let mut t = 0;
+    for _ in 0..6 {
+        while at(t, 900_000) < 1 {
+            t += 200;
+        }
+        at(t + 200, 300_000);
+        t += 400;
+    }
+    let waited = (0..).step_by(200).find(|wait| at(t + wait, 900_000) == 1).expect("at last");
+    assert!(waited >= 15_000, "{waited} ms");
+    at(t + waited + 200, 300_000);
+    t += waited + 400;
+    let waited = (0..).step_by(200).find(|wait| at(t + wait, 5_000_000) == 2).expect("soon");
+    assert!(waited <= 1_200, "{waited} ms");
+}
+
+#[test]
 fn an_estimate_that_trembles_moves_nothing() {
     let start = Instant::now();
     let mut allocator = Allocator::new();
