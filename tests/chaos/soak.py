@@ -1,8 +1,9 @@
 """Joins, leaves, moves and deaths for hours: `python -m tests.chaos.soak`. Ends with one JSON line and a verdict.
 
 What the suite holds is counted twice in the same state, when everybody has left and what expires has expired: after a
-warm-up, in which everything may die, and at the end. Between the two only second instances die, so that the first ones
-are the same processes at both counts and have seen the deaths of all others.
+warm-up, in which everything may die at first, and at the end. Before the first count and between the two only second
+instances die: the first ones are the same processes at both counts, have seen the deaths of all others, and their pools
+of threads and of connections to the database were as full as they get.
 """
 
 from __future__ import annotations
@@ -227,9 +228,11 @@ async def run(suite: RunningSuite, options: argparse.Namespace) -> int:
         soak = Soak(suite, url, store, options)
         say("warm-up, in which everything may die")
         await soak.load(options.seconds / 4, is_warm_up=True)
+        say("from now on second instances die; the pools of the first ones fill before the first count")
+        await soak.load(options.seconds / 8, is_warm_up=False)
         first = await soak.rest()
-        say("first count done; from now on second instances die")
-        await soak.load(options.seconds * 3 / 4, is_warm_up=False)
+        say("first count done")
+        await soak.load(options.seconds * 5 / 8, is_warm_up=False)
         last = await soak.rest()
     grown = growth(first, last)
     for line in grown:

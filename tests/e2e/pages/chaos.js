@@ -8,19 +8,21 @@ const LOOK_MS = 100;
 const TALK_MS = 500;
 const FPS = 20;
 
-const seen = new Map(); // track id -> { last, longest }, milliseconds of performance.now()
+const seen = new Map(); // track id -> { last, longest, shown }: milliseconds of performance.now(), frames shown so far
 const sent = [];
 let talking = false;
 
-const frame = (id, now) => {
-  const one = seen.get(id) ?? { last: now, longest: 0 };
-  seen.set(id, { last: now, longest: Math.max(one.longest, now - one.last) });
+/** Frames that were shown while the page was busy and had no callback count as spread evenly over the time since the last one. */
+const frame = (id, now, shown) => {
+  const one = seen.get(id) ?? { last: now, longest: 0, shown };
+  const gap = (now - one.last) / Math.max(1, shown - one.shown);
+  seen.set(id, { last: now, longest: Math.max(one.longest, gap), shown });
 };
 
 /** Follows the frames of a picture for as long as its element is there. */
 function follow(id, video) {
-  const next = () => {
-    frame(id, performance.now());
+  const next = (_, { presentationTime, presentedFrames }) => {
+    frame(id, presentationTime, presentedFrames);
     if (video.isConnected) video.requestVideoFrameCallback(next);
   };
   video.dataset.followed = 'true';
@@ -47,7 +49,7 @@ call.publishAll = async (number, frequencyHz) => {
 /** Gaps are counted from now on. */
 call.mark = () => {
   const now = performance.now();
-  for (const [id, { last }] of seen) seen.set(id, { last: Math.max(last, now - 1000 / FPS), longest: 0 });
+  for (const [id, one] of seen) seen.set(id, { ...one, last: Math.max(one.last, now - 1000 / FPS), longest: 0 });
 };
 
 call.talk = () => {
