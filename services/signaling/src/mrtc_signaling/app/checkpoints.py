@@ -39,7 +39,7 @@ class Checkpoints:
             if session.mover.may_revive():
                 by_node[session.leg.node_id].append(session)
         await asyncio.gather(*(self._ask(node_id, sessions) for node_id, sessions in by_node.items()))
-        self._ctx.metrics.checkpoints.set(sum(session.checkpoint is not None for session in self._sessions))
+        self._ctx.metrics.checkpoints.set(sum(session.mover.can_revive() for session in self._sessions))
 
     async def _ask(self, node_id: str, sessions: list[Session]) -> None:
         asked_at, ids = self._ctx.clock.monotonic(), [session.leg.transport_id for session in sessions]

@@ -90,11 +90,17 @@ class Mover:
         is_whole = session.is_headless and session.leg.is_open and can_carry(session)
         return is_whole and sdp.is_of_libwebrtc(session.record.http.offer)
 
+    def can_revive(self) -> bool:
+        """True if there is a checkpoint that may be used now."""
+        session, checkpoint = self._session, self._session.checkpoint
+        now = session.ctx.clock.monotonic()
+        return checkpoint is not None and checkpoint.is_good_for(session.leg.transport_id, now)
+
     def revive(self) -> bool:
         """The node is dead: the transport goes on elsewhere as it was at its last checkpoint. False: it cannot."""
-        session, now = self._session, self._session.ctx.clock.monotonic()
+        session, is_good = self._session, self.can_revive()
         checkpoint, session.checkpoint = session.checkpoint, None
-        if checkpoint is None or not checkpoint.is_good_for(session.leg.transport_id, now) or self._carrier is not None:
+        if checkpoint is None or not is_good or self._carrier is not None:
             return False
         self._carrier = Carrier(session)
         session.spawn(self._revive(self._carrier, checkpoint.state))
