@@ -29,7 +29,6 @@ _AAC_FRAME_S = 1024 / 48_000
 # The mean of a picture's lower half, which is grey: a black cell would read as that of number 0.
 _BLACK = 60
 _BEFORE_S, _AFTER_S = 2.0, 2.0
-_GROWS_TIMEOUT_S = 40.0
 
 
 async def record_while(call: Call, trouble: Callable[[str], Awaitable[None]], mode: str = "single") -> float:
@@ -45,10 +44,11 @@ async def record_while(call: Call, trouble: Callable[[str], Awaitable[None]], mo
     recording = await asyncio.to_thread(call.api.start_recording, mode)
     await asyncio.to_thread(call.api.wait_for_recording, recording, "active")
     count = 2 * len(call.identities) if mode == "single" else 1  # sound and picture of each
-    await _grows(call, recording, count, _BEFORE_S, since_s=0.0)
+    await asyncio.to_thread(call.api.wait_until_recorded, recording, count, _BEFORE_S)
     await trouble(recording)
     record = await asyncio.to_thread(call.api.recording, recording)
-    await _grows(call, recording, count, _AFTER_S, since_s=time.time() - record["started_at_ms"] / 1000)
+    until_s = time.time() - record["started_at_ms"] / 1000 + _AFTER_S
+    await asyncio.to_thread(call.api.wait_until_recorded, recording, count, until_s)
     done = await asyncio.to_thread(call.api.stop_recording, recording)
     files = Counter(file["publication_id"] for file in done["files"])
     assert len(files) == count, f"{count} publications, recorded {len(files)}: {done['files']}"
@@ -63,21 +63,6 @@ async def recorder_of(call: Call, recording: str) -> str:
     async with store_of(call.suite) as store:
         node_id = (await store.recording(call.room, recording)).node_id
     return await asyncio.to_thread(call.suite.process_of_node, node_id)
-
-
-async def _grows(call: Call, recording: str, count: int, seconds: float, *, since_s: float) -> None:
-    """Waits until every publication is recorded up to so many seconds after a moment of the recording."""
-    deadline = time.monotonic() + _GROWS_TIMEOUT_S
-    while True:
-        ends: dict[str, float] = {}
-        files: list[dict[str, Any]] = (await asyncio.to_thread(call.api.recording, recording))["files"]
-        for file in files:
-            end = (file["offset_ms"] + file["duration_ms"]) / 1000
-            ends[file["publication_id"]] = max(ends.get(file["publication_id"], 0.0), end)
-        if len(ends) == count and min(ends.values()) >= since_s + seconds:
-            return
-        assert time.monotonic() < deadline, f"not recorded up to {since_s + seconds:.1f} s: {files}"
-        await asyncio.sleep(0.2)
 
 
 def _lost_ms(call: Call, file: dict[str, Any], folder: Path) -> float:

@@ -6,19 +6,21 @@ A browser follows the other node's call and its session goes on; pion does not f
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from mrtc_sdk import Room
 from mrtc_sdk.room import RemoteTrack
 
 from tests.interop.test_foreign_stacks import elementary, new_room, pion, running
 from tests.support.api import RoomApi
-from tests.support.media import Watcher, joined, longest_gap_s, wait_until
+from tests.support.media import Viewer, joined, longest_gap_s, wait_until
 from tests.support.pattern_file import make_pattern_file
 from tests.support.suite import RunningSuite, running_suite
 from tests.support.whip_page import WhipPage, whip_pages
@@ -31,12 +33,14 @@ MAX_GAP_S = 5.0
 # Publisher and player go over, on two cores with all else; what it is by itself is in docs/performance.md.
 MAX_CARRIED_GAP_S = 1.0
 MAX_DEATH_GAP_S = 3.0
+# Recorded before the node ends.
+BEFORE_S = 2.0
 
 
 @pytest.fixture(scope="module")
 def ending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
     """A suite whose media nodes may end; drains last as long as they must."""
-    services = ("master", "rtcmcu", "signaling")
+    services = ("master", "rtcmcu", "rtcrecorder", "signaling")
     with running_suite(tmp_path_factory.mktemp("drain"), mcu_workers=1, drain_timeout_s=60.0, services=services) as it:
         yield it
 
@@ -74,23 +78,22 @@ async def test_pion_begins_anew_when_its_node_drains(ending: RunningSuite, pion:
     async with joined(ending.url, ending.token(room, "alice"), room) as alice:
         async with running(pion, "publish", f"{ending.url}/whip/{room}", cam, video, audio) as published:
             former = await picture_of(alice, "cam")
-            first = Watcher(former.media)
-            await first.sees(41)
+            viewer = Viewer(alice, 41)
+            await viewer.sees()
             async with running(pion, "play", f"{ending.url}/whep/{room}/cam", tv, *out) as played:
                 player = await player_in(alice)
-                await first.sees(41, frames=30)
+                await viewer.sees(frames=30)
                 listed = (await asyncio.to_thread(api.call, "GET", "participants"))["participants"]
                 node = next(one["node_id"] for one in listed if one["identity"] == "cam")
                 name = await asyncio.to_thread(ending.process_of_node, node)
+                began = time.monotonic()
                 stopping = asyncio.create_task(asyncio.to_thread(ending.stop, name))
-                second = Watcher((await picture_of(alice, "cam", former.id)).media)
+                await picture_of(alice, "cam", former.id)
                 await player_in(alice, player)
-                await second.sees(41, frames=60)
+                await viewer.sees(frames=60)
                 assert await stopping, f"{name} ended by itself"
-        # The new picture may come in the slot of the former.
-        seen = sorted(at for watcher in (first, second) for _, _, at in watcher.pictures)
-        gap_s = longest_gap_s(seen)
-        await asyncio.gather(first.aclose(), second.aclose())
+        gap_s = viewer.longest_gap_s(began)
+        await viewer.aclose()
     await asyncio.to_thread(ending.restart, name)
     print(f"publisher, as others see it: {gap_s * 1000:.0f} ms; player: {played['longest_gap_ms']} ms")
     assert (published["reconnects"], published["deleted"]) == (1, 200)
@@ -137,6 +140,11 @@ class Calling:
         return longest_gap_s(seen)
 
 
+def checkpoints(suite: RunningSuite) -> float:
+    """How many transports signaling could go on with."""
+    return sum(suite.metric("signaling-1", "mrtc_signaling_checkpoints_count"))
+
+
 @asynccontextmanager
 async def calling(suite: RunningSuite) -> AsyncIterator[Calling]:
     """The player shows the publisher; at the end both end their sessions."""
@@ -169,12 +177,41 @@ async def test_a_browser_goes_on_when_its_node_drains(ending: RunningSuite) -> N
 async def test_a_browser_goes_on_when_its_node_is_killed(ending: RunningSuite) -> None:
     """Another node goes on from the last checkpoint and calls both; the page notices nothing but a short gap."""
 
-    def are_both_kept() -> bool:
-        return sum(ending.metric("signaling-1", "mrtc_signaling_checkpoints_count")) == 2
-
     async with calling(ending) as call:
-        await wait_until(are_both_kept, 20, "two checkpoints")
+        await wait_until(lambda: checkpoints(ending) == 2, 20, "two checkpoints")
         gap_s = await call.outlive_the_node(ending.kill)
     print(f"player and publisher went on from checkpoints: {gap_s * 1000:.0f} ms")
     assert sum(ending.metric("signaling-1", "mrtc_signaling_carries_total", result="revived")) == 2
     assert gap_s < MAX_DEATH_GAP_S
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("end", [RunningSuite.stop, RunningSuite.kill])
+async def test_a_recording_goes_on_when_its_publishers_node_ends(
+    ending: RunningSuite, end: Callable[[RunningSuite, str], object], tmp_path: Path
+) -> None:
+    """One file, in which neither sound nor picture is missing for longer than the player misses it."""
+    async with calling(ending) as call:
+        await wait_until(lambda: checkpoints(ending) == 2, 20, "two checkpoints")
+        api = await asyncio.to_thread(RoomApi, ending, call.room)
+        recording = await asyncio.to_thread(api.start_recording, "single")
+        await asyncio.to_thread(api.wait_until_recorded, recording, 1, BEFORE_S)
+        await call.outlive_the_node(lambda name: end(ending, name))
+        started_s = (await asyncio.to_thread(api.recording, recording))["started_at_ms"] / 1000
+        await asyncio.to_thread(api.wait_until_recorded, recording, 1, time.time() - started_s)
+        done = await asyncio.to_thread(api.stop_recording, recording)
+    [file] = done["files"]
+    gaps_s = gaps_in(await asyncio.to_thread(api.download, file, tmp_path))
+    print(f"recorded while the node's process got {end.__name__}: lacks at most {gaps_s}")
+    assert set(gaps_s) == {"audio", "video"}
+    assert max(gaps_s.values()) < (MAX_CARRIED_GAP_S if end is RunningSuite.stop else MAX_DEATH_GAP_S)
+
+
+def gaps_in(path: Path) -> dict[str, float]:
+    """The longest time (s) without a packet of each stream of a file, by its kind."""
+    times: dict[str, list[float]] = {}
+    with av.open(str(path)) as container:
+        for packet in container.demux():
+            if packet.pts is not None:
+                times.setdefault(packet.stream.type, []).append(float(packet.pts * packet.time_base))
+    return {kind: longest_gap_s(sorted(all_of_it)) for kind, all_of_it in times.items()}

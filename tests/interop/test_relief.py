@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from mrtc_sdk import Room
 from mrtc_sdk.pattern import PatternTrack
 
 from tests.interop.test_python_room import new_room
 from tests.support.api import RoomApi
-from tests.support.media import Watcher, joined, longest_gap_s, wait_until
+from tests.support.media import Viewer, joined
 from tests.support.suite import RunningSuite, running_suite
 from tests.support.waiting import wait_for
 
@@ -39,42 +38,11 @@ def pair(tmp_path: Path) -> Iterator[RunningSuite]:
         yield it
 
 
-class Viewer:
-    """Sees the room's picture, wherever it comes from: who moves is told of a new track."""
-
-    def __init__(self, room: Room) -> None:
-        self._watchers: list[Watcher] = []
-        self._follower = asyncio.create_task(self._follow(room))
-
-    async def _follow(self, room: Room) -> None:
-        while True:
-            name, value = await room.next_event()
-            if name == "track_subscribed":
-                self._watchers.append(Watcher(value.media))
-
-    async def sees(self) -> None:
-        """Waits for more pictures."""
-        since = time.monotonic()
-        await wait_until(lambda: len([at for at in self._times() if at > since]) >= 5, 20, "the picture")
-
-    def longest_gap_s(self, since: float) -> float:
-        """Between two pictures since a moment."""
-        return longest_gap_s([since, *(at for at in self._times() if at > since)])
-
-    async def aclose(self) -> None:
-        """Looks away."""
-        self._follower.cancel()
-        await asyncio.gather(self._follower, *(one.aclose() for one in self._watchers), return_exceptions=True)
-
-    def _times(self) -> list[float]:
-        return sorted(at for one in self._watchers for number, _, at in one.pictures if number == NUMBER)
-
-
 @contextlib.asynccontextmanager
 async def viewer(suite: RunningSuite, room: str, name: str) -> AsyncIterator[Viewer]:
     """Somebody who is in the room and looks on."""
     async with joined(suite.url, suite.token(room, name), room) as one:
-        viewer = Viewer(one)
+        viewer = Viewer(one, NUMBER)
         yield viewer
         await viewer.aclose()
 

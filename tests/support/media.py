@@ -79,6 +79,46 @@ class Watcher:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
+class Viewer:
+    """Sees a sender's picture in a room, wherever it comes from: after a move of either of them it is a new track."""
+
+    def __init__(self, room: Room, number: int) -> None:
+        self._number = number
+        self._watchers: dict[MediaStreamTrack, Watcher] = {}
+        for track in room.tracks.values():
+            self._watch(track)
+        self._follower = asyncio.create_task(self._follow(room))
+
+    def _watch(self, track: RemoteTrack) -> None:
+        if track.media.kind == "video" and track.media not in self._watchers:
+            self._watchers[track.media] = Watcher(track.media)
+
+    async def _follow(self, room: Room) -> None:
+        while True:
+            name, value = await room.next_event()
+            if name == "track_subscribed":
+                self._watch(value)
+
+    async def sees(self, frames: int = 5, timeout_s: float = 20.0) -> None:
+        """Waits for more pictures."""
+        since = time.monotonic()
+        await wait_until(lambda: len([at for at in self._times() if at > since]) >= frames, timeout_s, "the picture")
+
+    def longest_gap_s(self, since: float) -> float:
+        """Between two pictures since a moment."""
+        return longest_gap_s([since, *(at for at in self._times() if at > since)])
+
+    async def aclose(self) -> None:
+        """Looks away."""
+        self._follower.cancel()
+        watchers = self._watchers.values()
+        await asyncio.gather(self._follower, *(one.aclose() for one in watchers), return_exceptions=True)
+
+    def _times(self) -> list[float]:
+        shown = (one.pictures for one in self._watchers.values())
+        return sorted(at for pictures in shown for number, _, at in pictures if number == self._number)
+
+
 def longest_gap_s(times: Iterable[float]) -> float:
     """Between two of these moments."""
     return max(after - before for before, after in itertools.pairwise(times))
