@@ -35,6 +35,8 @@ PREFERENCES: dict[str, object] = {
     "dom.min_background_timeout_value": 4,
     "dom.timeout.enable_budget_timer_throttling": False,
     "widget.windows.window_occlusion_tracking.enabled": False,
+    # Its viewer of JSON would let a page at such an address fetch nothing.
+    "devtools.jsonview.enabled": False,
     # Nothing of it may ask the internet.
     "app.update.enabled": False,
     "app.normandy.enabled": False,

@@ -33,6 +33,7 @@ MAX_GAP_S = 5.0
 # Publisher and player go over, on two cores with all else; what it is by itself is in docs/performance.md.
 MAX_CARRIED_GAP_S = 1.0
 MAX_DEATH_GAP_S = 3.0
+BROWSERS = ["chromium", "firefox"]
 # Recorded before the node ends.
 BEFORE_S = 2.0
 
@@ -145,11 +146,16 @@ def checkpoints(suite: RunningSuite) -> float:
     return sum(suite.metric("signaling-1", "mrtc_signaling_checkpoints_count"))
 
 
+def carries(suite: RunningSuite, result: str) -> float:
+    """How many transports went on at another node so."""
+    return sum(suite.metric("signaling-1", "mrtc_signaling_carries_total", result=result))
+
+
 @asynccontextmanager
-async def calling(suite: RunningSuite) -> AsyncIterator[Calling]:
+async def calling(suite: RunningSuite, browser: str = "chromium") -> AsyncIterator[Calling]:
     """The player shows the publisher; at the end both end their sessions."""
     room = new_room()
-    async with whip_pages(suite.url, 2) as (cam, tv):
+    async with whip_pages(suite.url, 2, browser) as (cam, tv):
         await cam.begin(f"{suite.url}/whip/{room}", suite.token(room, "cam"))
         etag = await tv.begin(f"{suite.url}/whep/{room}/cam", suite.token(room, "tv"))
         await tv.sees(60)
@@ -158,30 +164,33 @@ async def calling(suite: RunningSuite) -> AsyncIterator[Calling]:
 
 
 @pytest.mark.browser
-async def test_a_browser_goes_on_when_its_node_drains(ending: RunningSuite) -> None:
+@pytest.mark.parametrize("browser", BROWSERS)
+async def test_a_browser_goes_on_when_its_node_drains(ending: RunningSuite, browser: str) -> None:
     """Publisher and player follow to the other node in their sessions; there an ICE restart by PATCH works as ever."""
 
     def drain(name: str) -> None:
         assert ending.stop(name), f"{name} ended by itself"
 
-    async with calling(ending) as call:
+    before = carries(ending, "followed")
+    async with calling(ending, browser) as call:
         gap_s = await call.outlive_the_node(drain)
         assert await call.tv.restart() != call.etag
         await call.tv.sees(60)
-    print(f"player and publisher carried over: {gap_s * 1000:.0f} ms")
-    assert sum(ending.metric("signaling-1", "mrtc_signaling_carries_total", result="followed")) == 2
+    print(f"{browser}, player and publisher carried over: {gap_s * 1000:.0f} ms")
+    assert carries(ending, "followed") == before + 2
     assert gap_s < MAX_CARRIED_GAP_S
 
 
 @pytest.mark.browser
-async def test_a_browser_goes_on_when_its_node_is_killed(ending: RunningSuite) -> None:
+@pytest.mark.parametrize("browser", BROWSERS)
+async def test_a_browser_goes_on_when_its_node_is_killed(ending: RunningSuite, browser: str) -> None:
     """Another node goes on from the last checkpoint and calls both; the page notices nothing but a short gap."""
-
-    async with calling(ending) as call:
+    before = carries(ending, "revived")
+    async with calling(ending, browser) as call:
         await wait_until(lambda: checkpoints(ending) == 2, 20, "two checkpoints")
         gap_s = await call.outlive_the_node(ending.kill)
-    print(f"player and publisher went on from checkpoints: {gap_s * 1000:.0f} ms")
-    assert sum(ending.metric("signaling-1", "mrtc_signaling_carries_total", result="revived")) == 2
+    print(f"{browser}, player and publisher went on from checkpoints: {gap_s * 1000:.0f} ms")
+    assert carries(ending, "revived") == before + 2
     assert gap_s < MAX_DEATH_GAP_S
 
 

@@ -1,16 +1,20 @@
-"""WHIP publishers and WHEP players in Chromium, as pages without any SDK have them."""
+"""WHIP publishers and WHEP players in browsers, as pages without any SDK have them."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Playwright, async_playwright
 
 from tests.e2e.browser import CHROMIUM, FLAGS
+from tests.e2e.firefox import Firefox, running_firefox
 
 _SCRIPT = Path(__file__).with_suffix(".js").read_text()
 
@@ -18,34 +22,34 @@ _SCRIPT = Path(__file__).with_suffix(".js").read_text()
 class WhipPage:
     """One session; `resource` is its URL."""
 
-    def __init__(self, page: Page) -> None:
-        self._page = page
+    def __init__(self, evaluate: Callable[..., Awaitable[Any]]) -> None:
+        self._evaluate = evaluate
         self.resource = ""
 
     async def begin(self, url: str, token: str) -> str:
         """Posts an offer to `…/whip/…` or `…/whep/…`; the ETag."""
-        etag: str = await self._page.evaluate("([url, token]) => whip.begin(url, token)", [url, token])
-        self.resource = await self._page.evaluate("() => whip.resource()")
+        etag: str = await self._evaluate("([url, token]) => whip.begin(url, token)", [url, token])
+        self.resource = await self._evaluate("() => whip.resource()")
         return etag
 
     async def restart(self) -> str:
         """Restarts ICE by PATCH; the new ETag."""
-        etag: str = await self._page.evaluate("() => whip.restart()")
+        etag: str = await self._evaluate("() => whip.restart()")
         return etag
 
     async def end(self) -> int:
         """The status of the DELETE."""
-        status: int = await self._page.evaluate("() => whip.end()")
+        status: int = await self._evaluate("() => whip.end()")
         return status
 
     async def state(self) -> str:
         """Of the peer connection."""
-        state: str = await self._page.evaluate("() => whip.state()")
+        state: str = await self._evaluate("() => whip.state()")
         return state
 
     async def seen(self) -> list[float]:
         """Unix times of the pictures shown."""
-        return [at / 1e3 for at in await self._page.evaluate("() => whip.seen")]
+        return [at / 1e3 for at in await self._evaluate("() => whip.seen")]
 
     async def sees(self, pictures: int, timeout_s: float = 20.0) -> None:
         """Waits for so many more pictures."""
@@ -56,21 +60,29 @@ class WhipPage:
 
 
 @asynccontextmanager
-async def whip_pages(origin: str, count: int) -> AsyncIterator[list[WhipPage]]:
-    """Pages of this origin, each in a Chromium of its own."""
-    async with async_playwright() as playwright:
-        browsers: list[Browser] = []
-        try:
-            for _ in range(count):
-                browsers.append(await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS))
-            yield [await _page(browser, origin) for browser in browsers]
-        finally:
-            for browser in browsers:
-                await browser.close()
+async def whip_pages(origin: str, count: int, browser: str) -> AsyncIterator[list[WhipPage]]:
+    """Pages of this origin in "chromium", each in one of its own, or in "firefox"."""
+    async with AsyncExitStack() as stack:
+        if browser == "firefox":
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="firefox")))
+            firefox = stack.enter_context(running_firefox(folder))
+            yield [await asyncio.to_thread(_firefox_page, firefox, origin) for _ in range(count)]
+        else:
+            playwright = await stack.enter_async_context(async_playwright())
+            yield [await _chromium_page(stack, playwright, origin) for _ in range(count)]
 
 
-async def _page(browser: Browser, origin: str) -> WhipPage:
+def _firefox_page(firefox: Firefox, origin: str) -> WhipPage:
+    page = firefox.new_context().new_page()
+    page.goto(f"{origin}/healthz")
+    page.evaluate(f"() => {{ {_SCRIPT} }}")
+    return WhipPage(functools.partial(asyncio.to_thread, page.evaluate))
+
+
+async def _chromium_page(stack: AsyncExitStack, playwright: Playwright, origin: str) -> WhipPage:
+    browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    stack.push_async_callback(browser.close)
     page = await browser.new_page()
     await page.goto(f"{origin}/healthz")
     await page.evaluate(_SCRIPT)
-    return WhipPage(page)
+    return WhipPage(page.evaluate)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
+from mrtc_sdk.transport import repeat_candidates
 from playwright.async_api import async_playwright
 
 from tests.e2e.browser import CHROMIUM, FLAGS
+from tests.e2e.firefox import running_firefox
 from tests.interop.test_foreign_stacks import elementary
 from tests.support.pattern_file import make_pattern_file
 from tests.support.suite import ROOT
@@ -46,12 +49,11 @@ class Client(ABC):
         """Unix times of the pictures that it received last."""
 
 
-class _Chromium(Client):
-    """A page."""
+class _Page(Client):
+    """A page of a browser."""
 
-    name = "chromium"
-
-    def __init__(self, evaluate: Callable[..., Any]) -> None:
+    def __init__(self, name: str, evaluate: Callable[..., Awaitable[Any]]) -> None:
+        self.name = name
         self._evaluate = evaluate
 
     async def offer(self, *, is_restart: bool) -> str:
@@ -70,8 +72,16 @@ async def _chromium() -> AsyncIterator[Client]:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = await browser.new_page()
         await page.evaluate(_PAGE)
-        yield _Chromium(page.evaluate)
+        yield _Page("chromium", page.evaluate)
         await browser.close()
+
+
+@asynccontextmanager
+async def _firefox() -> AsyncIterator[Client]:
+    with tempfile.TemporaryDirectory(prefix="firefox") as folder, running_firefox(Path(folder)) as browser:
+        page = browser.new_context().new_page()
+        page.evaluate(f"() => {{ {_PAGE} }}")
+        yield _Page("firefox", functools.partial(asyncio.to_thread, page.evaluate))
 
 
 class _Pion(Client):
@@ -111,7 +121,7 @@ class _Aiortc(Client):
     name = "aiortc"
 
     def __init__(self) -> None:
-        self._pc = RTCPeerConnection()
+        self._pc = RTCPeerConnection(RTCConfiguration(bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self._pc.addTransceiver(AudioStreamTrack(), direction="sendonly")
         self._pc.addTransceiver(VideoStreamTrack(), direction="sendonly")
         self._pc.addTransceiver("video", direction="recvonly")
@@ -126,7 +136,7 @@ class _Aiortc(Client):
         return str(self._pc.localDescription.sdp)
 
     async def answer(self, sdp: str) -> None:
-        await self._pc.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
+        await self._pc.setRemoteDescription(RTCSessionDescription(repeat_candidates(sdp), "answer"))
 
     async def seen(self) -> list[float]:
         return self._seen
@@ -182,5 +192,6 @@ async def _process(*command: str) -> AsyncIterator[Callable[..., Any]]:
 CLIENTS: dict[str, Callable[[], AbstractAsyncContextManager[Client]]] = {
     "aiortc": _aiortc,
     "chromium": _chromium,
+    "firefox": _firefox,
     "pion": _pion,
 }

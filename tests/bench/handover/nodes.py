@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import av
 import numpy as np
 from av.video.frame import PictureType
+from mrtc_embedded.suite import advertised_ips
 from mrtc_engine import AsyncEngine, EngineClosed, EngineConfig, Event, Reply, SourceFrame, Subscription
 
 if TYPE_CHECKING:
@@ -29,9 +30,12 @@ _FOLLOW_S = 2.0
 class Node:
     """An engine with the film as a track of its own."""
 
-    def __init__(self, ip: str, film: Film) -> None:
+    def __init__(self, film: Film) -> None:
         self._film = film
-        self.engine = AsyncEngine(EngineConfig(advertised_ips=[ip], workers=1, tcp_port=-1, log_filter="warn"))
+        # A port of its own at the machine's addresses: a page that was granted no device has no candidate of loopback.
+        self.engine = AsyncEngine(
+            EngineConfig(advertised_ips=advertised_ips(), workers=1, tcp_port=-1, log_filter="warn")
+        )
         self.is_keyframe_wanted = True
         self.connected = asyncio.Event()
         self._stack = AsyncExitStack()

@@ -87,11 +87,14 @@ def test_fragments() -> None:
             sdp.parse_fragment(bad)
 
 
-def test_offers_of_libwebrtc_are_known() -> None:
+def test_offers_of_browsers_are_known() -> None:
+    """Others do not follow a call (docs/performance.md)."""
     offers = {one.stem: one.read_text() for one in VECTORS.glob("*.sdp")}
-    known = {name for name, text in offers.items() if sdp.is_of_libwebrtc(text)}
-    assert known == {name for name in offers if name.startswith("chromium_")} != set()
-    assert sdp.is_of_libwebrtc(offers["chromium_whep"].replace("\n", "\r\n"))
+    known = {name for name, text in offers.items() if sdp.follows_calls(text)}
+    assert known == {name for name in offers if name.startswith(("chromium_", "firefox_"))}
+    assert {name.split("_")[0] for name in known} == {"chromium", "firefox"}
+    assert sdp.follows_calls(offers["chromium_whep"].replace("\n", "\r\n"))
+    assert not sdp.follows_calls("v=0\r\no=mozilla 1 1 IN IP4 0.0.0.0\r\n")
 
 
 def test_ice_restart_keeps_all_but_the_credentials() -> None:

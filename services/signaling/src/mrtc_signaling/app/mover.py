@@ -88,7 +88,7 @@ class Mover:
         """True if the client would follow when its node dies: then checkpoints are worth their price."""
         session = self._session
         is_whole = session.is_headless and session.leg.is_open and can_carry(session)
-        return is_whole and sdp.is_of_libwebrtc(session.record.http.offer)
+        return is_whole and sdp.follows_calls(session.record.http.offer)
 
     def can_revive(self) -> bool:
         """True if there is a checkpoint that may be used now."""

@@ -13,7 +13,8 @@ from .ids import derived_id
 MAX_LINES = 64
 _MID_RE = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]{1,32}")  # token of RFC 4566
 _ICE_RE = re.compile(r"[A-Za-z0-9+/]{4,256}")  # ice-char of RFC 8839 section 5.4
-_LIBWEBRTC_ORIGIN = re.compile(r"^o=- \d+ \d+ IN IP4 127\.0\.0\.1\r?$", re.MULTILINE)
+# libwebrtc (Chromium, Safari and their kin), and Firefox.
+_BROWSER_ORIGIN = re.compile(r"^o=(- \d+ \d+ IN IP4 127\.0\.0\.1|mozilla\.\.\.\S+ .*?)\r?$", re.MULTILINE)
 _DIRECTIONS = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
 
 
@@ -144,6 +145,6 @@ def restart_fragment(answer: str) -> str:
     return "\r\n".join([*lines, "a=end-of-candidates", ""])
 
 
-def is_of_libwebrtc(offer: str) -> bool:
-    """True if Chromium, or another of that stack, wrote it: its `o=` line names no user and this address."""
-    return _LIBWEBRTC_ORIGIN.search(offer) is not None
+def follows_calls(offer: str) -> bool:
+    """True if a browser wrote it, by its `o=` line: such a client goes over to a node that sends it checks."""
+    return _BROWSER_ORIGIN.search(offer) is not None
