@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup setup-run setup-test proto build engine web run probe test test-unit test-engine test-integration \
-	test-e2e check format settings proto-baseline lock bench scoreboard impairments fuzz chaos soak dump capture clean
+	test-e2e check format settings proto-baseline lock bench scoreboard impairments fuzz chaos soak upgrade dump capture clean
 
 help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ chaos: setup-test ## Kill, freeze, drain and move under running calls; ends with
 
 soak: setup-test ## Joins, leaves, moves and deaths for SOAK_S seconds (two hours); fails if anything grew
 	@$(PY) -m tests.chaos.soak $(ARGS)
+
+upgrade: setup-test ## Replace every process under a call by one of another version, and back: make upgrade FROM=COMMIT
+	@$(PY) -m tests.chaos.upgrade $(FROM) $(ARGS)
 
 fuzz: ## Fuzz every parser for FUZZ_SECONDS (default 60) each
 	@tools/fuzz.sh

@@ -18,6 +18,8 @@ if [ "$purpose" != run ]; then
   for pair in chromium:chromium ffmpeg:ffmpeg espeak-ng:espeak-ng turnserver:coturn openssl:openssl pulseaudio:pulseaudio; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
   done
+  # Debian keeps its programs off the path.
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
   command -v firefox-esr >/dev/null || command -v firefox >/dev/null || missing+=(firefox-esr)
   # GStreamer is a foreign WebRTC stack in tests/interop; its plugins have no programs to look for.
   has_gstreamer() {

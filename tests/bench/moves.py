@@ -21,6 +21,7 @@ from tests.chaos.figures import percentile
 from tests.chaos.remote import Crowd, Invitation, Report
 from tests.support.api import RoomApi
 from tests.support.suite import RunningSuite, running_suite
+from tests.support.versions import present
 
 _ROOM = 4
 _TIMEOUT_S = 120.0
@@ -33,7 +34,7 @@ async def run(suite: RunningSuite, people: int, processes: int) -> dict[str, Any
     await asyncio.to_thread(suite.stop, "rtcmcu-2")
     invited = [await _invitation(suite, number) for number in range(people)]
     share = -(-people // processes)
-    crowds = await asyncio.gather(*(Crowd.join(invited[at : at + share]) for at in range(0, people, share)))
+    crowds = await asyncio.gather(*(Crowd.join(invited[at : at + share], present()) for at in range(0, people, share)))
     try:
         await _all_hear(crowds)
         await asyncio.to_thread(suite.restart, "rtcmcu-2")

@@ -17,6 +17,7 @@ from tests.chaos.remote import Crowd, Invitation, Report
 from tests.support.api import RoomApi
 from tests.support.balancer import balancer
 from tests.support.suite import RunningSuite
+from tests.support.versions import Version, present
 
 _SETTLE_S = 5.0
 _POLL_S = 0.1
@@ -220,8 +221,11 @@ def _most(nodes: Sequence[str]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def call_of(suite: RunningSuite, room: str, count: int, browsers: int = 0) -> AsyncIterator[Call]:
-    """A call of so many people that stands; `browsers` more of them are in Chromium."""
+async def call_of(
+    suite: RunningSuite, room: str, count: int, browsers: int = 0, versions: Sequence[Version] = ()
+) -> AsyncIterator[Call]:
+    """A call of so many people that stands; `browsers` more of them are in Chromium. Versions take turns."""
+    versions = versions or [present()]
     urls = [suite.signaling_url(number + 1) for number in range(suite.options.signalings)]
     async with balancer(urls) as url:
         api = await asyncio.to_thread(RoomApi, suite, room)
@@ -229,13 +233,17 @@ async def call_of(suite: RunningSuite, room: str, count: int, browsers: int = 0)
         try:
             for number in range(count):
                 token = await asyncio.to_thread(suite.token, room, f"p{number}")
-                people.append(await Crowd.join([Invitation(url, token, room, f"p{number}", number)]))
+                invited = Invitation(url, token, room, f"p{number}", number)
+                people.append(await Crowd.join([invited], versions[number % len(versions)]))
             if browsers:
                 numbers = range(count, count + browsers)
                 tokens = [await asyncio.to_thread(suite.token, room, f"b{number}") for number in numbers]
                 guests = zip(tokens, numbers, strict=True)
-                invited = [Invitation(url, token, room, f"b{number}", number) for token, number in guests]
-                people.append(await BrowserCrowd.join(suite, invited))
+                people.append(
+                    await BrowserCrowd.join(
+                        suite, [Invitation(url, token, room, f"b{number}", number) for token, number in guests]
+                    )
+                )
             call = Call(suite, url, room, api, people)
             await call.is_whole()
             await asyncio.gather(*(crowd.talk() for crowd in people))

@@ -34,6 +34,8 @@ _BEFORE_S, _AFTER_S = 2.0, 2.0
 async def record_while(call: Call, trouble: Callable[[str], Awaitable[None]], mode: str = "single") -> float:
     """Records a call while trouble comes to it; returns the milliseconds that the worst of its files lacks.
 
+    Who comes while it lasts does not count.
+
     Args:
         trouble: given the recording's id; brings it about and returns when the call is whole again.
         mode: "single" or "mixed".
@@ -50,12 +52,13 @@ async def record_while(call: Call, trouble: Callable[[str], Awaitable[None]], mo
     until_s = time.time() - record["started_at_ms"] / 1000 + _AFTER_S
     await asyncio.to_thread(call.api.wait_until_recorded, recording, count, until_s)
     done = await asyncio.to_thread(call.api.stop_recording, recording)
-    files = Counter(file["publication_id"] for file in done["files"])
-    assert len(files) == count, f"{count} publications, recorded {len(files)}: {done['files']}"
-    assert set(files.values()) == {1}, f"not joined: {done['files']}"
+    files = [file for file in done["files"] if mode == "mixed" or file["participant_identity"] in call.identities]
+    pieces = Counter(file["publication_id"] for file in files)
+    assert len(pieces) == count, f"{count} publications, recorded {len(pieces)}: {files}"
+    assert set(pieces.values()) == {1}, f"not joined: {files}"
     with tempfile.TemporaryDirectory(prefix="mrtc-recording-") as folder:
         lost_ms = _lost_ms if mode == "single" else _lost_of_mix_ms
-        return max([await asyncio.to_thread(lost_ms, call, file, Path(folder)) for file in done["files"]])
+        return max([await asyncio.to_thread(lost_ms, call, file, Path(folder)) for file in files])
 
 
 async def recorder_of(call: Call, recording: str) -> str:

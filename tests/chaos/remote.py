@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from tests.chaos import rtp_log
 from tests.chaos.people import Person
+from tests.support.versions import Version
 
 _MAX_LINE = 16 << 20
 _END_TIMEOUT_S = 15.0
@@ -71,10 +73,12 @@ class Crowd:
         self.identities = [one.identity for one in invited]
 
     @classmethod
-    async def join(cls, invited: Sequence[Invitation]) -> Crowd:
-        """Starts the process; returns when all are in their rooms."""
+    async def join(cls, invited: Sequence[Invitation], version: Version) -> Crowd:
+        """Starts the process, of a version; returns when all are in their rooms."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.chaos.remote"),
+            *(version.python, "-m", "tests.chaos.remote"),
+            cwd=version.home,
+            env=os.environ | version.env,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_MAX_LINE,

@@ -14,6 +14,7 @@ from mrtc_signaling.testing import Client, WebhookReceiver
 
 from tests.support.api import APP, RoomApi, api_token
 from tests.support.media import wait_until
+from tests.support.postgres import Postgres, running_postgres
 from tests.support.suite import RunningSuite, running_suite
 
 pytestmark = pytest.mark.chaos
@@ -22,12 +23,21 @@ HOOKS = f"/v1/apps/{APP}/webhooks"
 
 
 @pytest.fixture(scope="module")
-def hooked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
+def postgres() -> Iterator[Postgres]:
+    """The database of a deployment."""
+    with running_postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def hooked(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[RunningSuite]:
     """A suite without media jobs, whose dead sessions end soon."""
     data: Path = tmp_path_factory.mktemp("webhook-victims")
+    database = {"MRTC_SIGNALING_DATABASE_URL": postgres.new_database()}
+    env_of = {"signaling-1": database, "signaling-2": database}
     env = {"MRTC_SIGNALING_WEBHOOK_NETWORKS": "127.0.0.0/8", "MRTC_SESSION_GRACE_S": "5"}
     services = ("master", "rtcmcu", "signaling")
-    with running_suite(data, signalings=2, mcus=1, mcu_workers=1, env=env, services=services) as running:
+    with running_suite(data, signalings=2, mcus=1, mcu_workers=1, env=env, env_of=env_of, services=services) as running:
         yield running
 
 
@@ -48,16 +58,18 @@ async def _join_half(hooked: RunningSuite, number: int, room: str, count: int, k
     return clients
 
 
-async def test_nothing_is_lost_and_nothing_is_disordered(hooked: RunningSuite) -> None:
-    """Joins under way in a killed instance, a killed NATS, killed deliverers, a receiver that is away: all is told."""
+async def test_nothing_is_lost_and_nothing_is_disordered(hooked: RunningSuite, postgres: Postgres) -> None:
+    """Joins under way in a killed instance, NATS, PostgreSQL and deliverers killed, a receiver away: all is told."""
     room, receiver = f"room-{uuid.uuid4().hex[:8]}", WebhookReceiver()
     api = RoomApi(hooked, room, await api_token(hooked))
     await asyncio.to_thread(api.call, "POST", HOOKS, json={"url": receiver.url})
     staying = await _join_half(hooked, 2, room, 12)
     doomed = await _join_half(hooked, 1, room, 12, kill_after=4)
+    await asyncio.to_thread(postgres.kill)
     await asyncio.gather(*(client.request(leave=pb.LeaveRequest()) for client in staying[:6]))
     await asyncio.to_thread(hooked.kill, "nats")
     await asyncio.to_thread(hooked.restart, "nats")
+    await asyncio.to_thread(postgres.start)
     await asyncio.to_thread(hooked.restart, "signaling-1")
     await wait_until(lambda: hooked.readiness("signaling-2")[0] == 200, 30, "signaling-2 to be ready")
     receiver.is_open.clear()
@@ -65,6 +77,8 @@ async def test_nothing_is_lost_and_nothing_is_disordered(hooked: RunningSuite) -
     await wait_until(lambda: receiver.asked, 30, "a delivery to be under way")
     for name in ("signaling-1", "signaling-2"):
         await asyncio.to_thread(hooked.kill, name)
+    await asyncio.to_thread(postgres.kill)
+    await asyncio.to_thread(postgres.start)
     receiver.is_open.set()
     for name in ("signaling-1", "signaling-2"):
         await asyncio.to_thread(hooked.restart, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -140,11 +140,21 @@ class RunningSuite:
 
 
 @contextmanager
-def running_suite(data_dir: Path, **options: Any) -> Iterator[RunningSuite]:
-    """A suite that is up inside the block; on failure the ends of its logs are printed."""
+def running_suite(
+    data_dir: Path, prepare: Callable[[Process], None] = lambda process: None, **options: Any
+) -> Iterator[RunningSuite]:
+    """A suite that is up inside the block; on failure the ends of its logs are printed.
+
+    Args:
+        data_dir: state, files and logs.
+        prepare: is given each process before it starts.
+        options: of `SuiteOptions`.
+    """
     static = ROOT / "sdk" / "web" / "dist-demo"
     base = SuiteOptions(data_dir=data_dir, static_dir=static if static.is_dir() else None)
     suite = RunningSuite(replace(base, **options))
+    for process in suite.suite.processes.values():
+        prepare(process)
     try:
         suite.start()
         yield suite

@@ -13,18 +13,21 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from mrtc_common.auth import new_secret
 from mrtc_common.errors import AlreadyExistsError, NotFoundError, UnavailableError
 from mrtc_common.ids import new_id
 from mrtc_common.log import get_logger
-from sqlalchemy import event, select, update
+from sqlalchemy import Connection, event, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from mrtc_signaling.ports import App, AppLimits
 
-from .app_tables import AppKeyRow, AppRow
+from .app_tables import VERSION_TABLE, AppKeyRow, AppRow
 from .secret_box import SecretBox, SecretBoxError
 
 _log = get_logger(__name__)
@@ -35,6 +38,8 @@ _CACHE_TTL_S = 5.0
 # Unknown keys are remembered too, or a flood of wrong tokens would be a flood of queries.
 _MAX_CACHED = 4096
 _MIGRATIONS = Path(__file__).parent / "migrations"
+# Of PostgreSQL's advisory locks; "mrtc".
+_MIGRATION_LOCK = 0x6D727463
 
 
 class SqlAppRegistry:
@@ -58,12 +63,12 @@ class SqlAppRegistry:
         self._cache: dict[tuple[str, ...], tuple[float, Any]] = {}
 
     async def migrate(self) -> None:
-        """Brings the tables to this version's form. Raises UnavailableError."""
+        """Brings the tables to this version's form, or leaves those of a newer version. Raises UnavailableError."""
         logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every start at info
         try:
             async with self._engine.begin() as connection:
                 await connection.run_sync(_upgrade)
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, CommandError) as error:
             raise UnavailableError(f"the database cannot be used: {type(error).__name__}") from error
 
     async def aclose(self) -> None:
@@ -192,10 +197,19 @@ class SqlAppRegistry:
         return value
 
 
-def _upgrade(connection: Any) -> None:
+def _upgrade(connection: Connection) -> None:
+    # Instances that start together wait for each other, until the end of the transaction.
+    is_sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    newest, present = ScriptDirectory.from_config(config).get_current_head(), context.get_current_revision()
+    # Revisions are numbers of four digits. Newer ones only add, so that neighbouring versions share a database.
+    if newest and present and present.isdigit() and present > newest:
+        _log.warning("the database is of a newer version", revision=present, newest_known=newest)
+        return
     command.upgrade(config, "head")
 
 

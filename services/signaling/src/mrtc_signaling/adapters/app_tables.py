@@ -5,6 +5,9 @@ from __future__ import annotations
 from sqlalchemy import JSON, BigInteger, ForeignKey, LargeBinary, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+# Which migration was the last one; a database may have other programs' tables too.
+VERSION_TABLE = "mrtc_signaling_version"
+
 
 class Base(DeclarativeBase):
     """All tables of this service."""

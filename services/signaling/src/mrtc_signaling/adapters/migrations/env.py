@@ -2,9 +2,9 @@
 
 from alembic import context
 
-from mrtc_signaling.adapters.app_tables import Base
+from mrtc_signaling.adapters.app_tables import VERSION_TABLE, Base
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=Base.metadata, version_table="mrtc_signaling_version")
+context.configure(connection=connection, target_metadata=Base.metadata, version_table=VERSION_TABLE)
 with context.begin_transaction():
     context.run_migrations()
