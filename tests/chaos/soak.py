@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import httpx
 from mrtc.signaling.v1 import client_pb2 as pb
 from mrtc_embedded.process import StartError
 from mrtc_signaling.testing import Client
@@ -156,7 +157,13 @@ class Soak:
         api = await asyncio.to_thread(RoomApi, self._suite, room)
         recording = await asyncio.to_thread(api.start_recording, self._chance.choice(("single", "mixed")))
         await asyncio.sleep(self._chance.uniform(3, 12))
-        await asyncio.to_thread(api.call, "POST", f"recordings/{recording}/stop")
+        while True:
+            try:
+                await asyncio.to_thread(api.call, "POST", f"recordings/{recording}/stop")
+            except (httpx.TransportError, AssertionError):  # an instance has just died
+                await asyncio.sleep(1)
+            else:
+                return
 
     async def _move(self) -> None:
         """Somebody is moved to another node."""

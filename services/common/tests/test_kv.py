@@ -7,10 +7,11 @@ from typing import cast
 
 import pytest
 from mrtc.node.v1.master_service_pb2 import Node
+from mrtc.recorder.v1.recording_pb2 import Recording
 from mrtc_common import subjects
 from mrtc_common.kv import Change, KeyExistsError, KvTable, RevisionMismatchError, SnapshotDone, Watch
 from mrtc_common.nats import NatsLink, NatsOptions
-from mrtc_common.nats_schema import bucket_stream
+from mrtc_common.nats_schema import RECORDING_MAX_BYTES, bucket_stream
 from mrtc_common.ordered import ConsumerLostError, OrderedConsumer, StoredMessage
 from mrtc_common.tasks import end_tasks
 from mrtc_common.testing import NatsServer, wait_until
@@ -325,3 +326,17 @@ async def test_a_watch_that_begins_anew_while_keys_are_written_takes_none_for_go
 
 def _newest(told: dict[str, str], keys: list[str], turn: int) -> bool:
     return all(told.get(key) == str(turn) for key in keys)
+
+
+async def test_a_recording_of_thousands_of_files_has_a_record(nats_link: NatsLink) -> None:
+    """The server takes it, and it is read and watched as any other."""
+    table = KvTable(nats_link, subjects.BUCKET_RECORDINGS, Recording)
+    record = Recording(id="rec", app_id="app")
+    for number in range(RECORDING_MAX_BYTES // 120):
+        record.files.add(key=f"{number:0100}", duration_ms=number + 1_000_000)
+    assert RECORDING_MAX_BYTES * 0.8 < record.ByteSize() < RECORDING_MAX_BYTES
+    key = subjects.recording_key(subjects.room_key("app", "room"), "rec")
+    await table.create(key, record)
+    found = await table.get(key)
+    assert found is not None
+    assert found.value == record

@@ -18,6 +18,9 @@ LEASE_TTL_S = 10.0
 DELETE_MARKER_TTL_S = 60
 """How long the marker of a deleted key stays, so that watchers that were away for a moment see the reason."""
 
+RECORDING_MAX_BYTES = 960 * 1024
+"""Largest record of a recording, some 7,000 files; NATS takes messages of 1 MiB, headers included."""
+
 EVENTS_MAX_AGE_S = 48 * 3600.0
 """How long what happened waits for whoever tells apps of it."""
 
@@ -48,7 +51,7 @@ def _streams(options: SchemaOptions) -> list[api.StreamConfig]:
         _bucket(subjects.BUCKET_DRAINS, options, ttl_s=24 * 3600.0),
         _bucket(subjects.BUCKET_ROOMS, options, max_bytes=512 * _MIB),
         _bucket(subjects.BUCKET_SESSIONS, options, ttl_s=options.session_grace_s),
-        _bucket(subjects.BUCKET_RECORDINGS, options, max_bytes=128 * _MIB),
+        _bucket(subjects.BUCKET_RECORDINGS, options, max_bytes=128 * _MIB, max_value=RECORDING_MAX_BYTES),
         _bucket(subjects.BUCKET_VODS, options, max_bytes=128 * _MIB),
         api.StreamConfig(
             name=subjects.STREAM_MESSAGES,
@@ -127,6 +130,7 @@ def _bucket(
     ttl_s: float | None = None,
     storage: api.StorageType = api.StorageType.FILE,
     max_bytes: int = 64 * _MIB,
+    max_value: int = 64 * 1024,
 ) -> api.StreamConfig:
     return api.StreamConfig(
         name=bucket_stream(bucket),
@@ -136,7 +140,7 @@ def _bucket(
         max_age=ttl_s,
         max_bytes=max_bytes,
         max_msgs_per_subject=1,
-        max_msg_size=64 * 1024,
+        max_msg_size=max_value,
         max_msgs=-1,
         discard=api.DiscardPolicy.NEW,
         allow_rollup_hdrs=True,

@@ -13,6 +13,7 @@ from mrtc_common import subjects, tables
 from mrtc_common.clock import Clock, SystemClock
 from mrtc_common.job_node import JobNode
 from mrtc_common.job_record import JobRecord
+from mrtc_common.nats_schema import RECORDING_MAX_BYTES
 from mrtc_common.storage import LocalStorage
 from mrtc_engine import AsyncEngine, EngineConfig
 
@@ -91,7 +92,7 @@ class Recorder:
             make_output=lambda on_gap: self._make_output(record, on_gap),
             join=lambda record: join_segments(record, self._storage.local_path),
             delete=self._storage.delete,
-            limits=JobLimits(settings.room_wait_s, settings.empty_timeout_s),
+            limits=JobLimits(settings.room_wait_s, settings.empty_timeout_s, RECORDING_MAX_BYTES),
             clock=self._clock,
         )
         await job.run()

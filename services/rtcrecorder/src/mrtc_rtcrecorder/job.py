@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from mrtc.recorder.v1 import recording_pb2
 from mrtc_common.clock import Clock, steady_unix_us
-from mrtc_common.errors import MediaEncryptedError, MrtcError, UnavailableError
+from mrtc_common.errors import LimitExceededError, MediaEncryptedError, MrtcError, UnavailableError
 from mrtc_common.job_record import JobRecord, RecordLostError
 from mrtc_common.jobs import HELD_AGAIN_S, HandBackError
 from mrtc_common.log import get_logger
@@ -24,6 +24,10 @@ from .ports import Output, TrackFeed
 _log = get_logger(__name__)
 
 _PROGRESS_INTERVAL_S = 1.0
+# A record is written as a whole: one of many files is renewed less often while only their sizes have changed.
+_PROGRESS_BYTES_PER_S = 2048
+# Files may begin between two looks at how large the record is.
+_RESERVED_BYTES = 64 * 1024
 # Capture times further than this from now are a sender's error; the frame is taken to be of now.
 _MAX_PAST_US, _MAX_FUTURE_US = 10_000_000, 500_000
 
@@ -34,10 +38,16 @@ FollowRoom = Callable[[RoomView, Callable[[], None]], Coroutine[None, None, None
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """How long a recording waits for its room, and for somebody in it. Seconds."""
+    """What a recording may take.
+
+    Attributes:
+        room_wait_s, empty_timeout_s: how long it waits for its room, and for somebody in it.
+        max_record_bytes: largest record that can be stored.
+    """
 
     room_wait_s: float
     empty_timeout_s: float
+    max_record_bytes: int
 
 
 class RecordingJob:
@@ -82,7 +92,8 @@ class RecordingJob:
         self._has_room_snapshot = False
         self._was_open = False
         self._has_followed = self._has_encrypted = False
-        self._quiet_since = clock.monotonic()
+        self._quiet_since = self._reported_at = clock.monotonic()
+        self._reported: set[str] = set()
 
     async def run(self) -> None:
         """Records to the end. Raises HandBackError when it is cancelled or cannot go on here."""
@@ -108,7 +119,8 @@ class RecordingJob:
                 async with asyncio.timeout(_PROGRESS_INTERVAL_S):
                     await self._wake.wait()
                     continue
-            await self._report()
+            if self._is_report_due():
+                await self._report()
 
     def _has_ended(self) -> bool:
         if self._is_stop_requested or self._is_lost or self._failure():
@@ -138,7 +150,11 @@ class RecordingJob:
 
     def _failure(self) -> str:
         output = self._output
-        return output.failed.result() if output is not None and output.failed.done() else ""
+        if output is not None and output.failed.done():
+            return output.failed.result()
+        if self._record.ByteSize() > self._limits.max_record_bytes - _RESERVED_BYTES:
+            return f"{LimitExceededError.code_name()}: it has {len(self._record.files)} files, its record holds no more"
+        return ""
 
     def _nothing_to_record(self) -> str:
         """An error if all there was is end-to-end encrypted: else the empty recording would look like a success."""
@@ -202,9 +218,19 @@ class RecordingJob:
 
     # Record
 
+    def _is_report_due(self) -> bool:
+        """Files that begin are told at once: whoever takes over must know of them."""
+        interval_s = self._record.ByteSize() / _PROGRESS_BYTES_PER_S
+        return self._keys() != self._reported or self._clock.monotonic() - self._reported_at >= interval_s
+
+    def _keys(self) -> set[str]:
+        return {file.key for file in self._files() if file.size_bytes > 0}
+
     async def _report(self) -> None:
+        keys, now = self._keys(), self._clock.monotonic()
         try:
             self._record = await self._store.update(lambda record: progress.with_files(record, self._files()))
+            self._reported, self._reported_at = keys, now
         except RecordLostError:
             # An ended record with files still growing: another recorder finished it; a missing one: an operator.
             self._is_lost = True

@@ -32,6 +32,7 @@ class Store:
     def __init__(self) -> None:
         self.record = Recording(id="rec", app_id="app", room="room", state=recording_pb2.RECORDING_STATE_ACTIVE)
         self.is_away = self.is_lost = False
+        self.writes = 0
         self.on_stop: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
 
@@ -44,6 +45,7 @@ class Store:
         if self.is_lost:
             raise RecordLostError
         self.record = change(self.record)
+        self.writes += 1
         return self.record
 
     async def watch(self, on_stop: Callable[[], None], on_lost: Callable[[], None]) -> None:
@@ -56,6 +58,7 @@ class Files:
 
     def __init__(self, on_gap: Callable[[str], None]) -> None:
         self.on_gap = on_gap
+        self.count = 1
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.tracks: dict[str, WantedTrack] = {}
         self.frames: list[str] = []
@@ -74,7 +77,8 @@ class Files:
         self.frames.append(track_id)
 
     def files(self) -> list[FileProgress]:
-        return [FileProgress("app/room/rec/f.mp4", "video/mp4", 100, 1_000_000, 1_700_000_000_000_000)]
+        keys = ["app/room/rec/f.mp4", *(f"app/room/rec/f-{number}.mp4" for number in range(1, self.count))]
+        return [FileProgress(key, "video/mp4", 100, 1_000_000, 1_700_000_000_000_000) for key in keys]
 
     async def finish(self) -> None:
         self.is_finished = True
@@ -123,7 +127,7 @@ class World:
             make_output=self._make_output,
             join=self._join,
             delete=self._delete,
-            limits=JobLimits(room_wait_s=60, empty_timeout_s=10),
+            limits=JobLimits(room_wait_s=60, empty_timeout_s=10, max_record_bytes=100_000),
             clock=self.clock,
         )
         self.task = asyncio.create_task(job.run())
@@ -290,6 +294,35 @@ async def test_files_that_cannot_be_written_fail_it(world: World) -> None:
     world.output.failed.set_result("cannot write: No space left on device")
     record = await world.ended()
     assert (record.state, record.error) == (FAILED, "cannot write: No space left on device")
+
+
+async def test_more_files_than_the_record_can_hold_fail_it(world: World) -> None:
+    """What was written stays, and its record can still be stored."""
+    world.open_room()
+    await wait_until(lambda: world.outputs)
+    world.output.count = 2_000
+    record = await world.ended()
+    assert (record.state, len(record.files)) == (FAILED, 2_000)
+    assert record.error == "limit_exceeded: it has 2000 files, its record holds no more"
+    assert world.output.is_finished
+
+
+async def test_a_large_record_is_written_seldom_while_only_sizes_change(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that begins is told at once."""
+    monkeypatch.setattr("mrtc_rtcrecorder.job._PROGRESS_INTERVAL_S", 0.001)
+    world.open_room()
+    await wait_until(lambda: world.outputs)
+    world.output.count = 200
+    await wait_until(lambda: len(world.store.record.files) == 200)
+    writes = world.store.writes
+    await asyncio.sleep(0.05)
+    assert world.store.writes == writes
+    world.output.count = 201
+    await wait_until(lambda: len(world.store.record.files) == 201)
+    world.clock.advance(world.store.record.ByteSize() / 2048)
+    await wait_until(lambda: world.store.writes == writes + 2)
 
 
 async def test_a_recorder_that_ends_hands_it_back(world: World) -> None:
