@@ -12,10 +12,9 @@ from mrtc_common.grpc import call
 from mrtc_common.relay_types import RelayKey
 from mrtc_common.testing import wait_until
 
-from services.rtcmcu.tests.test_mcu import ROOM, Node, StartNode, start_node
+from services.rtcmcu.tests.running_node import ROOM, Node, StartNode
 
 pytestmark = pytest.mark.integration
-__all__ = ["start_node"]  # the fixture
 
 
 async def published(start_node: StartNode, max_edges: int, **values: Any) -> Node:

@@ -9,9 +9,7 @@ from mrtc_common.nats import NatsLink
 from mrtc_common.testing import NatsServer, wait_until
 from mrtc_rtcmcu.core.orphans import Orphans
 
-from services.rtcmcu.tests.test_mcu import ROOM, Node, StartNode, start_node
-
-__all__ = ["start_node"]
+from services.rtcmcu.tests.running_node import ROOM, Node, StartNode
 
 GRACE_S = 0.4
 
