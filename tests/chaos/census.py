@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,18 +21,20 @@ from tests.support.suite import RunningSuite
 _FOREIGN = {"nats"}
 # They keep what happened for two days, and messages for ten minutes, whoever was there: that is what they are for.
 _KEEPING = {"MRTC_EVENTS", "MRTC_MESSAGES"}
+# gRPC's pool begins threads when all of its are busy, and ends those that had nothing to do for long: it breathes.
+_BREATHING = {"event_engine"}
 # Records of recordings and vods outlive their rooms: they belong to the app.
 _RECORDS = {"mrtc_recordings", "mrtc_vods"}
 
 
 @dataclass(frozen=True)
 class Holding:
-    """One process, children included but for `pid`."""
+    """One process, children included but for `pid`; threads by their names."""
 
     pid: int
     rss_kb: int
     descriptors: int
-    threads: int
+    threads: dict[str, int]
     children: int
 
 
@@ -69,9 +75,16 @@ def _holding(pid: int) -> Holding:
         rss_kb=sum(one.memory_info().rss for one in everybody) // 1024,
         # psutil's own figure leaves none out, but it opens one while it counts only for its own process.
         descriptors=sum(len(os.listdir(f"/proc/{one.pid}/fd")) for one in everybody),
-        threads=sum(one.num_threads() for one in everybody),
+        threads=dict(Counter(_names_of_threads(one.pid for one in everybody))),
         children=len(children),
     )
+
+
+def _names_of_threads(pids: Iterable[int]) -> Iterator[str]:
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it has just ended
+                yield (thread / "comm").read_text().strip()
 
 
 def growth(first: Census, last: Census, tolerance: float = 0.05) -> list[str]:
@@ -81,8 +94,10 @@ def growth(first: Census, last: Census, tolerance: float = 0.05) -> list[str]:
         then = first.processes.get(name)
         if then is None or then.pid != now.pid or name in _FOREIGN:
             continue
-        for what in ("rss_kb", "descriptors", "threads", "children"):
+        for what in ("rss_kb", "descriptors", "children"):
             pairs[f"{name} {what}"] = getattr(then, what), getattr(now, what)
+        for thread in now.threads.keys() - _BREATHING:
+            pairs[f"{name} threads {thread}"] = then.threads.get(thread, 0), now.threads[thread]
     pairs |= {f"keys of {b}": (first.keys[b], last.keys[b]) for b in BUCKETS if b not in _RECORDS}
     kept = _KEEPING | {bucket_stream(bucket) for bucket in _RECORDS}
     pairs |= {f"stored in {s}": (first.stored[s], n) for s, n in last.stored.items() if s not in kept}
