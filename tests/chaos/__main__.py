@@ -143,7 +143,7 @@ async def torment(suite: RunningSuite, options: argparse.Namespace, figures: Fig
             if not options.only or "nats_away" in options.only:
                 say(f"round {turn + 1}: NATS is away for {seconds:.0f} s")
                 await nats_away(call, figures, seconds)
-            await settle(call, figures)
+            await call.settle(figures)
 
 
 async def torment_browsers(suite: RunningSuite, figures: Figures, count: int) -> None:
@@ -152,19 +152,7 @@ async def torment_browsers(suite: RunningSuite, figures: Figures, count: int) ->
         for trial in (moves, drain, kill_media_node, kill_signaling):
             say(f"with {count} Chromium: {(trial.__doc__ or '').strip().lower()}")
             await trial(call, figures)
-        await settle(call, figures)
-
-
-async def settle(call: Call, figures: Figures) -> None:
-    """Counts what must not be: lost and doubled messages, and what is left when all have gone."""
-    lost, doubled = await call.messages()
-    figures.messages += await call.sent()
-    figures.messages_lost += lost
-    figures.messages_doubled += doubled
-    left = await call.leftovers()
-    figures.ghosts += sum(left.values())
-    if any(left.values()):
-        say(f"left over: {left}")
+        await call.settle(figures)
 
 
 def say(text: str) -> None:

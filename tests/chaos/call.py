@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.browsers import BrowserCrowd
+from tests.chaos.figures import Losses
 from tests.chaos.people import Person
 from tests.chaos.remote import Crowd, Invitation, Report
 from tests.support.api import RoomApi
@@ -190,6 +192,17 @@ class Call:
             await asyncio.sleep(0.5)
             left = await count()
         return left
+
+    async def settle(self, losses: Losses) -> None:
+        """Counts all that, when the call is over."""
+        lost, doubled = await self.messages()
+        losses.messages += await self.sent()
+        losses.messages_lost += lost
+        losses.messages_doubled += doubled
+        left = await self.leftovers()
+        losses.ghosts += sum(left.values())
+        if any(left.values()):
+            print(f"left over: {left}", file=sys.stderr)
 
     async def _wait_moved(self, before: dict[str, str]) -> None:
         deadline = time.monotonic() + 20

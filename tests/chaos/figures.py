@@ -9,7 +9,31 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Figures:
+class Losses:
+    """Messages that the server has taken, and what must be zero."""
+
+    messages: int = 0
+    messages_lost: int = 0
+    messages_doubled: int = 0
+    ghosts: int = 0
+
+    @property
+    def has_lost(self) -> bool:
+        """True if something is that must not be."""
+        return bool(self.messages_lost or self.messages_doubled or self.ghosts)
+
+    def of_messages(self) -> dict[str, int]:
+        """For the JSON line."""
+        return {
+            "messages": self.messages,
+            "messages_lost": self.messages_lost,
+            "messages_doubled": self.messages_doubled,
+            "ghosts": self.ghosts,
+        }
+
+
+@dataclass
+class Figures(Losses):
     """Longest gaps in milliseconds, one per participant and trial, and what must be zero.
 
     Attributes:
@@ -31,15 +55,6 @@ class Figures:
     mix_losses: list[float] = field(default_factory=list)
     mix_container_losses: list[float] = field(default_factory=list)
     recording_node_losses: list[float] = field(default_factory=list)
-    messages: int = 0
-    messages_lost: int = 0
-    messages_doubled: int = 0
-    ghosts: int = 0
-
-    @property
-    def has_lost(self) -> bool:
-        """True if something is that must not be."""
-        return bool(self.messages_lost or self.messages_doubled or self.ghosts)
 
     def line(self) -> str:
         """The JSON line; `*_trials` says of how many figures a percentile is."""
@@ -68,10 +83,7 @@ class Figures:
             "mix_container_trials": len(self.mix_container_losses),
             "recording_mcu_lost_ms_max": percentile(self.recording_node_losses, 100),
             "recording_mcu_trials": len(self.recording_node_losses),
-            "messages": self.messages,
-            "messages_lost": self.messages_lost,
-            "messages_doubled": self.messages_doubled,
-            "ghosts": self.ghosts,
+            **self.of_messages(),
         }
         return json.dumps(values)
 

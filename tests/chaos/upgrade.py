@@ -18,23 +18,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.call import Call, call_of
-from tests.chaos.figures import percentile
+from tests.chaos.figures import Losses, percentile
 from tests.chaos.recording import record_while
 from tests.support.suite import running_suite
 from tests.support.versions import Version, built, present
 
 
 @dataclass
-class Figures:
+class Figures(Losses):
     """What it cost: longest gap of each participant for each process, and how long a newcomer took after it (ms)."""
 
     gaps: list[float] = field(default_factory=list)
     joins: list[float] = field(default_factory=list)
     recording_lost_ms: float = 0.0
-    messages: int = 0
-    messages_lost: int = 0
-    messages_doubled: int = 0
-    ghosts: int = 0
 
 
 async def replace_all(call: Call, version: Version, chance: random.Random, figures: Figures) -> None:
@@ -68,9 +64,7 @@ async def run(versions: Sequence[Version], options: argparse.Namespace) -> Figur
                     await replace_all(call, version, chance, figures)
 
             figures.recording_lost_ms = await record_while(call, there_and_back)
-            figures.messages_lost, figures.messages_doubled = await call.messages()
-            figures.messages = await call.sent()
-            figures.ghosts = sum((await call.leftovers()).values())
+            await call.settle(figures)
     return figures
 
 
@@ -97,13 +91,10 @@ def main() -> int:
         "gap_ms_max": percentile(figures.gaps, 100),
         "join_ms_max": percentile(figures.joins, 100),
         "recording_lost_ms": figures.recording_lost_ms,
-        "messages": figures.messages,
-        "messages_lost": figures.messages_lost,
-        "messages_doubled": figures.messages_doubled,
-        "ghosts": figures.ghosts,
+        **figures.of_messages(),
     }
     print(json.dumps(line))
-    return 1 if figures.messages_lost or figures.messages_doubled or figures.ghosts else 0
+    return 1 if figures.has_lost else 0
 
 
 if __name__ == "__main__":

@@ -93,7 +93,6 @@ class RecordingJob:
         self._was_open = False
         self._has_followed = self._has_encrypted = False
         self._quiet_since = self._reported_at = clock.monotonic()
-        self._reported: set[str] = set()
 
     async def run(self) -> None:
         """Records to the end. Raises HandBackError when it is cancelled or cannot go on here."""
@@ -220,17 +219,16 @@ class RecordingJob:
 
     def _is_report_due(self) -> bool:
         """Files that begin are told at once: whoever takes over must know of them."""
-        interval_s = self._record.ByteSize() / _PROGRESS_BYTES_PER_S
-        return self._keys() != self._reported or self._clock.monotonic() - self._reported_at >= interval_s
-
-    def _keys(self) -> set[str]:
-        return {file.key for file in self._files() if file.size_bytes > 0}
+        if self._clock.monotonic() - self._reported_at >= self._record.ByteSize() / _PROGRESS_BYTES_PER_S:
+            return True
+        known = {file.key for file in self._record.files}
+        return any(file.size_bytes > 0 and file.key not in known for file in self._files())
 
     async def _report(self) -> None:
-        keys, now = self._keys(), self._clock.monotonic()
+        now = self._clock.monotonic()
         try:
             self._record = await self._store.update(lambda record: progress.with_files(record, self._files()))
-            self._reported, self._reported_at = keys, now
+            self._reported_at = now
         except RecordLostError:
             # An ended record with files still growing: another recorder finished it; a missing one: an operator.
             self._is_lost = True

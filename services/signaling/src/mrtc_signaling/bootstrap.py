@@ -217,7 +217,7 @@ class Signaling:
                 self.health.set("database", False, error.message)
                 await asyncio.sleep(_MIGRATE_RETRY_S)
             except Exception as error:
-                # Another instance migrates at the same moment, for example.
+                # Whatever it is may pass, and nothing but a restart of the process would try again.
                 _log.warning("the database is not ready, trying on", error=f"{type(error).__name__}: {error}"[:200])
                 await asyncio.sleep(_MIGRATE_RETRY_S)
             else:
