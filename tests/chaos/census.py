@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ _FOREIGN = {"nats"}
 _KEEPING = {"MRTC_EVENTS", "MRTC_MESSAGES"}
 # gRPC's pool begins threads when all of its are busy, and ends those that had nothing to do for long: it breathes.
 _BREATHING = {"event_engine"}
+# Pools begin a thread when all of theirs are busy, up to a bound, and keep it: Python's, named as their process, are
+# asyncio's executor, one for each of the database's connections, and the main one.
+_POOLED = {"python": min(32, (os.cpu_count() or 1) + 4) + 5 + 1}
 # Records of recordings and vods outlive their rooms: they belong to the app.
 _RECORDS = {"mrtc_recordings", "mrtc_vods"}
 
@@ -87,6 +90,32 @@ def _names_of_threads(pids: Iterable[int]) -> Iterator[str]:
                 yield (thread / "comm").read_text().strip()
 
 
+def least(looks: Sequence[Census]) -> Census:
+    """What was there in every look: connections between services, queries and compactions come and go at rest too."""
+
+    def held(name: str) -> Holding:
+        ones = [look.processes[name] for look in looks]
+        return Holding(
+            pid=ones[-1].pid,
+            rss_kb=min(one.rss_kb for one in ones),
+            descriptors=min(one.descriptors for one in ones),
+            threads=_least_of([one.threads for one in ones]),
+            children=min(one.children for one in ones),
+        )
+
+    return Census(
+        processes={name: held(name) for name in looks[-1].processes},
+        transports=min(look.transports for look in looks),
+        keys=_least_of([look.keys for look in looks]),
+        stored=_least_of([look.stored for look in looks]),
+        consumers=_least_of([look.consumers for look in looks]),
+    )
+
+
+def _least_of(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    return {name: min(count.get(name, 0) for count in counts) for name in counts[-1]}
+
+
 def growth(first: Census, last: Census, tolerance: float = 0.05) -> list[str]:
     """What there is more of than at first by more than the tolerance; of processes those that are the same still."""
     pairs: dict[str, tuple[int, int]] = {"transports": (first.transports, last.transports)}
@@ -97,7 +126,8 @@ def growth(first: Census, last: Census, tolerance: float = 0.05) -> list[str]:
         for what in ("rss_kb", "descriptors", "children"):
             pairs[f"{name} {what}"] = getattr(then, what), getattr(now, what)
         for thread in now.threads.keys() - _BREATHING:
-            pairs[f"{name} threads {thread}"] = then.threads.get(thread, 0), now.threads[thread]
+            allowed = max(then.threads.get(thread, 0), _POOLED.get(thread, 0))
+            pairs[f"{name} threads {thread}"] = allowed, now.threads[thread]
     pairs |= {f"keys of {b}": (first.keys[b], last.keys[b]) for b in BUCKETS if b not in _RECORDS}
     kept = _KEEPING | {bucket_stream(bucket) for bucket in _RECORDS}
     pairs |= {f"stored in {s}": (first.stored[s], n) for s, n in last.stored.items() if s not in kept}

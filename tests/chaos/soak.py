@@ -27,7 +27,7 @@ from mrtc.signaling.v1 import client_pb2 as pb
 from mrtc_embedded.process import StartError
 from mrtc_signaling.testing import Client
 
-from tests.chaos.census import Census, census_of, growth
+from tests.chaos.census import Census, census_of, growth, least
 from tests.chaos.people import Person
 from tests.support.api import RoomApi
 from tests.support.balancer import balancer
@@ -44,6 +44,8 @@ _SAMPLE_S = 60.0
 _REST_TIMEOUT_S = 240.0
 # Rooms and sessions are gone then; the heartbeats, leases and markers of those that died expire after them.
 _SETTLE_S = 15.0
+_LOOKS = 6
+_LOOK_INTERVAL_S = 5.0
 # Longer than any of it takes: a client that hangs must not hold up the rest.
 _WORK_TIMEOUT_S = 120.0
 
@@ -94,14 +96,18 @@ class Soak:
             watching.cancel()
 
     async def rest(self) -> Census:
-        """Waits until nothing is left of the rooms, not even markers, and counts."""
+        """Waits until nothing is left of the rooms, not even markers, and counts: the least of several looks."""
         deadline = time.monotonic() + _REST_TIMEOUT_S
         while (left := await self._left()) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(1)
         if left:
             say(f"still there after {_REST_TIMEOUT_S:.0f} s: {left}")
         await asyncio.sleep(_SETTLE_S)
-        return await census_of(self._suite, self._store)
+        looks = []
+        for _ in range(_LOOKS):
+            looks.append(await census_of(self._suite, self._store))
+            await asyncio.sleep(_LOOK_INTERVAL_S)
+        return least(looks)
 
     async def _left(self) -> dict[str, int]:
         try:
