@@ -23,7 +23,8 @@ _IDLE_S = 1.0
 _AT_ONCE = 64
 _AT_ONCE_PER_WEBHOOK = 8
 _PURGE_INTERVAL_S = 600.0
-_MAX_RECENT = 20_000
+# Enough for what is written again and again, as records of recordings are; whatever else comes twice the store knows.
+_MAX_RECENT = 2_000
 
 
 class WebhookDispatcher:
