@@ -148,6 +148,11 @@ impl Bandwidth {
         self.data_bps = bps;
     }
 
+    /// Nothing waits for the budget any more.
+    pub(crate) fn on_queue_empty(&mut self) {
+        self.pacer.end_catching_up();
+    }
+
     pub(crate) fn media_budget(&mut self, now: Instant) -> usize {
         self.pacer.budget(now)
     }
@@ -220,6 +225,9 @@ impl Bandwidth {
         }
         self.pacer.set_estimate(self.bwe.estimate_bps());
         self.pacer.set_draining(self.bwe.is_draining());
+        if self.bwe.loses_anyway() {
+            self.pacer.end_catching_up();
+        }
     }
 
     /// True while the queue on the path is to empty.

@@ -33,6 +33,8 @@ pub struct Pacer {
     estimate_bps: u64,
     floor_bps: u64,
     is_draining: bool,
+    /// What waited here while the bottleneck's queue drained has not gone yet.
+    is_catching_up: bool,
     tokens: f64,
     filled_at: Instant,
     probe: Option<ActiveProbe>,
@@ -61,8 +63,15 @@ impl ActiveProbe {
 impl Pacer {
     /// A full bucket at `estimate_bps`.
     pub fn new(estimate_bps: u64, now: Instant) -> Self {
-        let mut pacer =
-            Self { estimate_bps, floor_bps: 0, is_draining: false, tokens: 0.0, filled_at: now, probe: None };
+        let mut pacer = Self {
+            estimate_bps,
+            floor_bps: 0,
+            is_draining: false,
+            is_catching_up: false,
+            tokens: 0.0,
+            filled_at: now,
+            probe: None,
+        };
         pacer.tokens = pacer.burst_bytes();
         pacer
     }
@@ -81,18 +90,30 @@ impl Pacer {
     }
 
     /// The bottleneck's queue grew and has not emptied yet: no bursts until it has.
+    ///
+    /// What waits here meanwhile goes no quicker afterwards: at once it would fill that queue again.
     pub fn set_draining(&mut self, is_draining: bool) {
+        self.is_catching_up |= self.is_draining && !is_draining;
         self.is_draining = is_draining;
         self.tokens = self.tokens.min(self.burst_bytes());
     }
 
+    /// Nothing waits here any more, or what is lost does not come from a full queue.
+    pub fn end_catching_up(&mut self) {
+        self.is_catching_up = false;
+    }
+
+    fn is_gentle(&self) -> bool {
+        self.is_draining || self.is_catching_up
+    }
+
     fn rate_bytes_per_s(&self) -> f64 {
-        let pace = self.estimate_bps as f64 * if self.is_draining { DRAIN_FACTOR } else { PACING_FACTOR };
+        let pace = self.estimate_bps as f64 * if self.is_gentle() { DRAIN_FACTOR } else { PACING_FACTOR };
         pace.max(self.floor_bps as f64 * FLOOR_FACTOR) / 8.0
     }
 
     fn burst_bytes(&self) -> f64 {
-        let least = if self.is_draining { DRAIN_BURST_BYTES } else { MIN_BURST_BYTES };
+        let least = if self.is_gentle() { DRAIN_BURST_BYTES } else { MIN_BURST_BYTES };
         (self.rate_bytes_per_s() * BURST.as_secs_f64()).max(least)
     }
 
@@ -239,6 +260,30 @@ mod tests {
         let mut pacer = Pacer::new(100_000, now);
         pacer.on_sent(1_000_000_000);
         assert!(pacer.next_media_at().expect("in debt") <= now + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_waited_while_a_queue_drained_goes_no_quicker_afterwards() {
+        let start = Instant::now();
+        let mut pacer = Pacer::new(800_000, start);
+        let sent_within = |pacer: &mut Pacer, from_ms: u64| {
+            let mut sent = 0;
+            for t in from_ms..from_ms + 1_000 {
+                if pacer.budget(start + ms(t)) > 0 {
+                    pacer.on_sent(1_000);
+                    sent += 1_000;
+                }
+            }
+            sent
+        };
+        pacer.set_draining(true);
+        sent_within(&mut pacer, 0);
+        pacer.set_draining(false);
+        let caught_up = sent_within(&mut pacer, 1_000);
+        assert!((100_000..=115_000).contains(&caught_up), "{caught_up}");
+        pacer.end_catching_up();
+        let usual = sent_within(&mut pacer, 2_000);
+        assert!(usual >= 240_000, "{usual}");
     }
 
     #[test]

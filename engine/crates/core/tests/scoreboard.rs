@@ -40,6 +40,22 @@ fn a_layer_that_does_not_fit_costs_one_trial_and_not_the_estimate() {
 }
 
 #[test]
+fn a_path_that_just_takes_the_lowest_layer_shows_it() {
+    let score = run("500 kbit/s for 420 and sound");
+    assert!(score.freezes.share < 0.05 && score.freezes.longest < SECOND, "{score:?}");
+}
+
+#[test]
+fn a_sudden_fall_is_seen_before_the_queue_has_overflown_for_long() {
+    for name in ["2 Mbit/s → 500 kbit/s → 2 Mbit/s", "2 Mbit/s → 500 kbit/s → 2 Mbit/s, heavy"] {
+        let score = run(name);
+        let below = score.below_after_fall.expect("a fall");
+        assert!(below <= Duration::from_millis(500), "{name}: {score:?}");
+        assert!(score.freezes.longest < SECOND, "{name}: {score:?}");
+    }
+}
+
+#[test]
 fn random_loss_is_not_taken_for_a_full_path() {
     for name in ["loss 10 %", "loss 20 %"] {
         let score = run(name);

@@ -91,6 +91,11 @@ impl LossModel {
         self.is_limiting
     }
 
+    /// Share lost of late at rates that fit the path.
+    pub fn seen_inherent(&self) -> f64 {
+        self.seen_inherent
+    }
+
     /// The rate as far as loss is concerned; `None` while it has no objection.
     pub fn limit_bps(&self) -> Option<f64> {
         self.best.filter(|_| self.is_limiting).map(|best| best.bps)

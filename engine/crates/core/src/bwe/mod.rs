@@ -55,7 +55,17 @@ const ALR_MEMORY_US: i64 = 3_000_000;
 /// above the least round trip ...
 const FULL_QUEUE: Duration = Duration::from_millis(100);
 /// ... and this share lost.
-const FULL_QUEUE_LOSS: f64 = 0.05;
+const FULL_QUEUE_LOSS: f64 = 0.02;
+/// Of what is lost with an empty queue, more than this is the path's.
+const INHERENT: f64 = 0.05;
+/// A path that suddenly takes much less is seen before the trend, which is smoothed, can tell: the round trip is this
+/// much above its least ...
+const SUDDEN: Duration = Duration::from_millis(80);
+/// ... after it grew by this much with each of the last two feedbacks ...
+const SUDDEN_GROWTH: Duration = Duration::from_millis(15);
+const SUDDEN_GROWTHS: u32 = 2;
+/// ... and packets that queue come at less than this share of what arrived before.
+const SUDDEN_SHARE: f64 = 0.7;
 /// After overuse the queue counts as drained when the round trip is this near to its least ...
 const DRAINED: Duration = Duration::from_millis(30);
 /// ... and after this in any case: the path may have become longer.
@@ -177,6 +187,8 @@ pub struct SendSideBwe {
     min_rtt_us: f64,
     /// Of the last feedback.
     last_rtt_us: f64,
+    /// With how many feedbacks in a row it grew much.
+    rtt_growths: u32,
     loss_share: f64,
     acked: Vec<Acked>,
     acked_bitrate: AckedBitrate,
@@ -228,6 +240,7 @@ impl SendSideBwe {
             rtt: None,
             min_rtt_us: f64::MAX,
             last_rtt_us: 0.0,
+            rtt_growths: 0,
             loss_share: 0.0,
             acked: Vec::new(),
             acked_bitrate: AckedBitrate::new(),
@@ -341,6 +354,8 @@ impl SendSideBwe {
         let sample_us = (now_us - newest_us).max(0);
         self.smooth_rtt(Duration::from_micros(sample_us as u64));
         let drifted = self.min_rtt_us + self.min_rtt_us.min(1e6) * MIN_RTT_DRIFT;
+        let has_grown = sample_us as f64 - self.last_rtt_us > SUDDEN_GROWTH.as_secs_f64() * 1e6;
+        self.rtt_growths = if has_grown { self.rtt_growths + 1 } else { 0 };
         self.last_rtt_us = sample_us as f64;
         self.min_rtt_us = drifted.min(sample_us as f64);
     }
@@ -349,8 +364,17 @@ impl SendSideBwe {
         self.loss_share > FULL_QUEUE_LOSS && self.last_rtt_us - self.min_rtt_us > FULL_QUEUE.as_secs_f64() * 1e6
     }
 
+    fn has_fallen_suddenly(&self) -> bool {
+        let is_late = self.last_rtt_us - self.min_rtt_us > SUDDEN.as_secs_f64() * 1e6;
+        let comes_slowly = match (self.dispersion.bps(), self.acked_bitrate.bps()) {
+            (Some(queued), Some(acked)) => queued < acked * SUDDEN_SHARE,
+            _ => false,
+        };
+        is_late && self.rtt_growths >= SUDDEN_GROWTHS && comes_slowly
+    }
+
     fn usage(&self) -> Usage {
-        if self.is_queue_full() { Usage::Overuse } else { self.trendline.usage() }
+        if self.is_queue_full() || self.has_fallen_suddenly() { Usage::Overuse } else { self.trendline.usage() }
     }
 
     /// RFC 6298: an eighth of each new sample.
@@ -379,7 +403,8 @@ impl SendSideBwe {
         }
     }
 
-    fn is_drained(&self) -> bool {
+    /// True if next to nothing waits on the path.
+    pub(crate) fn is_drained(&self) -> bool {
         self.last_rtt_us - self.min_rtt_us < DRAINED.as_secs_f64() * 1e6
     }
 
@@ -411,8 +436,9 @@ impl SendSideBwe {
     fn arriving_bps(&self, usage: Usage) -> Option<f64> {
         let acked = self.acked_bitrate.bps()?;
         let queued = self.dispersion.bps().filter(|_| usage == Usage::Overuse);
-        // Behind a full queue the average still tells of the time before it was full.
-        Some(queued.map_or(acked, |bps| if self.loss_share > FULL_QUEUE_LOSS { bps } else { bps.max(acked) }))
+        // Behind a full queue, and after a fall, the average still tells of the time before.
+        let is_average_old = self.loss_share > FULL_QUEUE_LOSS || self.has_fallen_suddenly();
+        Some(queued.map_or(acked, |bps| if is_average_old { bps } else { bps.max(acked) }))
     }
 
     /// A probe raises the estimate. It lowers it only to what arrives at least: a probe's few packets are no proof
@@ -479,6 +505,11 @@ impl SendSideBwe {
     /// True from overuse until the queue on the path has emptied: send without bursts.
     pub fn is_draining(&self) -> bool {
         self.sending.draining.is_some()
+    }
+
+    /// True if the path loses much at any rate.
+    pub(crate) fn loses_anyway(&self) -> bool {
+        self.loss.seen_inherent() > INHERENT
     }
 
     /// True while the queue on the path grows: send nothing that is not needed.

@@ -14,7 +14,8 @@ const HEAD: &str = "\
 
 Written by `make scoreboard` (engine/crates/core/tests/scoreboard.rs); do not edit. Virtual time, seeds 1 to 3, a whole shard.
 A publisher sends sound and VP8 simulcast of 150, 500 and 1500 kbit/s with two temporal layers; a subscriber of str0m
-sends transport-wide feedback and NACKs. Where nothing else is said: 25 ms each way, a quarter second of queue.
+sends transport-wide feedback and NACKs. Where nothing else is said: 25 ms each way, a quarter second of queue. *Heavy* is a
+publisher of 420, 1000 and 1500 kbit/s without temporal layers: there is nothing below 420 kbit/s and sound (495 with headers).
 
 - *frozen*, *longest*: share of the time and longest time in which the picture stands, by libwebrtc's definition, through a player
   that buffers up to 400 ms. *fps*: frames shown.

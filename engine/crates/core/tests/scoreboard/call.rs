@@ -11,8 +11,6 @@ use crate::support::freeze::Viewer;
 use crate::support::media::{OPUS_PT, OpusSource, Vp8Source, read_vp8};
 use crate::support::{ClientSpec, Net};
 
-/// Height and bit/s of the layers. The top one is a usual 720p30.
-pub const LAYERS: [(&str, u16, u32); 3] = [("q", 180, 150_000), ("h", 360, 500_000), ("f", 720, 1_500_000)];
 /// 60 bytes and headers each 20 ms.
 pub const AUDIO_BPS: u64 = 50_000;
 /// How often the engine's figures are looked at.
@@ -58,10 +56,11 @@ impl Call {
         let bob = net.join(0, "bob", spec);
         net.publish(alice, "audio", 0);
         net.publish(alice, "video", 1);
-        let video = LAYERS.map(|(rid, height, bps)| Vp8Source {
-            bitrate_bps: bps,
-            has_temporal_layers: true,
-            ..Vp8Source::new(alice, 1, Some(rid), height)
+        let video = scenario.encodings.map(|encoding| Vp8Source {
+            bitrate_bps: encoding.bps,
+            has_temporal_layers: encoding.has_temporal_layers,
+            seed: seed - 1,
+            ..Vp8Source::new(alice, 1, Some(encoding.rid), encoding.height)
         });
         net.subscribe(bob, &[("audio", Kind::Audio), ("video", Kind::Video)]);
         Self {

@@ -32,10 +32,34 @@ impl Phase {
     }
 }
 
+/// A simulcast encoding.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoding {
+    pub rid: &'static str,
+    pub height: u16,
+    pub bps: u32,
+    /// Two of them; else one.
+    pub has_temporal_layers: bool,
+}
+
+/// Usual ones; the top one is a 720p30.
+const USUAL: [Encoding; 3] = encodings([150_000, 500_000, 1_500_000], true);
+/// As Chromium makes of a small picture that moves everywhere: the lowest one cannot be thinned out.
+const HEAVY: [Encoding; 3] = encodings([420_000, 1_000_000, 1_500_000], false);
+
+const fn encodings(bps: [u32; 3], has_temporal_layers: bool) -> [Encoding; 3] {
+    [
+        Encoding { rid: "q", height: 180, bps: bps[0], has_temporal_layers },
+        Encoding { rid: "h", height: 360, bps: bps[1], has_temporal_layers },
+        Encoding { rid: "f", height: 720, bps: bps[2], has_temporal_layers },
+    ]
+}
+
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub group: &'static str,
     pub name: String,
+    pub encodings: [Encoding; 3],
     pub up: LinkConfig,
     pub phases: Vec<Phase>,
 }
@@ -43,16 +67,22 @@ pub struct Scenario {
 impl Scenario {
     fn new(group: &'static str, name: impl Into<String>, down: LinkConfig) -> Self {
         let phase = Phase { lasts: 2 * PHASE, down, competitor: None };
-        Self { group, name: name.into(), up: wire(), phases: vec![phase] }
+        Self { group, name: name.into(), encodings: USUAL, up: wire(), phases: vec![phase] }
     }
 
     fn steps(name: &str, lasts: Duration, rates: &[u64]) -> Self {
         let phases = rates.iter().map(|bps| Phase { lasts, down: path(*bps), competitor: None }).collect();
-        Self { group: "Capacity in steps", name: name.into(), up: wire(), phases }
+        Self { group: "Capacity in steps", name: name.into(), encodings: USUAL, up: wire(), phases }
     }
 
     fn with(mut self, competitor: Competitor) -> Self {
         self.phases.iter_mut().for_each(|p| p.competitor = Some(competitor));
+        self
+    }
+
+    fn heavy(mut self) -> Self {
+        self.group = "Lowest layer of 420 kbit/s that cannot be thinned out";
+        self.encodings = HEAVY;
         self
     }
 
@@ -78,7 +108,7 @@ fn path(bps: u64) -> LinkConfig {
 
 /// Every scenario, in the order of the board.
 pub fn all() -> Vec<Scenario> {
-    let groups = [steady(), steps(), loss(), delay(), queues(), others()];
+    let groups = [steady(), steps(), heavy(), loss(), delay(), queues(), others()];
     groups.into_iter().flatten().collect()
 }
 
@@ -105,6 +135,17 @@ fn steps() -> Vec<Scenario> {
         Scenario::steps("300 kbit/s → 5 Mbit/s", PHASE, &[300_000, 5_000_000]),
         Scenario::steps("up and down each 10 s", PHASE / 3, &[3_000_000, 800_000, 3_000_000, 800_000, 3_000_000]),
     ]
+}
+
+fn heavy() -> Vec<Scenario> {
+    let steady = [(400, "400 kbit/s"), (450, "450 kbit/s"), (500, "500 kbit/s"), (600, "600 kbit/s")]
+        .map(|(kbps, name)| Scenario::new("", format!("{name} for 420 and sound"), path(kbps * 1000)).heavy());
+    let step = |name, bps| Scenario::steps(name, PHASE, &[2_000_000, bps, 2_000_000]).heavy();
+    let steps = [
+        step("2 Mbit/s → 500 kbit/s → 2 Mbit/s, heavy", 500_000),
+        step("2 Mbit/s → 600 kbit/s → 2 Mbit/s, heavy", 600_000),
+    ];
+    steady.into_iter().chain(steps).collect()
 }
 
 fn loss() -> Vec<Scenario> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::call::{AUDIO_BPS, Call, LAYERS, Sample};
+use super::call::{AUDIO_BPS, Call, Sample};
 use super::scenario::{Phase, Scenario, WARM_UP};
 use crate::support::freeze::FreezeReport;
 
@@ -38,7 +38,7 @@ impl Score {
         call.run(scenario);
         let padding = call.padding();
         let judged: Vec<&Sample> = call.samples.iter().filter(|s| s.at >= WARM_UP).collect();
-        let at_best = judged.iter().filter(|s| s.height >= best_height(&scenario.phases[s.phase])).count();
+        let at_best = judged.iter().filter(|s| s.height >= best_height(scenario, &scenario.phases[s.phase])).count();
         Self {
             freezes: call.viewer.report(call.net.now),
             at_best_layer: at_best as f64 / judged.len().max(1) as f64,
@@ -51,31 +51,32 @@ impl Score {
                 s.len() >= NEAR_FOR && s[..NEAR_FOR].iter().all(is_near)
             }),
             recovered_after_rise: after_step(scenario, &call.samples, Step::Rise, |s, _| {
-                s[0].height >= best_height(&scenario.phases[s[0].phase])
+                s[0].height >= best_height(scenario, &scenario.phases[s[0].phase])
             }),
             padding,
         }
     }
 }
 
-fn demand_bps() -> u64 {
-    u64::from(LAYERS[2].2) + AUDIO_BPS
+fn demand_bps(scenario: &Scenario) -> u64 {
+    u64::from(scenario.encodings[2].bps) + AUDIO_BPS
 }
 
 /// The highest layer that fits the phase's path.
-fn best_height(phase: &Phase) -> u16 {
+fn best_height(scenario: &Scenario, phase: &Phase) -> u16 {
     let arrives = 1.0 - phase.down.loss;
     let fits = |bps: u32| match phase.capacity_bps() {
         Some(capacity) => (u64::from(bps) + AUDIO_BPS) as f64 / arrives <= capacity as f64 * FITTING_SHARE,
         None => true,
     };
-    LAYERS.iter().rev().find(|(_, _, bps)| fits(*bps)).map_or(LAYERS[0].1, |(_, height, _)| *height)
+    let [lowest, ..] = scenario.encodings;
+    scenario.encodings.iter().rev().find(|e| fits(e.bps)).map_or(lowest.height, |e| e.height)
 }
 
 fn estimator_error(scenario: &Scenario, judged: &[&Sample]) -> Option<f64> {
     let error = |s: &&Sample| {
         let capacity = scenario.phases[s.phase].capacity_bps()? as f64;
-        let is_reached = capacity <= demand_bps() as f64 * MAX_OVER_DEMAND;
+        let is_reached = capacity <= demand_bps(scenario) as f64 * MAX_OVER_DEMAND;
         is_reached.then(|| (s.estimate_bps as f64 - capacity).abs() / capacity)
     };
     let mut errors: Vec<f64> = judged.iter().filter_map(error).collect();

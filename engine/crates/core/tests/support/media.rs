@@ -48,6 +48,8 @@ pub struct Vp8Source {
     pub bitrate_bps: u32,
     /// Bytes by which key frames and luck exceeded the rate; later frames pay them back.
     pub debt: f64,
+    /// Frames of another seed have other sizes.
+    pub seed: u64,
 }
 
 impl Vp8Source {
@@ -73,6 +75,7 @@ impl Vp8Source {
             wants_keyframe: true,
             bitrate_bps: 0,
             debt: 0.0,
+            seed: 0,
         }
     }
 
@@ -132,7 +135,7 @@ impl Vp8Source {
             (_, true, _) => 0.8,
             _ => 1.0,
         };
-        let noise = 0.75 + (self.frames.wrapping_mul(2_654_435_761) >> 7 & 0xff) as f64 / 512.0;
+        let noise = 0.75 + ((self.frames + self.seed).wrapping_mul(2_654_435_761) >> 7 & 0xff) as f64 / 512.0;
         let paid_back = (self.debt * 0.1).min(usual * 0.3);
         let size = (usual * share * noise - paid_back).max(60.0);
         self.debt = (self.debt + size - usual).max(-usual);

@@ -72,6 +72,9 @@ impl TransportTx {
             }
             cx.ready.push(outgoing);
         }
+        if self.queue.is_empty() {
+            self.bandwidth.on_queue_empty();
+        }
         if self.queue_bytes <= self.bandwidth.max_queue_bytes() {
             return;
         }
