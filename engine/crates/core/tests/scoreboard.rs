@@ -56,6 +56,12 @@ fn a_sudden_fall_is_seen_before_the_queue_has_overflown_for_long() {
 }
 
 #[test]
+fn a_flow_that_never_yields_is_given_room() {
+    let score = run("constant 1 Mbit/s on 2.5 Mbit/s");
+    assert!(score.freezes.share < 0.05, "{score:?}");
+}
+
+#[test]
 fn random_loss_is_not_taken_for_a_full_path() {
     for name in ["loss 10 %", "loss 20 %"] {
         let score = run(name);

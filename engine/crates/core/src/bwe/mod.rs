@@ -435,10 +435,17 @@ impl SendSideBwe {
     /// What the path is known to take: the average, or, while a queue grows, what comes out of it if that is more.
     fn arriving_bps(&self, usage: Usage) -> Option<f64> {
         let acked = self.acked_bitrate.bps()?;
-        let queued = self.dispersion.bps().filter(|_| usage == Usage::Overuse);
+        let queued = self.dispersion.bps().filter(|bps| usage == Usage::Overuse && !self.is_shared(*bps));
         // Behind a full queue, and after a fall, the average still tells of the time before.
         let is_average_old = self.loss_share > FULL_QUEUE_LOSS || self.has_fallen_suddenly();
         Some(queued.map_or(acked, |bps| if is_average_old { bps } else { bps.max(acked) }))
+    }
+
+    /// True if a queue that lets out more than is sent stays full all the same: others fill it too, and what they leave
+    /// of it is what arrives on average. Those who yield when they lose something do not fill it for long.
+    fn is_shared(&self, queued_bps: f64) -> bool {
+        let has_lasted = self.sending.draining.as_ref().is_some_and(|draining| draining.outflow_bps.is_some());
+        has_lasted && self.is_queue_full() && queued_bps * rate_control::BETA > self.rate.estimate_bps()
     }
 
     /// A probe raises the estimate. It lowers it only to what arrives at least: a probe's few packets are no proof

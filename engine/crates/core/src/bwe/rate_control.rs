@@ -4,7 +4,7 @@
 use super::trendline::Usage;
 
 /// On overuse, this share of what arrives: the rest lets the queue drain.
-const BETA: f64 = 0.85;
+pub(super) const BETA: f64 = 0.85;
 /// Growth per second while no limit is known.
 const GROWTH_PER_S: f64 = 1.08;
 /// The estimate does not grow beyond this multiple of what arrives: more is not proven.
