@@ -64,7 +64,8 @@ def test_a_browser_repairs_by_flexfec(
     before = {name: received(bob, name) for name in ("framesDecoded", "packetsLost", "pliCount")}
     # Of fewer, chance decides how many losses come too near to each other for one repair.
     wait_until(lambda: received(bob, "packetsLost") > before["packetsLost"] + 20, "some packets are lost", 60)
-    assert received(bob, "framesDecoded") > before["framesDecoded"] + 60
+    # A busy machine may lose as many within a second, when few pictures have come yet.
+    wait_until(lambda: received(bob, "framesDecoded") > before["framesDecoded"] + 60, "the picture moves", 30)
     bob.sees("alice", 31)
     lost, requests = (received(bob, name) - before[name] for name in ("packetsLost", "pliCount"))
     print(f"{lost} lost, {requests} key frames asked for")
