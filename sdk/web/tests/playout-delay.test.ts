@@ -1,10 +1,10 @@
 /** How long received media waits, by what is lost. */
 
 import { describe, expect, it } from 'vitest';
-import { PlayoutDelay, received, repairMs } from '../src/transport/playout-delay';
+import { PlayoutDelay, lateMs, received, repairMs } from '../src/transport/playout-delay';
 import type { Received } from '../src/transport/playout-delay';
 
-const NOTHING: Received = { video: 0, videoLost: 0, videoRequests: 0, audio: 0, audioRequests: 0, freezes: 0, rttMs: 0 };
+const NOTHING: Received = { video: 0, videoLost: 0, videoRepeated: 0, videoRequests: 0, audio: 0, audioRequests: 0, freezes: 0, rttMs: 0 };
 
 /** Feeds a policy second by second with what is new; its targets. */
 function targets(seconds: Partial<Received>[], maxMs = 600): number[] {
@@ -54,6 +54,16 @@ describe('the wait for lost packets', () => {
     expect(targets([frozen, ...repeat(20, second(0, { videoRequests: 1 }))]).at(-1)).toBe(200);
   });
 
+  it('is longer where packets come late from the publisher, whose path is repaired by repetition alone', () => {
+    expect([0.002, 0.01, 0.08, 0.15, 0.3].map((share) => lateMs(share, 100))).toEqual([0, 140, 280, 420, 560]);
+    expect(targets(repeat(5, second(0, { videoRequests: 25 })))).toEqual([300, 450, 600, 600, 600]);
+  });
+
+  it('takes requests for no such thing where packets are lost here, or only come in another order', () => {
+    expect(targets(repeat(5, second(1, { videoRequests: 1 })))).toEqual(repeat(5, 150));
+    expect(targets(repeat(5, second(0, { videoRequests: 10, videoRepeated: 11 })))).toEqual(repeat(5, 0));
+  });
+
   it('is no answer to pictures that stand still for other reasons', () => {
     expect(targets(repeat(9, second(0, { freezes: 1 })))).toEqual(repeat(9, 0));
   });
@@ -79,7 +89,7 @@ describe('totals', () => {
       ['f', { type: 'outbound-rtp', kind: 'video', nackCount: 99 }],
     ]);
     expect(received(report)).toEqual({
-      video: 200, videoLost: 24, videoRequests: 7, audio: 50, audioRequests: 3, freezes: 1, rttMs: 50,
+      video: 200, videoLost: 24, videoRepeated: 40, videoRequests: 7, audio: 50, audioRequests: 3, freezes: 1, rttMs: 50,
     });
   });
 });

@@ -114,6 +114,11 @@ impl Forwarder {
         &self.rewriter
     }
 
+    /// True if the packet that was numbered so is the first of what is sent now.
+    pub(crate) fn begins_with(&self, rewritten: &Rewritten) -> bool {
+        self.rewriter.begins_at() == rewritten.seq
+    }
+
     /// What is added to the timestamps of `layer` of the carried track, if that layer is being sent.
     pub(crate) fn timestamp_delta(&self) -> Option<(u8, u32)> {
         let delta = self.rewriter.timestamp_delta()?;

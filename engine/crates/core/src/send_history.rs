@@ -66,6 +66,29 @@ pub struct SendHistory {
     newest: Option<ExtSeq>,
 }
 
+/// For how long after it was sent a packet is not sent again: a request that comes sooner crossed it.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// A packet that was sent again before.
+    again: Duration,
+    /// One that came late itself, so that its receiver has asked for it already.
+    late: Duration,
+}
+
+impl Patience {
+    /// Of a receiver at this distance. `is_told`: its feedback will tell if a late packet is lost.
+    ///
+    /// Nearly the round trip: the receiver's own measure may be the shorter one, and what it asks for too early is refused for
+    /// a whole round more. Where feedback tells there is no such risk, and requests that a timer held up have crossed as well.
+    pub fn of(rtt: Duration, is_told: bool) -> Self {
+        let again = rtt * 3 / 4;
+        Self { again, late: if is_told { rtt * 3 / 2 } else { again } }
+    }
+
+    /// For what is known to be lost.
+    pub const NONE: Self = Self { again: Duration::ZERO, late: Duration::ZERO };
+}
+
 /// Why a retransmission is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -142,7 +165,7 @@ impl SendHistory {
     }
 
     /// The packet that a receiver asks for, if it may be sent again now; then it counts as sent again.
-    pub fn claim_resend(&mut self, now: Instant, seq: SeqNo, rtt: Duration) -> Result<SendRecord, Refusal> {
+    pub fn claim_resend(&mut self, now: Instant, seq: SeqNo, patience: Patience) -> Result<SendRecord, Refusal> {
         let now_ms = self.ms(now);
         let newest = self.newest.ok_or(Refusal::Unknown)?;
         let behind = newest.seq_no().distance(seq);
@@ -153,12 +176,13 @@ impl SendHistory {
         if record.resends >= MAX_RESENDS {
             return Err(Refusal::TooOften);
         }
-        // The first request may come at once: the packet was lost, not slow; unless it was late, so that the request crossed
-        // it. A repeated one waits for the round trip, or nearly: the receiver's own measure may be the shorter one, and what it asks for too early is refused for a whole
-        // round more.
-        if (record.resends > 0 || record.is_late)
-            && u128::from(now_ms - record.sent_ms.min(now_ms)) < rtt.as_millis() * 3 / 4
-        {
+        // The first request may come at once: the packet was lost, not slow.
+        let patience = match (record.resends, record.is_late) {
+            (0, false) => Duration::ZERO,
+            (0, true) => patience.late,
+            _ => patience.again,
+        };
+        if u128::from(now_ms - record.sent_ms.min(now_ms)) < patience.as_millis() {
             return Err(Refusal::TooSoon);
         }
         record.resends += 1;
@@ -213,6 +237,7 @@ mod tests {
     use super::*;
 
     const RTT: Duration = Duration::from_millis(40);
+    const PATIENCE: Patience = Patience { again: RTT, late: RTT };
 
     fn sent(n: u64) -> Rewritten {
         Rewritten { seq: ExtSeq(n), timestamp: 0, patch: crate::rtp_rewriter::Patch::None, marker: false }
@@ -230,9 +255,9 @@ mod tests {
     fn finds_a_packet_over_the_wrap() {
         let now = Instant::now();
         let mut history = history(now, 65_530..65_540);
-        let record = history.claim_resend(now, SeqNo(65_533), RTT).expect("kept");
+        let record = history.claim_resend(now, SeqNo(65_533), PATIENCE).expect("kept");
         assert_eq!(record.source_seq, ExtSeq(66_033));
-        let record = history.claim_resend(now, SeqNo(1), RTT).expect("kept");
+        let record = history.claim_resend(now, SeqNo(1), PATIENCE).expect("kept");
         assert_eq!(record.source_seq, ExtSeq(65_537 + 500));
     }
 
@@ -241,7 +266,7 @@ mod tests {
         let now = Instant::now();
         let mut history = history(now, 100..300);
         for seq in [99, 200, 300, 5_000] {
-            assert_eq!(history.claim_resend(now, SeqNo(seq), RTT).err(), Some(Refusal::Unknown));
+            assert_eq!(history.claim_resend(now, SeqNo(seq), PATIENCE).err(), Some(Refusal::Unknown));
         }
     }
 
@@ -250,14 +275,14 @@ mod tests {
         let now = Instant::now();
         let mut history = history(now, 100..200);
         history.forget_sources();
-        assert_eq!(history.claim_resend(now, SeqNo(190), RTT).err(), Some(Refusal::Unknown));
+        assert_eq!(history.claim_resend(now, SeqNo(190), PATIENCE).err(), Some(Refusal::Unknown));
         assert!(history.get(ExtSeq(190)).is_none() && history.recent(16).next().is_none());
         let rewritten = Rewritten { timestamp: 77, ..sent(202) };
         history.insert(now, SendRecord::new(0, ExtSeq(9), rewritten, 1_000, 0));
         assert_eq!(history.timestamp_near(ExtSeq(200)), Some(0), "of the one before");
         assert_eq!(history.timestamp_near(ExtSeq(204)), Some(77));
         assert_eq!(history.timestamp_near(ExtSeq(5)), None);
-        assert!(history.claim_resend(now, SeqNo(202), RTT).is_ok());
+        assert!(history.claim_resend(now, SeqNo(202), PATIENCE).is_ok());
     }
 
     #[test]
@@ -283,19 +308,23 @@ mod tests {
         let mut history = history(start, 10..15);
         history.insert(start, SendRecord::new(0, ExtSeq(516), sent(16), 1_000, 0));
         history.insert(start, SendRecord::new(0, ExtSeq(515), sent(15), 1_000, 0));
-        assert_eq!(history.claim_resend(start, SeqNo(15), RTT).err(), Some(Refusal::TooSoon));
-        assert!(history.claim_resend(start + RTT, SeqNo(15), RTT).is_ok());
+        let untold = Patience::of(RTT, false);
+        assert_eq!(history.claim_resend(start, SeqNo(15), untold).err(), Some(Refusal::TooSoon));
+        let told = Patience::of(RTT, true);
+        assert_eq!(history.claim_resend(start + RTT, SeqNo(15), told).err(), Some(Refusal::TooSoon));
+        assert!(history.claim_resend(start + RTT, SeqNo(15), untold).is_ok());
+        assert!(history.claim_resend(start + RTT * 2, SeqNo(15), told).is_ok());
     }
 
     #[test]
     fn repeats_once_a_round_trip_and_not_for_ever() {
         let start = Instant::now();
         let mut history = history(start, 10..20);
-        assert!(history.claim_resend(start, SeqNo(15), RTT).is_ok());
-        assert_eq!(history.claim_resend(start, SeqNo(15), RTT).err(), Some(Refusal::TooSoon));
+        assert!(history.claim_resend(start, SeqNo(15), PATIENCE).is_ok());
+        assert_eq!(history.claim_resend(start, SeqNo(15), PATIENCE).err(), Some(Refusal::TooSoon));
         for n in 1..10u32 {
-            assert!(history.claim_resend(start + RTT * n, SeqNo(15), RTT).is_ok());
+            assert!(history.claim_resend(start + RTT * n, SeqNo(15), PATIENCE).is_ok());
         }
-        assert_eq!(history.claim_resend(start + RTT * 11, SeqNo(15), RTT).err(), Some(Refusal::TooOften));
+        assert_eq!(history.claim_resend(start + RTT * 11, SeqNo(15), PATIENCE).err(), Some(Refusal::TooOften));
     }
 }

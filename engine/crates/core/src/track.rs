@@ -98,6 +98,14 @@ pub(crate) enum RunUp {
     From(Pending),
 }
 
+impl RunUp {
+    /// What came of a layer since `of`, which begins a stream and may have come late itself, sent again by the publisher: the
+    /// rest of its key frame had no place before.
+    pub(crate) fn after(of: Pending) -> Self {
+        Self::From(Pending { seq: of.seq.next(), ..of })
+    }
+}
+
 /// A packet that comes into a track.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arriving<'a> {

@@ -7,6 +7,7 @@ use crate::support::{ClientSpec, Net, ROOM};
 use mrtc_core::command::{Codec, Command, Kind, SourceFrame};
 use mrtc_core::error::Error;
 use mrtc_core::event::Event;
+use mrtc_netem::LinkConfig;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -43,6 +44,33 @@ fn a_sink_gets_whole_frames_in_order_and_in_sync() {
     assert!(net.nodes[1].frames.is_empty());
     let missing = Command::CreateSink { sink: "x".into(), track: "nobody".into() };
     assert!(matches!(net.command(0, missing), Err(Error::TrackNotFound(_))));
+}
+
+#[test]
+fn a_sink_begins_with_a_key_frame_whose_beginning_comes_late() {
+    let first_frame = |seed: u64| {
+        let mut net = Net::new(seed);
+        net.add_process(1);
+        let alice = net.join(0, "alice", ClientSpec::publisher());
+        net.uplinks[alice].set_config(LinkConfig {
+            loss: 0.3,
+            delay: Duration::from_millis(20),
+            ..ClientSpec::publisher().up
+        });
+        net.clients[alice].answer_all_nacks(1);
+        net.publish(alice, "video", 1);
+        let mut video = [Vp8Source::new(alice, 1, None, 360)];
+        video[0].packets_per_keyframe = Some(8);
+        run(&mut net, SECOND, &mut [], &mut video);
+        net.command(0, Command::CreateSink { sink: "sink".into(), track: "video".into() }).unwrap();
+        let begun = net.now;
+        while net.nodes[0].frames.is_empty() {
+            run(&mut net, Duration::from_millis(10), &mut [], &mut video);
+        }
+        net.now - begun
+    };
+    let times: Vec<Duration> = (1..=12).map(first_frame).collect();
+    assert!(times.iter().all(|time| *time < SECOND / 2), "{times:.2?}");
 }
 
 #[test]

@@ -17,6 +17,16 @@ const LITTLE_LOSS = 0.005;
 const ONE_ROUND_BELOW = 0.02;
 /** ... and up to this one at the second. */
 const TWO_ROUNDS_BELOW = 0.3;
+/**
+ * Requests that no repetition follows are for packets that the publisher's path lost: they come late, as soon as the node
+ * has them. Nothing but repetition repairs that path, so it takes more rounds: two from this share of the packets on ...
+ */
+const TWO_ROUNDS_LATE = 0.03;
+/** ... three from this, and four from this. It is about one and a half times what is lost, since requests are repeated too. */
+const THREE_ROUNDS_LATE = 0.13;
+const FOUR_ROUNDS_LATE = 0.2;
+/** Weight of a second's share. */
+const NEW_SHARE = 0.5;
 /** What a repetition takes beside the round trip: until the gap is noticed, and copies that go a little later. */
 const REPAIR_MS = 40;
 /** Fewer packets in a second say nothing about loss. */
@@ -39,6 +49,8 @@ export interface Received {
   video: number;
   /** Packets of pictures that did not come, repaired or not. */
   videoLost: number;
+  /** Retransmissions of pictures. */
+  videoRepeated: number;
   /** Packets of sound, retransmissions included: those have no stream of their own. */
   audio: number;
   /** Messages that asked for packets of sound again: that one was lost cannot be seen otherwise. */
@@ -66,7 +78,7 @@ interface Counted {
 
 /** Sums up a browser's report. */
 export function received(report: StatsReport): Received {
-  const total = { video: 0, videoLost: 0, videoRequests: 0, audio: 0, audioRequests: 0, freezes: 0, rttMs: 0 };
+  const total = { video: 0, videoLost: 0, videoRepeated: 0, videoRequests: 0, audio: 0, audioRequests: 0, freezes: 0, rttMs: 0 };
   for (const one of report.values() as IterableIterator<Counted>) {
     if (one.type === 'candidate-pair' && one.nominated) total.rttMs = (one.currentRoundTripTime ?? 0) * 1000;
     if (one.type !== 'inbound-rtp') continue;
@@ -76,6 +88,7 @@ export function received(report: StatsReport): Received {
       total.audioRequests += nackCount;
     } else {
       total.video += packetsReceived - retransmittedPacketsReceived;
+      total.videoRepeated += retransmittedPacketsReceived;
       total.videoLost += packetsLost;
       total.videoRequests += nackCount;
       total.freezes += freezeCount;
@@ -97,10 +110,22 @@ function lossOf({ video, videoLost, audio, audioRequests }: Received): number | 
   return audio >= MIN_PACKETS ? audioRequests / (audio + audioRequests) : undefined;
 }
 
+/** Requests that neither a loss nor a repetition explains, as a share of the packets of pictures. */
+function lateShareOf({ video, videoLost, videoRepeated, videoRequests }: Received): number {
+  return Math.max(0, videoRequests - Math.max(videoRepeated, videoLost)) / Math.max(video, MIN_PACKETS);
+}
+
 /** How long repair takes at a share of packets lost (0 to 1); 0 if next to nothing is lost. */
 export function repairMs(loss: number, rttMs: number): number {
   if (loss < LITTLE_LOSS) return 0;
   const rounds = loss < ONE_ROUND_BELOW ? 1 : loss < TWO_ROUNDS_BELOW ? 2 : 3;
+  return rounds * (rttMs + REPAIR_MS);
+}
+
+/** The same before this node: the publisher is taken for as far away as we are. */
+export function lateMs(share: number, rttMs: number): number {
+  if (share < LITTLE_LOSS) return 0;
+  const rounds = 1 + [TWO_ROUNDS_LATE, THREE_ROUNDS_LATE, FOUR_ROUNDS_LATE].filter((from) => share >= from).length;
   return rounds * (rttMs + REPAIR_MS);
 }
 
@@ -110,6 +135,7 @@ export class PlayoutDelay {
   /** What the last seconds asked for. */
   readonly #wanted: number[] = [];
   #before: Received | undefined;
+  #lateShare = 0;
   #patienceMs = 0;
   #targetMs = 0;
   #unchangedS = EFFECT_S;
@@ -128,7 +154,8 @@ export class PlayoutDelay {
     const loss = lossOf(news);
     if (loss === undefined) return this.#targetMs;
     this.#adaptPatience(news);
-    this.#wanted.push(Math.max(repairMs(loss, now.rttMs), this.#patienceMs));
+    this.#lateShare += (lateShareOf(news) - this.#lateShare) * NEW_SHARE;
+    this.#wanted.push(Math.max(repairMs(loss, now.rttMs), lateMs(this.#lateShare, now.rttMs), this.#patienceMs));
     if (this.#wanted.length > PLAYOUT_HOLD_S) this.#wanted.shift();
     const target = Math.min(this.#maxMs, Math.ceil(Math.max(...this.#wanted) / GRID_MS) * GRID_MS);
     this.#unchangedS = target === this.#targetMs ? this.#unchangedS + 1 : 0;

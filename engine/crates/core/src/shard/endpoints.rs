@@ -16,7 +16,7 @@ use crate::id::{RoomId, SinkId, TrackId};
 use crate::keys::{SinkKey, TrackKey};
 use crate::packet::SenderReportMap;
 use crate::timers::Alarm;
-use crate::track::{Arriving, Origin, Track};
+use crate::track::{Arriving, Origin, RunUp, Track};
 
 /// A source whose media time is this far off its mapping to the wall clock was paused: it is mapped anew.
 const MAX_SOURCE_DRIFT_US: i64 = 100_000;
@@ -188,13 +188,7 @@ impl Shard {
             let Some(sink) = self.sinks.get_mut(sink_key.index()) else { continue };
             let track = &self.tracks[key.index()];
             sink.forwarder.set_live(live);
-            for pending in &track.pending {
-                let Some(packet) = track.packet(pending.layer, pending.seq) else { continue };
-                let Some(rewritten) = sink.forwarder.on_packet(key, track, packet) else { continue };
-                let payload = packet.payload();
-                sink.assembler.push(now, rewritten.seq, rewritten.timestamp, rewritten.marker, payload);
-            }
-            sink.follow_sender_report(track);
+            sink.take(now, key, track);
             self.poll_sink(sink_key);
         }
     }
@@ -246,6 +240,21 @@ impl Sink {
             captured_at_us: frame.captured_at_us,
             data: frame.data,
         }
+    }
+
+    /// Takes what is pending of its track.
+    fn take(&mut self, now: Instant, key: TrackKey, track: &Track) {
+        let mut due = track.due(RunUp::None, now);
+        while let Some(pending) = due.next() {
+            let Some(packet) = track.packet(pending.layer, pending.seq) else { continue };
+            let Some(rewritten) = self.forwarder.on_packet(key, track, packet) else { continue };
+            if self.forwarder.begins_with(&rewritten) {
+                due = track.due(RunUp::after(pending), now);
+            }
+            let payload = packet.payload();
+            self.assembler.push(now, rewritten.seq, rewritten.timestamp, rewritten.marker, payload);
+        }
+        self.follow_sender_report(track);
     }
 
     /// The layer's mapping to the wall clock, on the sink's own continuous timestamps.

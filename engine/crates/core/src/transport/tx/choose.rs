@@ -10,7 +10,7 @@ use crate::command::Kind;
 use crate::keys::TrackKey;
 use crate::packet::Packet;
 use crate::slot::Slot;
-use crate::track::{Subscriber, Track};
+use crate::track::{RunUp, Subscriber, Track};
 
 impl TransportTx {
     /// The client cannot be reached yet: what is due now will be too old when it can.
@@ -31,7 +31,8 @@ impl TransportTx {
             slot.forwarder.set_live(track.live_mask(cx.now));
             // On a path that has become narrow they would hold up the smaller picture, with which nobody needs them.
             let mut has_waiting = self.queue.iter().any(|o| o.slot == index);
-            for pending in track.due(std::mem::take(&mut slot.run_up), cx.now) {
+            let mut due = track.due(std::mem::take(&mut slot.run_up), cx.now);
+            while let Some(pending) = due.next() {
                 let Some(packet) = track.packet(pending.layer, pending.seq) else { continue };
                 if has_waiting && slot.forwarder.is_awaited(packet) {
                     has_waiting = false;
@@ -42,6 +43,9 @@ impl TransportTx {
                     cx.counters.drop_pacer += (before - self.queue.len()) as u64;
                 }
                 let Some(outgoing) = forward(slot, index, key, track, packet, overhead) else { continue };
+                if slot.forwarder.begins_with(&outgoing.rewritten) {
+                    due = track.due(RunUp::after(pending), cx.now);
+                }
                 if slot.kind == Kind::Audio {
                     cx.ready.push(outgoing);
                     let takes_red = slot.carried.as_ref().is_some_and(|c| c.format.red_pt.is_some());

@@ -158,6 +158,7 @@ impl TransportTx {
             let copies = slot.loss.copies(self.bandwidth.spare_share(), self.bandwidth.rtt());
             cx.counters.tx_doubled_retransmissions +=
                 self.copies.add(cx.now, copies, size, &mut self.resend_credit, again);
+            self.note_repair(out, sealed.transport_cc);
         }
         self.resend_credit = (self.resend_credit + sealed.len).min(MAX_RESEND_CREDIT);
     }
@@ -165,6 +166,11 @@ impl TransportTx {
     fn note_resend(&mut self, out: &Outgoing, transport_cc: Option<u16>, cx: &mut FlushContext<'_>) {
         self.slots[usize::from(out.slot)].figures.retransmissions += 1;
         cx.counters.tx_retransmissions += 1;
+        self.note_repair(out, transport_cc);
+    }
+
+    /// If feedback tells that it was lost too, it goes again.
+    fn note_repair(&mut self, out: &Outgoing, transport_cc: Option<u16>) {
         if let Some(number) = transport_cc {
             self.lost_again.on_sent(SeqNo(number), SlotPacket { slot: out.slot, seq: out.rewritten.seq });
         }

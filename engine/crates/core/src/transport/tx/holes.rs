@@ -75,7 +75,7 @@ impl TransportTx {
             Fate::Open => true,
             Fate::Settled => false,
             Fate::Again => {
-                let patience = self.bandwidth.rtt();
+                let patience = self.patience(hole.slot.into());
                 let answer = self.resend_one(cx.now, hole.slot.into(), hole.seq.seq_no(), patience, cx.counters);
                 matches!(answer, Err(Refusal::NoRoom))
             }

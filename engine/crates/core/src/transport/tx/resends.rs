@@ -1,6 +1,6 @@
 //! What is sent again: answers to NACKs, what feedback tells as lost, and copies at heavy loss.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mrtc_rtp::id::{ExtSeq, SeqNo};
 use mrtc_rtp::rtcp::TransportCc;
@@ -11,7 +11,7 @@ use super::{FlushContext, TransportTx};
 use crate::command::Kind;
 use crate::counters::Counters;
 use crate::repair;
-use crate::send_history::Refusal;
+use crate::send_history::{Patience, Refusal};
 use crate::slot::Slot;
 use crate::transport::lost_again::SlotPacket;
 
@@ -29,16 +29,21 @@ impl TransportTx {
         lost: impl Iterator<Item = SeqNo>,
         counters: &mut Counters,
     ) {
-        let rtt = self.bandwidth.rtt();
+        let patience = self.patience(slot);
         for seq in lost {
             self.slots[slot].figures.nacks += 1;
-            match self.resend_one(now, slot, seq, rtt, counters) {
+            match self.resend_one(now, slot, seq, patience, counters) {
                 Ok(()) => {}
                 Err(Refusal::Unknown | Refusal::NoRoom) if self.owe(slot, seq) => {}
                 // Too old, or asked for a moment ago.
                 Err(_) => counters.drop_retransmission += 1,
             }
         }
+    }
+
+    /// How long a slot's receiver has to wait between a packet and another of it.
+    pub(super) fn patience(&self, slot: usize) -> Patience {
+        Patience::of(self.bandwidth.rtt(), self.slots[slot].has_transport_cc())
     }
 
     /// Takes transport-wide feedback: for the estimate, and for the retransmissions that were lost too. A slot that
@@ -62,7 +67,7 @@ impl TransportTx {
                 continue;
             }
             // No wait: that it was lost is known.
-            match self.resend_one(now, slot, packet.seq.seq_no(), Duration::ZERO, counters) {
+            match self.resend_one(now, slot, packet.seq.seq_no(), Patience::NONE, counters) {
                 Ok(()) => counters.tx_unasked_retransmissions += 1,
                 Err(Refusal::TooSoon | Refusal::NoRoom) => {}
                 Err(_) => {
@@ -80,7 +85,7 @@ impl TransportTx {
         now: Instant,
         slot: usize,
         seq: SeqNo,
-        patience: Duration,
+        patience: Patience,
         counters: &mut Counters,
     ) -> Result<(), Refusal> {
         if self.resends.len() >= MAX_RESENDS || self.resend_credit < MAX_PACKET {
