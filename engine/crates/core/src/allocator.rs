@@ -97,10 +97,6 @@ const MAX_UP_HOLD: Duration = Duration::from_secs(16);
 const FORGIVE_AFTER: Duration = Duration::from_secs(30);
 /// ... or once the estimate is this multiple of what failed: a path that became wider says nothing about its former self.
 const ANOTHER_PATH: u64 = 2;
-/// Weight of a new measurement of a layer's rate; with a call each 200 ms, a time constant of 2 s. A key frame of a
-/// quiet screen share must not look like a layer that no longer fits.
-const SMOOTHING: f64 = 0.1;
-
 /// What is remembered of a subscription.
 #[derive(Clone, Debug)]
 struct Memory {
@@ -111,35 +107,12 @@ struct Memory {
     /// The top of the ladder at the last call: what was asked for.
     top: Target,
     up_since: Option<Instant>,
-    smoothed_bps: [f64; MAX_SPATIAL],
     is_used: bool,
 }
 
 impl Memory {
     fn new(key: u32) -> Self {
-        Self {
-            key,
-            step: None,
-            target: Target::Paused,
-            top: Target::Paused,
-            up_since: None,
-            smoothed_bps: [0.0; MAX_SPATIAL],
-            is_used: true,
-        }
-    }
-
-    /// The smoothed share of each layer's measured rate.
-    fn smooth(&mut self, demand: &Demand) -> [f64; MAX_SPATIAL] {
-        let mut factors = [1.0; MAX_SPATIAL];
-        for ((layer, smoothed), factor) in demand.layers.iter().zip(&mut self.smoothed_bps).zip(&mut factors) {
-            let measured = layer.bps.iter().copied().max().unwrap_or(0) as f64;
-            if measured == 0.0 {
-                continue;
-            }
-            *smoothed = if *smoothed == 0.0 { measured } else { *smoothed + SMOOTHING * (measured - *smoothed) };
-            *factor = *smoothed / measured;
-        }
-        factors
+        Self { key, step: None, target: Target::Paused, top: Target::Paused, up_since: None, is_used: true }
     }
 }
 
@@ -244,10 +217,8 @@ impl Allocator {
                 self.memories.len() - 1
             });
             let is_audio = demand.kind == Kind::Audio;
-            let remembered = &mut self.memories[memory];
-            remembered.is_used = true;
-            let factors = remembered.smooth(demand);
-            let ladder = if is_audio { Ladder::audio(demand) } else { Ladder::video(demand, &factors) };
+            self.memories[memory].is_used = true;
+            let ladder = if is_audio { Ladder::audio(demand) } else { Ladder::video(demand) };
             self.entries.push(Entry { demand: index, memory, ladder, is_audio, is_fresh: found.is_none(), step: None });
         }
         self.entries.sort_by_key(|e| {

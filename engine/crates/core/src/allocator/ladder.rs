@@ -47,13 +47,13 @@ impl Ladder {
     }
 
     /// All temporal layers of the lowest picture; of the others only the upper ones, since a small smooth picture is
-    /// better than a large jerky one. `factors` scale each layer's measured rates.
-    pub fn video(demand: &Demand, factors: &[f64; MAX_SPATIAL]) -> Self {
+    /// better than a large jerky one.
+    pub fn video(demand: &Demand) -> Self {
         let mut ladder = Self { steps: [Step::default(); MAX_STEPS], len: 0 };
         let count = usize::from(demand.layer_count).clamp(1, MAX_SPATIAL);
         let fitting = fitting_layers(demand, count);
         for (spatial, layer) in demand.layers[..fitting].iter().enumerate() {
-            let bps = rates(layer, assumed_height(demand, spatial, count), factors[spatial]);
+            let bps = rates(layer, assumed_height(demand, spatial, count));
             let highest = highest_temporal(layer, demand.max_fps);
             let lowest = if spatial == 0 { 0 } else { highest.saturating_sub(1) };
             for (temporal, &bps) in bps.iter().enumerate().take(highest + 1).skip(lowest) {
@@ -130,12 +130,12 @@ fn highest_temporal(layer: &LayerInfo, max_fps: Option<u32>) -> usize {
     (0..count).rev().find(|t| fps / f64::from(1u32 << (count - 1 - t)) <= limit).unwrap_or(0)
 }
 
-/// Bit/s up to each temporal layer: measured ones smoothed, else usual ones. They never fall.
-fn rates(layer: &LayerInfo, height: u16, factor: f64) -> [u64; MAX_TEMPORAL] {
+/// Bit/s up to each temporal layer: measured ones, else usual ones. They never fall.
+fn rates(layer: &LayerInfo, height: u16) -> [u64; MAX_TEMPORAL] {
     let count = usize::from(layer.temporals).clamp(1, MAX_TEMPORAL);
     let measured = layer.bps.iter().copied().max().unwrap_or(0);
     let usual = USUAL_BPS.iter().find(|(limit, _)| height <= *limit).map_or(LARGE_BPS, |(_, bps)| *bps);
-    let full = if measured > 0 { measured as f64 * factor } else { usual as f64 };
+    let full = if measured > 0 { measured as f64 } else { usual as f64 };
     let mut bps = [0; MAX_TEMPORAL];
     let mut least = 0;
     for (temporal, rate) in bps.iter_mut().enumerate() {

@@ -217,17 +217,6 @@ fn an_estimate_that_trembles_moves_nothing() {
 }
 
 #[test]
-fn a_key_frame_in_the_measurement_moves_nothing() {
-    let start = Instant::now();
-    let mut allocator = Allocator::new();
-    for t in (0..10_000).step_by(200) {
-        let bps = if (4_000..4_500).contains(&t) { 2_500_000 } else { 300_000 };
-        let demands = [simulcast(0), Demand { priority: 0, ..demand(1, Kind::Video, &[layer(1080, bps)]) }];
-        assert_eq!(spatials(allocator.allocate(start + ms(t), 1_500_000, &demands)), [1, 0], "{t}");
-    }
-}
-
-#[test]
 fn desired_is_what_all_could_use() {
     let mut allocator = Allocator::new();
     let allocation = allocator.allocate(Instant::now(), 100_000, &[audio(0), simulcast(1), simulcast(2)]);
