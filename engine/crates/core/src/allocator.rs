@@ -97,6 +97,7 @@ const MAX_UP_HOLD: Duration = Duration::from_secs(16);
 const FORGIVE_AFTER: Duration = Duration::from_secs(30);
 /// ... or once the estimate is this multiple of what failed: a path that became wider says nothing about its former self.
 const ANOTHER_PATH: u64 = 2;
+
 /// What is remembered of a subscription.
 #[derive(Clone, Debug)]
 struct Memory {

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Rates are read over one to two of these: long enough for a steady figure, short enough that a layer that starts or
-/// stops is seen in time.
+/// One figure is of so long at least.
 const WINDOW: Duration = Duration::from_millis(500);
 /// Windows of which the median counts, so that up to two with a key frame (or a scene that costs more) do not look like a
 /// layer that no longer fits. While nothing comes there are no windows: of a paused layer the rate is remembered.

@@ -98,14 +98,6 @@ pub(crate) enum RunUp {
     From(Pending),
 }
 
-impl RunUp {
-    /// What came of a layer since `of`, which begins a stream and may have come late itself, sent again by the publisher: the
-    /// rest of its key frame had no place before.
-    pub(crate) fn after(of: Pending) -> Self {
-        Self::From(Pending { seq: of.seq.next(), ..of })
-    }
-}
-
 /// A packet that comes into a track.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arriving<'a> {
@@ -258,8 +250,21 @@ impl Track {
         self.layers.get(usize::from(layer))?.ring.get(seq)
     }
 
-    /// What a receiver is due: the run-up as far as it is here, then what is pending.
-    pub(crate) fn due(&self, run_up: RunUp, now: Instant) -> impl Iterator<Item = Pending> {
+    /// Gives a receiver what it is due, in order. `take` says whether its stream begins with the packet. What came of the
+    /// layer since follows then: the first packet may have come late, sent again by the publisher, and the rest of its key frame
+    /// had no place before.
+    pub(crate) fn each_due(&self, run_up: RunUp, now: Instant, mut take: impl FnMut(&Packet) -> bool) {
+        let mut due = self.due(run_up, now);
+        while let Some(pending) = due.next() {
+            let Some(packet) = self.packet(pending.layer, pending.seq) else { continue };
+            if take(packet) {
+                due = self.due(RunUp::From(Pending { seq: pending.seq.next(), ..pending }), now);
+            }
+        }
+    }
+
+    /// The run-up as far as it is here, then what is pending.
+    fn due(&self, run_up: RunUp, now: Instant) -> impl Iterator<Item = Pending> {
         let first = self.pending.first().map_or(0, |p| p.seq.0);
         let (layer, numbers, max_age) = match run_up {
             RunUp::None => (0, 0..0, Duration::ZERO),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::media::{OpusSource, Vp8Source, run};
+use crate::support::media::{OpusSource, Vp8Source, lossy_video, run};
 use crate::support::{ClientSpec, Net, ROOM};
 use mrtc_core::command::{Codec, Command, Kind, SourceFrame};
 use mrtc_core::error::Error;
@@ -49,19 +49,9 @@ fn a_sink_gets_whole_frames_in_order_and_in_sync() {
 #[test]
 fn a_sink_begins_with_a_key_frame_whose_beginning_comes_late() {
     let first_frame = |seed: u64| {
-        let mut net = Net::new(seed);
-        net.add_process(1);
-        let alice = net.join(0, "alice", ClientSpec::publisher());
-        net.uplinks[alice].set_config(LinkConfig {
-            loss: 0.3,
-            delay: Duration::from_millis(20),
-            ..ClientSpec::publisher().up
-        });
-        net.clients[alice].answer_all_nacks(1);
-        net.publish(alice, "video", 1);
-        let mut video = [Vp8Source::new(alice, 1, None, 360)];
-        video[0].packets_per_keyframe = Some(8);
-        run(&mut net, SECOND, &mut [], &mut video);
+        let link = LinkConfig { loss: 0.3, delay: Duration::from_millis(20), ..LinkConfig::default() };
+        let (mut net, video) = lossy_video(seed, link);
+        let mut video = [video];
         net.command(0, Command::CreateSink { sink: "sink".into(), track: "video".into() }).unwrap();
         let begun = net.now;
         while net.nodes[0].frames.is_empty() {

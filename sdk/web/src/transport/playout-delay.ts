@@ -11,20 +11,17 @@ import { logger } from '../logger';
 import type { StatsReport } from '../stats';
 import type { Transport } from './transport';
 
-/** Share of packets lost below which the browser is left alone. */
-const LITTLE_LOSS = 0.005;
-/** Up to this one a packet comes at the first repetition, with exceptions that are too few to be seen ... */
-const ONE_ROUND_BELOW = 0.02;
-/** ... and up to this one at the second. */
-const TWO_ROUNDS_BELOW = 0.3;
 /**
- * Requests that no repetition follows are for packets that the publisher's path lost: they come late, as soon as the node
- * has them. Nothing but repetition repairs that path, so it takes more rounds: two from this share of the packets on ...
+ * From these shares of packets lost on media waits for one repetition, two and three. Below, the browser is left alone; the
+ * steps leave exceptions that are too few to be seen.
  */
-const TWO_ROUNDS_LATE = 0.03;
-/** ... three from this, and four from this. It is about one and a half times what is lost, since requests are repeated too. */
-const THREE_ROUNDS_LATE = 0.13;
-const FOUR_ROUNDS_LATE = 0.2;
+const ROUNDS_FROM = [0.005, 0.02, 0.3];
+/**
+ * The same for requests that no repetition follows: they are for packets that the publisher's path lost, and that come late, as
+ * soon as the node has them. Nothing but repetition repairs that path, so it takes more rounds. The share is about one and a
+ * half times what is lost, since requests are repeated too.
+ */
+const LATE_ROUNDS_FROM = [0.005, 0.03, 0.13, 0.2];
 /** Weight of a second's share. */
 const NEW_SHARE = 0.5;
 /** What a repetition takes beside the round trip: until the gap is noticed, and copies that go a little later. */
@@ -115,18 +112,18 @@ function lateShareOf({ video, videoLost, videoRepeated, videoRequests }: Receive
   return Math.max(0, videoRequests - Math.max(videoRepeated, videoLost)) / Math.max(video, MIN_PACKETS);
 }
 
+function waitMs(share: number, roundsFrom: number[], rttMs: number): number {
+  return roundsFrom.filter((from) => share >= from).length * (rttMs + REPAIR_MS);
+}
+
 /** How long repair takes at a share of packets lost (0 to 1); 0 if next to nothing is lost. */
 export function repairMs(loss: number, rttMs: number): number {
-  if (loss < LITTLE_LOSS) return 0;
-  const rounds = loss < ONE_ROUND_BELOW ? 1 : loss < TWO_ROUNDS_BELOW ? 2 : 3;
-  return rounds * (rttMs + REPAIR_MS);
+  return waitMs(loss, ROUNDS_FROM, rttMs);
 }
 
 /** The same before this node: the publisher is taken for as far away as we are. */
 export function lateMs(share: number, rttMs: number): number {
-  if (share < LITTLE_LOSS) return 0;
-  const rounds = 1 + [TWO_ROUNDS_LATE, THREE_ROUNDS_LATE, FOUR_ROUNDS_LATE].filter((from) => share >= from).length;
-  return rounds * (rttMs + REPAIR_MS);
+  return waitMs(share, LATE_ROUNDS_FROM, rttMs);
 }
 
 /** Decides once a second. Quick up, slow down. Pure. */

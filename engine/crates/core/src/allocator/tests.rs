@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::meter::LayerMeter;
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -214,6 +215,23 @@ fn an_estimate_that_trembles_moves_nothing() {
     }
     seen.dedup();
     assert!(seen.len() <= 3, "{seen:?}");
+}
+
+#[test]
+fn a_key_frame_in_the_measurement_moves_nothing() {
+    let start = Instant::now();
+    let mut allocator = Allocator::new();
+    let mut meter = LayerMeter::new();
+    for t in (0..10_000).step_by(100) {
+        let bps = if (4_000..4_500).contains(&t) { 2_500_000 } else { 300_000 };
+        meter.on_packet(start + ms(t), 0, bps / 8 / 10, true);
+        if t < 600 || t % 200 > 0 {
+            continue;
+        }
+        let measured = LayerInfo { bps: meter.bps(), ..layer(1080, 0) };
+        let demands = [simulcast(0), Demand { priority: 0, ..demand(1, Kind::Video, &[measured]) }];
+        assert_eq!(spatials(allocator.allocate(start + ms(t), 1_500_000, &demands)), [1, 0], "{t}");
+    }
 }
 
 #[test]

@@ -244,16 +244,12 @@ impl Sink {
 
     /// Takes what is pending of its track.
     fn take(&mut self, now: Instant, key: TrackKey, track: &Track) {
-        let mut due = track.due(RunUp::None, now);
-        while let Some(pending) = due.next() {
-            let Some(packet) = track.packet(pending.layer, pending.seq) else { continue };
-            let Some(rewritten) = self.forwarder.on_packet(key, track, packet) else { continue };
-            if self.forwarder.begins_with(&rewritten) {
-                due = track.due(RunUp::after(pending), now);
-            }
+        track.each_due(RunUp::None, now, |packet| {
+            let Some(rewritten) = self.forwarder.on_packet(key, track, packet) else { return false };
             let payload = packet.payload();
             self.assembler.push(now, rewritten.seq, rewritten.timestamp, rewritten.marker, payload);
-        }
+            self.forwarder.begins_with(&rewritten)
+        });
         self.follow_sender_report(track);
     }
 

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use mrtc_netem::LinkConfig;
 use mrtc_rtp::id::Pt;
 use mrtc_rtp::red;
 
-use super::Net;
+use super::{ClientSpec, Net};
 
 /// Payload type of [`OpusSource`].
 pub const OPUS_PT: u8 = 111;
@@ -266,6 +267,20 @@ fn opus_payload(seq: u64) -> Vec<u8> {
 /// The number of a packet of [`OpusSource`].
 pub fn read_opus(payload: &[u8]) -> u64 {
     u64::from_be_bytes(payload[1..9].try_into().unwrap())
+}
+
+/// A process in which alice has published `video` for a second, in key frames of eight packets. Her way there is `up` from
+/// when she is connected on.
+pub fn lossy_video(seed: u64, up: LinkConfig) -> (Net, Vp8Source) {
+    let mut net = Net::new(seed);
+    net.add_process(1);
+    let alice = net.join(0, "alice", ClientSpec::publisher());
+    net.uplinks[alice].set_config(up);
+    net.clients[alice].answer_all_nacks(1);
+    net.publish(alice, "video", 1);
+    let mut video = Vp8Source { packets_per_keyframe: Some(8), ..Vp8Source::new(alice, 1, None, 360) };
+    run(&mut net, Duration::from_secs(1), &mut [], std::slice::from_mut(&mut video));
+    (net, video)
 }
 
 /// Runs the network with these sources.

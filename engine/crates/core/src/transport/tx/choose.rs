@@ -10,7 +10,7 @@ use crate::command::Kind;
 use crate::keys::TrackKey;
 use crate::packet::Packet;
 use crate::slot::Slot;
-use crate::track::{RunUp, Subscriber, Track};
+use crate::track::{Subscriber, Track};
 
 impl TransportTx {
     /// The client cannot be reached yet: what is due now will be too old when it can.
@@ -31,9 +31,8 @@ impl TransportTx {
             slot.forwarder.set_live(track.live_mask(cx.now));
             // On a path that has become narrow they would hold up the smaller picture, with which nobody needs them.
             let mut has_waiting = self.queue.iter().any(|o| o.slot == index);
-            let mut due = track.due(std::mem::take(&mut slot.run_up), cx.now);
-            while let Some(pending) = due.next() {
-                let Some(packet) = track.packet(pending.layer, pending.seq) else { continue };
+            let run_up = std::mem::take(&mut slot.run_up);
+            track.each_due(run_up, cx.now, |packet| {
                 if has_waiting && slot.forwarder.is_awaited(packet) {
                     has_waiting = false;
                     slot.forwarder.take_back();
@@ -42,10 +41,7 @@ impl TransportTx {
                     self.queue_bytes = self.queue.iter().map(|o| usize::from(o.size)).sum();
                     cx.counters.drop_pacer += (before - self.queue.len()) as u64;
                 }
-                let Some(outgoing) = forward(slot, index, key, track, packet, overhead) else { continue };
-                if slot.forwarder.begins_with(&outgoing.rewritten) {
-                    due = track.due(RunUp::after(pending), cx.now);
-                }
+                let Some(outgoing) = forward(slot, index, key, track, packet, overhead) else { return false };
                 if slot.kind == Kind::Audio {
                     cx.ready.push(outgoing);
                     let takes_red = slot.carried.as_ref().is_some_and(|c| c.format.red_pt.is_some());
@@ -57,7 +53,8 @@ impl TransportTx {
                     self.queue_bytes += usize::from(outgoing.size);
                     self.queue.push_back(outgoing);
                 }
-            }
+                slot.forwarder.begins_with(&outgoing.rewritten)
+            });
             if let Some(layer) = slot.forwarder.wants_keyframe() {
                 cx.keyframes.push((key, layer));
             }
