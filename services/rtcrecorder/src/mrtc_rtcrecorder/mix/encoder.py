@@ -20,10 +20,10 @@ from .sound import RATE, Samples
 
 SAMPLES_PER_BLOCK = 1024  # one AAC frame (ISO/IEC 14496-3)
 _KEYFRAME_INTERVAL_S = 2
-# Pictures that x264 looks ahead, and the length of a fragment. A file lacks both, and what the timeline runs behind
-# capture, when this process is killed; with the time that another recorder takes to go on it stays under a second.
-_LOOKAHEAD = 2
-_FRAGMENT_US = 100_000
+# A picture is a fragment, and x264 looks at none ahead: what it holds, and what the timeline runs behind capture, is what
+# a file lacks when this process is killed. With the time that another recorder takes to go on it is to stay well
+# under a second.
+_FRAGMENT_US = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class MixedFile:
         stream.codec_context.gop_size = config.fps * _KEYFRAME_INTERVAL_S
         stream.codec_context.max_b_frames = 0
         stream.codec_context.thread_count = 1
-        params = f"rc-lookahead={_LOOKAHEAD}:sync-lookahead=0:scenecut=0"
+        params = "rc-lookahead=0:sync-lookahead=0:scenecut=0"
         stream.codec_context.options = {"preset": config.preset, "crf": str(config.crf), "x264-params": params}
         return stream
 
