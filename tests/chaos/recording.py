@@ -24,6 +24,8 @@ from tests.support.store import store_of
 # Shorter gaps are the publishers' own: a test machine that is busy leaves pictures out before they are sent.
 _SHORTEST_GAP_S = 0.1
 _COUNTERS = 256
+# Pictures on each side of a gap that are asked for the counter.
+_NEIGHBOURS = 9
 _TONE_S = 0.02
 _AAC_FRAME_S = 1024 / 48_000
 # The mean of a picture's lower half, which is grey: a black cell would read as that of number 0.
@@ -118,16 +120,27 @@ def _heard(path: Path) -> list[float]:
 def missing_pictures_s(pictures: Sequence[tuple[float, int]]) -> float:
     """Seconds of pictures that a file lacks by its (time, frame counter); counters begin anew after 256.
 
-    Times say where a gap is and counters how much was captured in it. A counter misread from a small picture is no gap.
+    Times say where a gap is and counters how much was captured in it. A counter misread from a small picture, as the
+    first one behind a gap often is, is no gap.
     """
     missing = 0.0
-    for (at, counter), (next_at, next_counter) in itertools.pairwise(pictures):
+    for index, ((at, _), (next_at, _)) in enumerate(itertools.pairwise(pictures), 1):
         if next_at - at - 1 / FPS < _SHORTEST_GAP_S:
             continue
+        counter = _counter_at(at, pictures[max(0, index - _NEIGHBOURS) : index])
+        next_counter = _counter_at(next_at, pictures[index : index + _NEIGHBOURS])
         step = (next_counter - counter) % _COUNTERS
         step += _COUNTERS * round(((next_at - at) * FPS - step) / _COUNTERS)
         missing += max(0, step - 1) / FPS
     return missing
+
+
+def _counter_at(at: float, pictures: Sequence[tuple[float, int]]) -> int:
+    """What most of these pictures say that the counter was at a time."""
+    said = [(counter + round((at - then) * FPS)) % _COUNTERS for then, counter in pictures]
+    return max(
+        said, key=lambda one: sum(min((one - other) % _COUNTERS, (other - one) % _COUNTERS) <= 1 for other in said)
+    )
 
 
 def missing_sound_s(times: Sequence[float], frame_s: float = _TONE_S) -> float:

@@ -63,6 +63,9 @@ def test_what_a_recording_lacks_is_counted() -> None:
     assert missing_pictures_s(whole[:100] + whole[115:]) == pytest.approx(15 / FPS)
     assert missing_pictures_s(whole[:40] + whole[440:]) == pytest.approx(400 / FPS)
     assert missing_pictures_s([*whole[:50], (50 / FPS, 3), *whole[51:]]) == 0.0
+    for misread in (99, 115, 116):
+        again = [(at, (counter + 32) % 256 if n == misread else counter) for n, (at, counter) in enumerate(whole)]
+        assert missing_pictures_s(again[:100] + again[115:]) == pytest.approx(15 / FPS)
     late = [(at + (0.5 if n >= 100 else 0.0), counter) for n, (at, counter) in enumerate(whole)]
     assert missing_pictures_s(late) == 0.0, "nothing was captured in that time"
     sound = [n * 0.02 for n in range(500)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -66,10 +68,7 @@ class RunningSuite:
 
     def kill_with_children(self, name: str) -> None:
         """SIGKILL of it and all that it has started, as at the end of a container."""
-        process = psutil.Process(self.process(name).pid)
-        process.suspend()  # else it would start new ones
-        for child in process.children(recursive=True):
-            child.kill()
+        os.killpg(self.process(name).pid, signal.SIGKILL)
         self.kill(name)
 
     def stop(self, name: str) -> bool:

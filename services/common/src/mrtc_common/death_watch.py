@@ -11,7 +11,7 @@ from .node import NodeDirectory
 from .tasks import end_tasks
 
 _CONNECT_TIMEOUT_S = 2.0
-_REFUSED_AGAIN_S = 0.05
+_REFUSED_AGAIN_S = 0.02
 _RETRY_S = 1.0
 
 

@@ -15,7 +15,7 @@ from mrtc.node.v1.master_service_pb2 import NODE_STATE_DRAINING, Node
 from .clock import Clock, SystemClock
 from .death_watch import DeathWatch
 from .engine_errors import engine_errors
-from .errors import MrtcError, PublicationNotFoundError
+from .errors import MrtcError
 from .grpc import Channels
 from .log import get_logger
 from .node import NodeDirectory
@@ -111,15 +111,6 @@ class RelayManager:
                     await client.close()
         self._clients.clear()
         self._imports.clear()
-
-    async def import_track(self, track_id: str, origin_node: str, room_key: str, *, holder: str = "") -> RelayedTrack:
-        """Imports one track, or holds it once more. Raises PublicationNotFoundError, UnavailableError."""
-        result = await self.import_tracks({track_id: origin_node}, room_key, holder=holder)
-        if track_id in result.unreachable:
-            raise result.unreachable[track_id]
-        if track_id not in result.tracks:
-            raise PublicationNotFoundError(f"node {origin_node} has no track {track_id}")
-        return result.tracks[track_id]
 
     async def import_tracks(self, wanted: Mapping[str, str], room_key: str, *, holder: str = "") -> ImportResult:
         """Imports tracks of one room at once; `wanted` gives the origin node of each track id.

@@ -65,7 +65,8 @@ class Receiver:
     async def receive(self, track_id: str, node_id: str, count: int) -> list[Any]:
         """The first frames of a track."""
         holder, sink = new_id("ho"), new_id("sk")
-        await self.relays.import_track(track_id, node_id, ROOM_KEY, holder=holder)
+        imported = await self.relays.import_tracks({track_id: node_id}, ROOM_KEY, holder=holder)
+        assert track_id in imported.tracks, imported
         await self.engine.create_sink(sink=sink, track=track_id)
         frames = []
         async with asyncio.timeout(15):

@@ -11,7 +11,7 @@ from mrtc_common.engine_errors import engine_errors
 from mrtc_common.errors import MrtcError
 from mrtc_common.ids import new_id
 from mrtc_common.log import get_logger
-from mrtc_common.relay import RelayManager
+from mrtc_common.relay import ImportResult, RelayManager
 from mrtc_common.tasks import end_tasks
 
 from mrtc_rtcrecorder.core.frames import Frame
@@ -55,10 +55,15 @@ class EngineTrackFeed:
         self._changes = changes
         self._room_key = room_key
         self._holder = holder
+        self._followed: set[str] = set()
+        # Origins by track, of what the next call is to import.
+        self._wanted: dict[str, str] = {}
+        self._importing: asyncio.Task[ImportResult] | None = None
 
     async def follow(self, track: WantedTrack, on_start: Callable[[], None], on_frame: Callable[[Frame], None]) -> None:
         """See `TrackFeed`."""
         attempt = 0
+        self._followed.add(track.media_id)
         with self._changes.of(track.media_id) as changed:
             try:
                 while True:
@@ -72,6 +77,7 @@ class EngineTrackFeed:
                         async with asyncio.timeout(delay):
                             await changed.wait()
             finally:
+                self._followed.discard(track.media_id)
                 self._relays.release_track(track.media_id, holder=self._holder)
 
     def renew(self, track: WantedTrack) -> None:
@@ -79,12 +85,23 @@ class EngineTrackFeed:
         self._changes.tell(track.media_id)
 
     async def _import(self, track: WantedTrack) -> bool:
-        try:
-            await self._relays.import_track(track.media_id, track.node_id, self._room_key, holder=self._holder)
-        except MrtcError as error:
-            _log.debug("a track is not there yet", track=track.media_id, origin=track.node_id, error=error.message)
-            return False
-        return True
+        self._wanted[track.media_id] = track.node_id
+        if self._importing is None:
+            self._importing = asyncio.create_task(self._import_wanted(), name="imports")
+        result = await asyncio.shield(self._importing)
+        if track.media_id not in result.tracks:
+            error = result.unreachable.get(track.media_id)
+            reason = error.message if error is not None else ""
+            _log.debug("a track is not there yet", track=track.media_id, origin=track.node_id, error=reason)
+        return track.media_id in result.tracks
+
+    async def _import_wanted(self) -> ImportResult:
+        """Imports what is wanted by now at once: with a call for each, the last of many would come noticeably late."""
+        wanted, self._wanted, self._importing = self._wanted, {}, None
+        result = await self._relays.import_tracks(wanted, self._room_key, holder=self._holder)
+        for track_id in result.tracks.keys() - self._followed:
+            self._relays.release_track(track_id, holder=self._holder)
+        return result
 
     async def _pump(
         self, track_id: str, changed: asyncio.Event, on_start: Callable[[], None], on_frame: Callable[[Frame], None]

@@ -20,9 +20,8 @@ from .sound import RATE, Samples
 
 SAMPLES_PER_BLOCK = 1024  # one AAC frame (ISO/IEC 14496-3)
 _KEYFRAME_INTERVAL_S = 2
-# A picture is a fragment, and x264 looks at none ahead: what it holds, and what the timeline runs behind capture, is what
-# a file lacks when this process is killed. With the time that another recorder takes to go on it is to stay well
-# under a second.
+# A picture is a fragment, and x264 looks at none ahead: what it holds is what a file lacks when this process is killed,
+# beside what the timeline runs behind capture and the time that another recorder takes to go on.
 _FRAGMENT_US = 1
 
 
