@@ -14,16 +14,23 @@ from mrtc_rtcrecorder.core.room_view import WantedTrack
 
 
 class FakeRelays:
-    """Imports when it is let to."""
+    """Imports when it is let to.
+
+    Attributes:
+        mute: nodes that never answer.
+    """
 
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
+        self.mute: set[str] = set()
         self.calls: list[dict[str, str]] = []
         self.released: list[str] = []
 
     async def import_tracks(self, wanted: Mapping[str, str], room_key: str, *, holder: str) -> ImportResult:
         """Has all of them."""
         self.calls.append(dict(wanted))
+        if self.mute.intersection(wanted.values()):
+            await asyncio.Event().wait()
         await self.may_answer.wait()
         return ImportResult({track_id: RelayedTrack(track_id, "audio", "opus", ()) for track_id in wanted})
 
@@ -57,8 +64,8 @@ def _feed(relays: FakeRelays, engine: FakeEngine) -> EngineTrackFeed:
     )
 
 
-def _follow(feed: EngineTrackFeed, name: str) -> asyncio.Task[None]:
-    track = WantedTrack(name, name, Kind.AUDIO, "mcu_1", "opus", False, "pub", "somebody")
+def _follow(feed: EngineTrackFeed, name: str, node: str = "mcu_1") -> asyncio.Task[None]:
+    track = WantedTrack(name, name, Kind.AUDIO, node, "opus", False, "pub", "somebody")
     return asyncio.create_task(feed.follow(track, lambda: None, lambda frame: None))
 
 
@@ -84,6 +91,20 @@ async def test_what_is_wanted_at_once_is_imported_by_one_call() -> None:
         task.cancel()
     await asyncio.gather(*following, return_exceptions=True)
     assert len(relays.released) == 51
+
+
+async def test_a_node_that_does_not_answer_holds_up_nobody_elses_tracks() -> None:
+    """One that hangs is asked for seconds."""
+    relays, engine = FakeRelays(), FakeEngine()
+    relays.mute, feed = {"mcu_2"}, _feed(relays, engine)
+    relays.may_answer.set()
+    following = [_follow(feed, "a"), _follow(feed, "b", "mcu_2"), _follow(feed, "c")]
+    await _turns()
+    assert relays.calls == [{"a": "mcu_1", "c": "mcu_1"}, {"b": "mcu_2"}]
+    assert engine.sinks == ["a", "c"]
+    for task in following:
+        task.cancel()
+    await asyncio.gather(*following, return_exceptions=True)
 
 
 async def test_what_is_given_up_while_it_is_imported_is_let_go() -> None:

@@ -56,9 +56,8 @@ class EngineTrackFeed:
         self._room_key = room_key
         self._holder = holder
         self._followed: set[str] = set()
-        # Origins by track, of what the next call is to import.
-        self._wanted: dict[str, str] = {}
-        self._importing: asyncio.Task[ImportResult] | None = None
+        # By origin: the tracks that the next call to it is to import, and that call.
+        self._wanted: dict[str, tuple[list[str], asyncio.Task[ImportResult]]] = {}
 
     async def follow(self, track: WantedTrack, on_start: Callable[[], None], on_frame: Callable[[Frame], None]) -> None:
         """See `TrackFeed`."""
@@ -85,20 +84,23 @@ class EngineTrackFeed:
         self._changes.tell(track.media_id)
 
     async def _import(self, track: WantedTrack) -> bool:
-        self._wanted[track.media_id] = track.node_id
-        if self._importing is None:
-            self._importing = asyncio.create_task(self._import_wanted(), name="imports")
-        result = await asyncio.shield(self._importing)
+        if track.node_id not in self._wanted:
+            wanted: list[str] = []
+            task = asyncio.create_task(self._import_from(track.node_id, wanted), name=f"import {track.node_id}")
+            self._wanted[track.node_id] = (wanted, task)
+        wanted, task = self._wanted[track.node_id]
+        wanted.append(track.media_id)
+        result = await asyncio.shield(task)
         if track.media_id not in result.tracks:
             error = result.unreachable.get(track.media_id)
             reason = error.message if error is not None else ""
             _log.debug("a track is not there yet", track=track.media_id, origin=track.node_id, error=reason)
         return track.media_id in result.tracks
 
-    async def _import_wanted(self) -> ImportResult:
-        """Imports what is wanted by now at once: with a call for each, the last of many would come noticeably late."""
-        wanted, self._wanted, self._importing = self._wanted, {}, None
-        result = await self._relays.import_tracks(wanted, self._room_key, holder=self._holder)
+    async def _import_from(self, node_id: str, wanted: list[str]) -> ImportResult:
+        """Imports at once what is wanted by now: with a call for each, the last of many would come noticeably late."""
+        del self._wanted[node_id]
+        result = await self._relays.import_tracks(dict.fromkeys(wanted, node_id), self._room_key, holder=self._holder)
         for track_id in result.tracks.keys() - self._followed:
             self._relays.release_track(track_id, holder=self._holder)
         return result

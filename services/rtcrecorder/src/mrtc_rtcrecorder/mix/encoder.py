@@ -20,9 +20,9 @@ from .sound import RATE, Samples
 
 SAMPLES_PER_BLOCK = 1024  # one AAC frame (ISO/IEC 14496-3)
 _KEYFRAME_INTERVAL_S = 2
-# A picture is a fragment, and x264 looks at none ahead: what it holds is what a file lacks when this process is killed,
-# beside what the timeline runs behind capture and the time that another recorder takes to go on.
-_FRAGMENT_US = 1
+# A fragment is a picture of 25 per second, and x264 looks at none ahead: what they hold is what a file lacks when this
+# process is killed, beside what the timeline runs behind capture and the time that another recorder takes to go on.
+_FRAGMENT_US = 40_000
 
 
 @dataclass(frozen=True, slots=True)
