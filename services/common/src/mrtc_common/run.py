@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from .log import configure_logging, get_logger
 from .settings import Settings, SettingsError
+from .tasks import end_tasks
 
 S = TypeVar("S", bound=Settings)
 
@@ -56,4 +57,8 @@ async def _run(settings: S, serve: Callable[[S, asyncio.Event], Awaitable[None]]
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await serve(settings, stop)
+    try:
+        await serve(settings, stop)
+    finally:
+        # `asyncio.run` would cancel what is left once only, and wait for it for ever.
+        await end_tasks(*(asyncio.all_tasks() - {task}))
