@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.chaos.call import Call, call_of
+from tests.chaos.census import descriptors, leaked_descriptors
 from tests.chaos.figures import Figures
 from tests.chaos.recording import record_while, recorder_of
 from tests.support.suite import RunningSuite, running_suite
@@ -36,48 +37,48 @@ def _arguments() -> argparse.Namespace:
 async def moves(call: Call, figures: Figures) -> None:
     """Everybody moves, one after the other."""
     for identity in call.identities:
-        figures.moves += told(await call.move(identity))
+        figures.moves += told(call, await call.move(identity))
 
 
 async def drain(call: Call, figures: Figures) -> None:
     """A node is emptied."""
-    figures.drains += told(await call.drain())
+    figures.drains += told(call, await call.drain())
 
 
 async def kill_media_node(call: Call, figures: Figures) -> None:
     """A node dies."""
-    figures.media_kills += told(await call.kill_media_node())
+    figures.media_kills += told(call, await call.kill_media_node())
 
 
 async def freeze_media_node(call: Call, figures: Figures) -> None:
     """A node stands still for longer than its lease."""
-    figures.freezes += told(await call.freeze_media_node(15.0))
+    figures.freezes += told(call, await call.freeze_media_node(15.0))
 
 
 async def kill_signaling(call: Call, figures: Figures) -> None:
     """A signaling instance dies."""
     name = f"signaling-{random.randint(1, call.suite.options.signalings)}"
-    figures.signaling_kills += told(await call.kill(name))
+    figures.signaling_kills += told(call, await call.kill(name))
 
 
 async def kill_master(call: Call, figures: Figures) -> None:
     """The master dies."""
-    figures.master_kills += told(await call.kill("master", away_s=3.0))
+    figures.master_kills += told(call, await call.kill("master", away_s=3.0))
 
 
 async def kill_recorder(call: Call, figures: Figures) -> None:
     """A recorder dies while it records."""
-    figures.recording_losses += told([await _record_while_killed(call, "single")])
+    figures.recording_losses.append(said(await _record_while_killed(call, "single")))
 
 
 async def kill_recorder_of_mix(call: Call, figures: Figures) -> None:
     """A recorder dies while it mixes."""
-    figures.mix_losses += told([await _record_while_killed(call, "mixed")])
+    figures.mix_losses.append(said(await _record_while_killed(call, "mixed")))
 
 
 async def kill_recorder_container(call: Call, figures: Figures) -> None:
     """A recorder dies while it mixes, and its mixing process with it."""
-    figures.mix_container_losses += told([await _record_while_killed(call, "mixed", with_children=True)])
+    figures.mix_container_losses.append(said(await _record_while_killed(call, "mixed", with_children=True)))
 
 
 async def _record_while_killed(call: Call, mode: str, *, with_children: bool = False) -> float:
@@ -94,38 +95,39 @@ async def drain_recorder(call: Call, figures: Figures) -> None:
     async def stop(recording: str) -> None:
         await call.restart(await recorder_of(call, recording))
 
-    figures.recording_losses += told([await record_while(call, stop)])
-    figures.mix_losses += told([await record_while(call, stop, "mixed")])
+    figures.recording_losses.append(said(await record_while(call, stop)))
+    figures.mix_losses.append(said(await record_while(call, stop, "mixed")))
 
 
 async def record_and_kill_media_node(call: Call, figures: Figures) -> None:
     """The node that a recorder listens at dies."""
 
     async def kill(_recording: str) -> None:
-        figures.media_kills += told(await call.kill_media_node())
+        figures.media_kills += told(call, await call.kill_media_node())
 
-    figures.recording_node_losses += told([await record_while(call, kill)])
+    figures.recording_node_losses.append(said(await record_while(call, kill)))
 
 
 async def record_and_drain(call: Call, figures: Figures) -> None:
     """The node that a recorder listens at drains."""
 
     async def drain(_recording: str) -> None:
-        figures.drains += told(await call.drain())
+        figures.drains += told(call, await call.drain())
 
-    figures.recording_node_losses += told([await record_while(call, drain)])
+    figures.recording_node_losses.append(said(await record_while(call, drain)))
 
 
 async def nats_away(call: Call, figures: Figures, seconds: float) -> None:
     """NATS dies and is away."""
-    figures.nats_down += told(await call.kill("nats", away_s=seconds))
-    figures.joins_after_nats += told([await call.time_to_join()])
+    figures.nats_down += told(call, await call.kill("nats", away_s=seconds))
+    figures.joins_after_nats.append(said(await call.time_to_join()))
 
 
 async def torment(suite: RunningSuite, options: argparse.Namespace, figures: Figures) -> None:
     """Rounds of everything in random order, in a new call each."""
     chance = random.Random(options.seed)
     random.seed(options.seed)
+    before = descriptors(suite)
     for turn in range(options.rounds):
         trials: list[Trial] = [
             moves, drain, kill_media_node, freeze_media_node, kill_signaling, kill_signaling, kill_master,
@@ -144,6 +146,10 @@ async def torment(suite: RunningSuite, options: argparse.Namespace, figures: Fig
                 say(f"round {turn + 1}: NATS is away for {seconds:.0f} s")
                 await nats_away(call, figures, seconds)
             await call.settle(figures)
+    leaked = await leaked_descriptors(suite, before)
+    if leaked:
+        say(f"descriptors more than before: {leaked}")
+    figures.leaked_descriptors = sum(leaked.values())
 
 
 async def torment_browsers(suite: RunningSuite, figures: Figures, count: int) -> None:
@@ -155,10 +161,17 @@ async def torment_browsers(suite: RunningSuite, figures: Figures, count: int) ->
         await call.settle(figures)
 
 
-def told(costs: list[float]) -> list[float]:
-    """The same, after they were said."""
-    say(f"    {' '.join(f'{cost:.0f}' for cost in costs)} ms")
+def told(call: Call, costs: list[float]) -> list[float]:
+    """The longest gaps in media again, after they and those in messages were said, in the order of the identities."""
+    media, messages = (" ".join(f"{gap:.0f}" for gap in gaps) for gaps in (costs, call.message_gaps_ms()))
+    say(f"    without media {media} ms; without messages {messages} ms")
     return costs
+
+
+def said(milliseconds: float) -> float:
+    """The same, after it was said."""
+    say(f"    {milliseconds:.0f} ms")
+    return milliseconds
 
 
 def say(text: str) -> None:

@@ -102,4 +102,5 @@ def _report(told: dict[str, Any], now: float) -> Report:
     received: dict[str, Counter[int]] = {}
     for identity, number in told["received"]:
         received.setdefault(identity, Counter())[number] += 1
-    return Report(tracks, gaps, "", told["sent"], {who: dict(got) for who, got in received.items()})
+    by_sender = {who: dict(got) for who, got in received.items()}
+    return Report(tracks, gaps, "", told["sent"], by_sender, told["messageGapMs"] / 1000)

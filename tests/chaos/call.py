@@ -12,12 +12,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mrtc_common import subjects
+
 from tests.chaos.browsers import BrowserCrowd
 from tests.chaos.figures import Losses
 from tests.chaos.people import Person
 from tests.chaos.remote import Crowd, Invitation, Report
 from tests.support.api import RoomApi
 from tests.support.balancer import balancer
+from tests.support.store import store_of
 from tests.support.suite import RunningSuite
 from tests.support.versions import Version, present
 
@@ -69,6 +72,10 @@ class Call:
     async def gaps_ms(self) -> list[float]:
         """Everybody's longest gap since the mark."""
         return [round(1000 * one.gap_s, 1) for one in await self._ask_all()]
+
+    def message_gaps_ms(self) -> list[float]:
+        """Everybody's longest time without a message of somebody since the mark, up to when they were asked last."""
+        return [round(1000 * one.message_gap_s, 1) for one in self._reports]
 
     async def sent(self) -> int:
         """How many messages the server has taken."""
@@ -173,7 +180,7 @@ class Call:
             await asyncio.sleep(_POLL_S)
 
     async def leftovers(self) -> dict[str, int]:
-        """What is left of the room after everybody has gone: participants, and transports on media nodes."""
+        """What is left after everybody has gone: participants, transports on media nodes, and jobs."""
         await asyncio.gather(*(crowd.aclose() for crowd in self.people))
 
         async def count() -> dict[str, int]:
@@ -183,7 +190,9 @@ class Call:
                 people = 0
             nodes = await asyncio.to_thread(self.suite.nodes)
             transports = sum(node.get("load", {}).get("transports", 0) for node in nodes if "DEAD" not in node["state"])
-            return {"participants": people, "transports": transports}
+            async with store_of(self.suite) as store:
+                jobs = await store.stored(subjects.STREAM_JOBS)
+            return {"participants": people, "transports": transports, "jobs": jobs}
 
         left = await count()
         for _ in range(30):
@@ -200,9 +209,10 @@ class Call:
         losses.messages_lost += lost
         losses.messages_doubled += doubled
         left = await self.leftovers()
-        losses.ghosts += sum(left.values())
         if any(left.values()):
             print(f"left over: {left}", file=sys.stderr)
+        losses.orphan_jobs += left.pop("jobs")
+        losses.ghosts += sum(left.values())
 
     async def _wait_moved(self, before: dict[str, str]) -> None:
         deadline = time.monotonic() + 20

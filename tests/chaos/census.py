@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ _BREATHING = {"event_engine"}
 # Pools begin a thread when all of theirs are busy, up to a bound, and keep it: Python's, named as their process, are
 # asyncio's executor, one for each of the database's connections, and the main one.
 _POOLED = {"python": min(32, (os.cpu_count() or 1) + 4) + 5 + 1}
+# Connections between services end a while after their last use.
+_IDLE_S = 60.0
 # Records of recordings and vods outlive their rooms: they belong to the app.
 _RECORDS = {"mrtc_recordings", "mrtc_vods"}
 
@@ -67,6 +70,27 @@ async def census_of(suite: RunningSuite, store: Store) -> Census:
         stored={stream: await store.stored(stream) for stream in streams},
         consumers={stream: len(await store.consumers(stream)) for stream in streams},
     )
+
+
+def descriptors(suite: RunningSuite) -> dict[str, int]:
+    """Of each process of ours, children included."""
+    ours = {name: process for name, process in suite.suite.processes.items() if name not in _FOREIGN}
+    return {name: _holding(process.pid).descriptors for name, process in ours.items()}
+
+
+async def leaked_descriptors(suite: RunningSuite, before: dict[str, int]) -> dict[str, int]:
+    """By process those that are more than before any call, and than a connection to each other one needs.
+
+    Connections that nobody uses any more are given a minute.
+    """
+    deadline = time.monotonic() + _IDLE_S
+    while True:
+        now = await asyncio.to_thread(descriptors, suite)
+        allowed = len(suite.suite.processes)
+        leaked = {name: more for name, count in now.items() if (more := count - before[name] - allowed) > 0}
+        if not leaked or time.monotonic() > deadline:
+            return leaked
+        await asyncio.sleep(1)
 
 
 def _holding(pid: int) -> Holding:

@@ -16,11 +16,14 @@ class Losses:
     messages_lost: int = 0
     messages_doubled: int = 0
     ghosts: int = 0
+    orphan_jobs: int = 0
+    leaked_descriptors: int = 0
 
     @property
     def has_lost(self) -> bool:
         """True if something is that must not be."""
-        return bool(self.messages_lost or self.messages_doubled or self.ghosts)
+        lost = self.messages_lost or self.messages_doubled
+        return bool(lost or self.ghosts or self.orphan_jobs or self.leaked_descriptors)
 
     def of_messages(self) -> dict[str, int]:
         """For the JSON line."""
@@ -29,6 +32,8 @@ class Losses:
             "messages_lost": self.messages_lost,
             "messages_doubled": self.messages_doubled,
             "ghosts": self.ghosts,
+            "orphan_jobs": self.orphan_jobs,
+            "leaked_descriptors": self.leaked_descriptors,
         }
 
 

@@ -31,7 +31,7 @@ _SILENCE = bytes([0x18, 0xFF, 0xFE])
 
 @dataclass
 class Seen:
-    """What came of one track, over all the objects that brought it. Seconds on the monotonic clock."""
+    """What came of one track or one talker, over all the objects that brought it. Seconds on the monotonic clock."""
 
     last: float
     longest: float = 0.0
@@ -72,6 +72,7 @@ class Person:
         sent: numbers of own messages that the server has taken.
         received: how often each message of each other came.
         seen: by track id.
+        heard: messages of each other.
     """
 
     identity: str
@@ -79,6 +80,7 @@ class Person:
     sent: list[int] = field(default_factory=list)
     received: dict[str, Counter[int]] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
+    heard: dict[str, Seen] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _media: list[MediaStreamTrack] = field(default_factory=list)
     _is_gone: bool = False
@@ -116,6 +118,8 @@ class Person:
         now = time.monotonic()
         for seen in self.seen.values():
             seen.longest, seen.last = 0.0, max(seen.last, now - 1 / FPS)
+        for heard in self.heard.values():
+            heard.longest, heard.last = 0.0, max(heard.last, now - _TALK_INTERVAL_S)
         return now
 
     def tracks(self) -> set[str]:
@@ -138,6 +142,11 @@ class Person:
             for seen in of_tracks:
                 gaps[owner.identity] = max(gaps.get(owner.identity, 0.0), seen.longest, now - seen.last)
         return gaps
+
+    def message_gap_s(self) -> float:
+        """The longest time without a message of anybody who talks since the mark, up to now."""
+        now = time.monotonic()
+        return max((max(heard.longest, now - heard.last) for heard in self.heard.values()), default=0.0)
 
     def is_whole(self, since: float) -> bool:
         """True if a frame of every other's every track came after a moment."""
@@ -184,6 +193,8 @@ class Person:
                 self._spawn(self._watch(value.id, value.media))
             elif name == "message":
                 self.received.setdefault(value.identity, Counter())[int(value.payload)] += 1
+                now = time.monotonic()
+                self.heard.setdefault(value.identity, Seen(now)).frame(now)
 
     async def _watch(self, track_id: str, media: MediaStreamTrack) -> None:
         with contextlib.suppress(MediaStreamError):

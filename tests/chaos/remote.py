@@ -46,6 +46,7 @@ class Report:
         session_id: of its session.
         sent: as in `Person`.
         received: as in `Person`.
+        message_gap_s: longest time without a message of any of them since the mark.
     """
 
     tracks: dict[str, float | None]
@@ -53,6 +54,7 @@ class Report:
     session_id: str
     sent: list[int]
     received: dict[str, dict[int, int]]
+    message_gap_s: float = 0.0
 
     @property
     def gap_s(self) -> float:
@@ -159,7 +161,7 @@ async def _serve(lines: asyncio.StreamReader, answer: Callable[[Any], None]) -> 
 def _report(person: Person) -> Report:
     tracks = {one: person.seen[one].last if one in person.seen else None for one in person.tracks()}
     received = {who: dict(got) for who, got in person.received.items()}
-    return Report(tracks, person.gaps_s(), person.room.session_id, person.sent, received)
+    return Report(tracks, person.gaps_s(), person.room.session_id, person.sent, received, person.message_gap_s())
 
 
 async def _main() -> None:

@@ -9,6 +9,8 @@ const TALK_MS = 500;
 const FPS = 20;
 
 const seen = new Map(); // track id -> { last, longest, shown }: milliseconds of performance.now(), frames shown so far
+const heard = new Map(); // identity of who talks -> { last, longest }, as of the looks
+let known = 0; // messages that were looked at
 const sent = [];
 let talking = false;
 
@@ -31,6 +33,11 @@ function follow(id, video) {
 
 function look() {
   const now = performance.now();
+  for (; known < call.messages.length; known++) {
+    const { identity } = call.messages[known];
+    const one = heard.get(identity) ?? { last: now, longest: 0 };
+    heard.set(identity, { last: now, longest: Math.max(one.longest, now - one.last) });
+  }
   for (const video of document.querySelectorAll('video[data-track]:not([data-followed])')) follow(video.dataset.track, video);
   for (const participant of call.room?.remoteParticipants.values() ?? []) {
     const sound = participant.tracks.find(({ kind }) => kind === 'audio');
@@ -50,6 +57,7 @@ call.publishAll = async (number, frequencyHz) => {
 call.mark = () => {
   const now = performance.now();
   for (const [id, one] of seen) seen.set(id, { ...one, last: Math.max(one.last, now - 1000 / FPS), longest: 0 });
+  for (const [identity, one] of heard) heard.set(identity, { last: Math.max(one.last, now - TALK_MS), longest: 0 });
 };
 
 call.talk = () => {
@@ -68,7 +76,7 @@ call.beQuiet = () => {
   talking = false;
 };
 
-/** Tracks of the others with the milliseconds since their last frame (null: none yet) and the longest gap of each picture. */
+/** Tracks of the others with the milliseconds since their last frame (null: none yet) and the longest gap of each picture; of messages too. */
 call.tell = () => {
   const now = performance.now();
   const tracks = [...call.room.remoteParticipants.values()].flatMap(({ identity, tracks }) =>
@@ -77,5 +85,6 @@ call.tell = () => {
       const isPicture = kind === 'video' && one;
       return { id, identity, agoMs: one ? now - one.last : null, gapMs: isPicture ? Math.max(one.longest, now - one.last) : 0 };
     }));
-  return { tracks, sent, received: call.messages.map(({ identity, text }) => [identity, Number(text)]) };
+  const messageGapMs = Math.max(0, ...[...heard.values()].map(({ last, longest }) => Math.max(longest, now - last)));
+  return { tracks, sent, messageGapMs, received: call.messages.map(({ identity, text }) => [identity, Number(text)]) };
 };
