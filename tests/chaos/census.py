@@ -75,7 +75,7 @@ async def census_of(suite: RunningSuite, store: Store) -> Census:
 def descriptors(suite: RunningSuite) -> dict[str, int]:
     """Of each process of ours, children included."""
     ours = {name: process for name, process in suite.suite.processes.items() if name not in _FOREIGN}
-    return {name: _holding(process.pid).descriptors for name, process in ours.items()}
+    return {name: _descriptors(_family(process.pid)) for name, process in ours.items()}
 
 
 async def leaked_descriptors(suite: RunningSuite, before: dict[str, int]) -> dict[str, int]:
@@ -83,10 +83,9 @@ async def leaked_descriptors(suite: RunningSuite, before: dict[str, int]) -> dic
 
     Connections that nobody uses any more are given a minute.
     """
-    deadline = time.monotonic() + _IDLE_S
+    deadline, allowed = time.monotonic() + _IDLE_S, len(suite.suite.processes)
     while True:
         now = await asyncio.to_thread(descriptors, suite)
-        allowed = len(suite.suite.processes)
         leaked = {name: more for name, count in now.items() if (more := count - before[name] - allowed) > 0}
         if not leaked or time.monotonic() > deadline:
             return leaked
@@ -94,17 +93,25 @@ async def leaked_descriptors(suite: RunningSuite, before: dict[str, int]) -> dic
 
 
 def _holding(pid: int) -> Holding:
-    process = psutil.Process(pid)
-    children = process.children(recursive=True)
-    everybody = [process, *children]
+    everybody = _family(pid)
     return Holding(
         pid=pid,
         rss_kb=sum(one.memory_info().rss for one in everybody) // 1024,
-        # psutil's own figure leaves none out, but it opens one while it counts only for its own process.
-        descriptors=sum(len(os.listdir(f"/proc/{one.pid}/fd")) for one in everybody),
+        descriptors=_descriptors(everybody),
         threads=dict(Counter(_names_of_threads(one.pid for one in everybody))),
-        children=len(children),
+        children=len(everybody) - 1,
     )
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and its children, and theirs."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _descriptors(processes: Iterable[psutil.Process]) -> int:
+    # psutil's own figure leaves none out, but it opens one while it counts only for its own process.
+    return sum(len(os.listdir(f"/proc/{one.pid}/fd")) for one in processes)
 
 
 def _names_of_threads(pids: Iterable[int]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import cast
 
 from mrtc_common.relay import ImportResult, RelayManager
@@ -52,7 +52,7 @@ class FakeEngine:
     async def close_sink(self, *, sink: str) -> None:
         """Nothing to do."""
 
-    async def frames(self, sink: str):  # type: ignore[no-untyped-def]
+    async def frames(self, sink: str) -> AsyncIterator[None]:
         """Waits for ever."""
         await asyncio.Event().wait()
         yield None
