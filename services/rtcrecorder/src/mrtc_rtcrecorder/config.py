@@ -26,7 +26,7 @@ class RecorderSettings(JobNodeSettings):
     )
     mix_delay_ms: int = setting(
         400,
-        "How far the mixer runs behind capture: what comes later than this is not in the mixed file.",
+        "How long at most the mixer waits for media that is late: what comes later is not in the mixed file.",
         unit="ms",
         ge=100,
         le=5000,

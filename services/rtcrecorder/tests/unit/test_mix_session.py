@@ -60,9 +60,9 @@ def feed(session: MixSession, tracks: dict[int, list[Frame]], *, lateness_us: in
 
 
 def test_an_empty_room_is_black_and_silent_in_real_time(session: MixSession, output: Output) -> None:
-    """Two seconds later two seconds are there, less the delay."""
+    """Two seconds later two seconds are there, less half the delay: somebody may just come."""
     for at_us in range(0, 2_000_001, 10_000):
-        session.advance(EPOCH_US + at_us + DELAY_US)
+        session.advance(EPOCH_US + at_us + DELAY_US // 2)
     assert len(output.pictures) == 2 * FPS + 1
     assert all((picture == BLACK).all() for picture in output.pictures.values())
     assert not output.all_sound().any()
@@ -71,8 +71,40 @@ def test_an_empty_room_is_black_and_silent_in_real_time(session: MixSession, out
 
 def test_nothing_is_done_before_its_time(session: MixSession, output: Output) -> None:
     """The delay is what late frames have to arrive in."""
+    session.add_track(0, Kind.VIDEO, EPOCH_US)
     session.advance(EPOCH_US + DELAY_US - 1)
     assert not output.pictures
+    session.advance(EPOCH_US + DELAY_US)
+    assert len(output.pictures) == 1
+
+
+def written_us(output: Output) -> int:
+    """How far the timeline has come, as the time of the latest tick."""
+    return max(output.pictures) * 1_000_000 // FPS
+
+
+def test_a_moment_waits_no_longer_than_for_the_last_track(session: MixSession, output: Output, make_frames: Any) -> None:
+    """What is not written is lost when the process dies: with everybody on time that is half the delay."""
+    session.add_track(0, Kind.VIDEO, EPOCH_US)
+    session.add_track(1, Kind.AUDIO, EPOCH_US)
+    feed(session, {0: make_frames("h264", 2.0), 1: make_frames("opus", 2.0)})
+    assert written_us(output) == pytest.approx(2_000_000 + 30_000 - DELAY_US // 2, abs=40_000)
+
+
+def test_a_moment_waits_for_one_who_is_late(session: MixSession, output: Output, make_frames: Any) -> None:
+    """With half a second of nothing from one of two, the others go on after the delay."""
+    session.add_track(0, Kind.VIDEO, EPOCH_US)
+    session.add_track(1, Kind.AUDIO, EPOCH_US)
+    feed(session, {0: make_frames("h264", 2.0), 1: make_frames("opus", 1.5)})
+    assert written_us(output) == pytest.approx(2_000_000 + 30_000 - DELAY_US, abs=40_000)
+
+
+def test_one_who_has_been_quiet_is_not_waited_for(session: MixSession, output: Output, make_frames: Any) -> None:
+    """Who is muted does not make the others wait."""
+    session.add_track(0, Kind.VIDEO, EPOCH_US)
+    session.add_track(1, Kind.AUDIO, EPOCH_US)
+    feed(session, {0: make_frames("h264", 2.0), 1: make_frames("opus", 0.5)})
+    assert written_us(output) == pytest.approx(2_000_000 + 30_000 - DELAY_US // 2, abs=40_000)
 
 
 @pytest.mark.parametrize("codec", ["h264", "vp8", "vp9", "av1"])
@@ -191,7 +223,7 @@ def test_a_machine_that_is_too_slow_loses_pictures_not_sound(session: MixSession
     made = []
     for second, behind_us in enumerate([900_000, 1_000_000, 5_900_000, 7_000_000, 10_000_000], 1):
         before = len(output.pictures)
-        session.advance(EPOCH_US + second * 1_000_000 + DELAY_US, behind_us)
+        session.advance(EPOCH_US + second * 1_000_000 + DELAY_US // 2, behind_us)
         made.append(len(output.pictures) - before)
     assert made == pytest.approx([FPS + 1, FPS / 2, FPS / 3, FPS / 4, 0], abs=1)
     assert session.skipped_pictures + len(output.pictures) == 5 * FPS + 1

@@ -16,11 +16,14 @@ from mrtc_rtcrecorder.core.media_clock import MediaClock
 
 from .sound import CHANNELS, RATE, Samples
 
-# Bound of the encoded frames of a track that wait for the timeline: it runs 0.4 s behind, so 60 frames of video or
-# 100 packets of sound are usual.
+# Bound of the encoded frames of a track that wait for the timeline: it runs up to 0.4 s behind, so 24 frames of video
+# or 20 packets of sound are usual.
 MAX_WAITING = 600
 # A picture that is older than this is not shown any more: its track is muted or its publisher is away.
 STALE_US = 3_000_000
+# The timeline does not wait for a track of which nothing has come for so long: it is muted, or its publisher is away.
+# Silence with DTX is a packet each 0.4 s.
+QUIET_US = 1_000_000
 
 _DECODERS = {
     "h264": "h264",
@@ -38,7 +41,8 @@ _SAMPLE_RATES = {"pcmu": 8_000, "pcma": 8_000, "g722": 16_000}
 class _Waiting:
     """Frames in decode order with their time on the timeline; the oldest are dropped when there are too many."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_us: int) -> None:
+        self._reached_us = now_us - 1
         self._frames: deque[tuple[int, Frame]] = deque()
         self._clock: MediaClock | None = None
         self._codec = ""
@@ -47,13 +51,17 @@ class _Waiting:
     def push(self, frame: Frame) -> None:
         if frame.codec != self._codec or self._clock is None:
             self._codec, self._clock = frame.codec, MediaClock(CLOCK_RATES[frame.codec])
-        self._frames.append((self._clock.map(frame.rtp_time, frame.captured_at_us), frame))
+        self._reached_us = self._clock.map(frame.rtp_time, frame.captured_at_us)
+        self._frames.append((self._reached_us, frame))
         if len(self._frames) > MAX_WAITING:
             self._frames.popleft()
             self.dropped += 1
 
-    def restart_clock(self) -> None:
-        self._clock = None
+    def restart(self, now_us: int) -> None:
+        self._clock, self._reached_us = None, now_us - 1
+
+    def is_awaited(self, at_us: int, now_us: int) -> bool:
+        return self._reached_us < at_us and now_us - self._reached_us < QUIET_US
 
     def take_until(self, at_us: int) -> list[tuple[int, Frame]]:
         taken = []
@@ -65,8 +73,8 @@ class _Waiting:
 class PictureInput:
     """A video track: gives the picture that is due."""
 
-    def __init__(self) -> None:
-        self._waiting = _Waiting()
+    def __init__(self, now_us: int) -> None:
+        self._waiting = _Waiting(now_us)
         self._decoder: VideoCodecContext | None = None
         self._codec = ""
         self._awaits_keyframe = True
@@ -80,9 +88,13 @@ class PictureInput:
         """Takes the next frame."""
         self._waiting.push(frame)
 
-    def restart(self) -> None:
+    def restart(self, now_us: int) -> None:
         """Says that the track came anew: its RTP time starts over and a key frame comes first."""
-        self._waiting.restart_clock()
+        self._waiting.restart(now_us)
+
+    def is_awaited(self, at_us: int, now_us: int) -> bool:
+        """Whether what it shows at `at_us` may still come, as of `now_us`."""
+        return self._waiting.is_awaited(at_us, now_us)
 
     def hide(self) -> None:
         """Shows nothing until the next picture."""
@@ -119,8 +131,8 @@ class PictureInput:
 class SoundInput:
     """An audio track: gives its samples as 48 kHz stereo with their time."""
 
-    def __init__(self) -> None:
-        self._waiting = _Waiting()
+    def __init__(self, now_us: int) -> None:
+        self._waiting = _Waiting(now_us)
         self._decoder: AudioCodecContext | None = None
         self._resampler: av.AudioResampler | None = None
         self._codec = ""
@@ -130,9 +142,13 @@ class SoundInput:
         """Takes the next packet."""
         self._waiting.push(frame)
 
-    def restart(self) -> None:
+    def restart(self, now_us: int) -> None:
         """Says that the track came anew: its RTP time starts over."""
-        self._waiting.restart_clock()
+        self._waiting.restart(now_us)
+
+    def is_awaited(self, at_us: int, now_us: int) -> bool:
+        """Whether what is heard of it at `at_us` may still come, as of `now_us`."""
+        return self._waiting.is_awaited(at_us, now_us)
 
     def advance(self, at_us: int) -> list[tuple[int, Samples]]:
         """Samples of all packets up to this time, each with its capture time."""

@@ -35,7 +35,7 @@ _CONTENT_TYPE = "video/mp4"
 
 @dataclass(frozen=True, slots=True)
 class MixOptions:
-    """Picture of the mixed file and how far the mixer runs behind the capture clock."""
+    """Picture of the mixed file and how long at most the mixer waits for media that is late."""
 
     width: int = 1280
     height: int = 720

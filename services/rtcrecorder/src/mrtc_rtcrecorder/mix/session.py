@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,16 +59,18 @@ class _Tile:
 
 
 class MixSession:
-    """Composes and sums what has come, a constant time behind the capture clock.
+    """Composes and sums what has come, behind the capture clock.
 
     Whatever arrives in time is shown and heard at its capture time, however it arrived; what is missing is black and
-    silent. Nothing here reads a clock: `advance` is told the time.
+    silent. A moment is written when every track has come to it: what is not yet written is lost if the process dies
+    with its recorder. Nothing here reads a clock: `advance` is told the time.
 
     Args:
         output: takes pictures and sound.
         width, height, fps: of the picture.
         begins_at_us: capture time (Unix microseconds) of the first tick.
-        delay_us: how far the timeline runs behind the capture clock.
+        delay_us: how long at most a moment waits for the tracks that have not come to it. It waits half of that in any
+            case, for those of whom nothing has been heard for a while.
     """
 
     def __init__(
@@ -85,7 +88,9 @@ class MixSession:
         self._fps = fps
         self._begins_at_us = begins_at_us
         self._delay_us = delay_us
+        self._awaited: PictureInput | SoundInput | None = None
         self._tick = 0
+        self._last_picture = -max(_SHARES)
         self._position = 0
         self._tiles: dict[int, _Tile] = {}
         self._sounds: dict[int, SoundInput] = {}
@@ -99,16 +104,16 @@ class MixSession:
         """A track joins, or comes anew under the same number. It is shown when the timeline comes to `now_us`."""
         known = self._tiles.get(track) or self._sounds.get(track)
         if isinstance(known, _Tile):
-            known.track.restart()
+            known.track.restart(now_us)
         elif known is not None:
-            known.restart()
+            known.restart(now_us)
         elif len(self._tiles) + len(self._sounds) >= MAX_TRACKS:
             self.refused_tracks += 1
         elif kind is Kind.VIDEO:
-            self._tiles[track] = tile = _Tile(PictureInput())
+            self._tiles[track] = tile = _Tile(PictureInput(now_us))
             self._later(now_us, lambda: self._show(tile))
         else:
-            self._sounds[track] = SoundInput()
+            self._sounds[track] = SoundInput(now_us)
 
     def remove_track(self, track: int, now_us: int) -> None:
         """A track leaves: its cell is given to the others when all that it sent was shown."""
@@ -129,13 +134,23 @@ class MixSession:
 
     def advance(self, now_us: int, behind_us: int = 0) -> None:
         """Does all ticks that are due at this time, which is `behind_us` ago."""
-        while self._tick_time(self._tick) + self._delay_us <= now_us:
-            self._do_tick(skip_picture=_is_left_out(self._tick, behind_us))
+        while self._is_due(self._tick_time(self._tick), now_us):
+            self._do_tick(skip_picture=self._is_left_out(behind_us))
 
     def finish(self, at_us: int) -> None:
         """Does all ticks up to a capture time without waiting for the delay."""
         while self._tick_time(self._tick) <= at_us:
             self._do_tick(skip_picture=False)
+
+    def _is_due(self, at_us: int, now_us: int) -> bool:
+        waited_us = now_us - at_us
+        if not self._delay_us // 2 <= waited_us < self._delay_us:
+            return waited_us >= self._delay_us
+        # One that has not come settles it: the others need not be asked with every frame.
+        if self._awaited is None or not self._awaited.is_awaited(at_us, now_us):
+            inputs = itertools.chain((tile.track for tile in self._tiles.values()), self._sounds.values())
+            self._awaited = next((one for one in inputs if one.is_awaited(at_us, now_us)), None)
+        return self._awaited is None
 
     def _later(self, at_us: int, action: Callable[[], None]) -> None:
         """What is told now belongs at now on the timeline, which comes there after the delay."""
@@ -149,6 +164,12 @@ class MixSession:
             self._has_new_layout = True
         self._sounds.pop(track, None)
         self._mixer.remove(track)
+        self._awaited = None
+
+    def _is_left_out(self, behind_us: int) -> bool:
+        """Whether the next picture is not made since the machine cannot keep up."""
+        seconds = max(0, behind_us // 1_000_000)
+        return seconds >= len(_SHARES) or self._tick - self._last_picture < _SHARES[seconds]
 
     def _tick_time(self, tick: int) -> int:
         return self._begins_at_us + tick * 1_000_000 // self._fps
@@ -163,6 +184,7 @@ class MixSession:
             self.skipped_pictures += 1
         else:
             self._output.write_picture(self._tick, self._canvas.frame())
+            self._last_picture = self._tick
         self._tick += 1
 
     def _mix_until(self, at_us: int) -> None:
@@ -203,9 +225,3 @@ class MixSession:
         if picture is not None and area is not None:
             self._canvas.draw(tile.track.scaler, picture, area)
         tile.area = area
-
-
-def _is_left_out(tick: int, behind_us: int) -> bool:
-    """Whether the picture of a tick is not made since the machine cannot keep up."""
-    seconds = max(0, behind_us // 1_000_000)
-    return seconds >= len(_SHARES) or tick % _SHARES[seconds] != 0

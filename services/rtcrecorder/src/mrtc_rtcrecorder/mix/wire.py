@@ -45,7 +45,7 @@ class MixConfig:
     Attributes:
         path: the file, in a folder of the storage root.
         width, height, fps: of the picture.
-        delay_us: how far the mixer runs behind the capture clock.
+        delay_us: how long at most the mixer waits for media that is late.
         preset, crf: x264's.
         begins_at_us: where its timeline begins, Unix microseconds: when the process was asked for, not when it was up.
         clock_offset_us: makes the monotonic clock, which all processes share, the recorder's Unix time.
