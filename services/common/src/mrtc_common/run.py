@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ def run_service(settings_type: type[S], serve: Callable[[S, asyncio.Event], Awai
     """Runs a service until SIGTERM or SIGINT and returns the exit status.
 
     Args:
-        serve: starts everything, waits for the event, ends everything. A second signal cancels it.
+        serve: starts everything, waits (`serve_until`), ends everything. A second signal cancels it.
     """
     try:
         settings = settings_type.load()
@@ -43,6 +44,17 @@ def run_service(settings_type: type[S], serve: Callable[[S, asyncio.Event], Awai
         log.exception("the service failed")
         return EXIT_FAILURE
     return EXIT_OK
+
+
+async def serve_until(stop: asyncio.Event) -> None:
+    """Waits for the end, when everything is up.
+
+    What is there by now is there for good, so that the collector need not look at it again: a full collection would
+    hold the event loop up for up to 0.15 s each time.
+    """
+    gc.collect()
+    gc.freeze()
+    await stop.wait()
 
 
 async def _run(settings: S, serve: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:

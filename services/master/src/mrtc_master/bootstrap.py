@@ -19,6 +19,7 @@ from mrtc_common.metrics import Metrics
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.node import NodeDirectory
 from mrtc_common.presence import PresenceWatch
+from mrtc_common.run import serve_until
 from mrtc_common.tasks import end_tasks
 
 from .adapters.notifier_nats import NatsNotifier
@@ -135,4 +136,4 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 async def serve(settings: MasterSettings, stop: asyncio.Event) -> None:
     """Runs until `stop`."""
     async with Master(settings):
-        await stop.wait()
+        await serve_until(stop)

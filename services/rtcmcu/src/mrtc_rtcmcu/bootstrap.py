@@ -18,6 +18,7 @@ from mrtc_common.metrics import Metrics
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.node import NodeAgent, NodeDirectory, new_node_id
 from mrtc_common.relay import RelayManager
+from mrtc_common.run import serve_until
 from mrtc_common.tasks import end_tasks
 
 from .adapters.engine_mrtc import EngineKit, real_engine_kit
@@ -226,5 +227,5 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
 async def serve(settings: McuSettings, stop: asyncio.Event) -> None:
     """Runs until `stop`, then drains."""
     async with Mcu(settings) as mcu:
-        await stop.wait()
+        await serve_until(stop)
         await mcu.drain()

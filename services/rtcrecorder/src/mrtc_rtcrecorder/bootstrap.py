@@ -14,6 +14,7 @@ from mrtc_common.clock import Clock, SystemClock
 from mrtc_common.job_node import JobNode
 from mrtc_common.job_record import JobRecord
 from mrtc_common.nats_schema import RECORDING_MAX_BYTES
+from mrtc_common.run import serve_until
 from mrtc_common.storage import LocalStorage
 from mrtc_engine import AsyncEngine, EngineConfig
 
@@ -119,4 +120,4 @@ class Recorder:
 async def serve(settings: RecorderSettings, stop: asyncio.Event) -> None:
     """Runs until `stop`, then hands its jobs back."""
     async with Recorder(settings):
-        await stop.wait()
+        await serve_until(stop)

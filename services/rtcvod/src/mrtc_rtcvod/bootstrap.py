@@ -12,6 +12,7 @@ from mrtc_common.clock import Clock, SystemClock
 from mrtc_common.job_node import JobNode
 from mrtc_common.job_record import JobRecord
 from mrtc_common.jobs import Job
+from mrtc_common.run import serve_until
 from mrtc_common.storage import LocalStorage
 from mrtc_engine import AsyncEngine, EngineConfig, Event
 
@@ -121,4 +122,4 @@ class VodPlayer:
 async def serve(settings: VodSettings, stop: asyncio.Event) -> None:
     """Runs until `stop`, then hands its jobs back."""
     async with VodPlayer(settings):
-        await stop.wait()
+        await serve_until(stop)

@@ -19,6 +19,7 @@ from mrtc_common.lease import NatsLease
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.presence import Presence, PresenceWatch
+from mrtc_common.run import serve_until
 from mrtc_common.storage import LocalStorage
 from mrtc_common.tasks import end_tasks
 
@@ -269,7 +270,7 @@ async def serve(settings: SignalingSettings, stop: asyncio.Event) -> None:
     service = Signaling(settings)
     try:
         await service.start()
-        await stop.wait()
+        await serve_until(stop)
     finally:
         with contextlib.suppress(asyncio.CancelledError):
             await service.aclose()
