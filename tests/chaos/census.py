@@ -27,6 +27,8 @@ _BREATHING = {"event_engine"}
 # Pools begin a thread when all of theirs are busy, up to a bound, and keep it: Python's, named as their process, are
 # asyncio's executor, one for each of the database's connections, and the main one.
 _POOLED = {"python": min(32, (os.cpu_count() or 1) + 4) + 5 + 1}
+# The database's pool opens what it needs, up to a bound, and keeps it.
+_DATABASE = ".sqlite3"
 # Connections between services end a while after their last use.
 _IDLE_S = 60.0
 # Records of recordings and vods outlive their rooms: they belong to the app.
@@ -110,8 +112,13 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _descriptors(processes: Iterable[psutil.Process]) -> int:
-    # psutil's own figure leaves none out, but it opens one while it counts only for its own process.
-    return sum(len(os.listdir(f"/proc/{one.pid}/fd")) for one in processes)
+    return sum(_DATABASE not in target for one in processes for target in _open_files(one.pid))
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it has just been closed
+            yield os.readlink(descriptor)
 
 
 def _names_of_threads(pids: Iterable[int]) -> Iterator[str]:
