@@ -83,7 +83,7 @@ def written_us(output: Output) -> int:
     return max(output.pictures) * 1_000_000 // FPS
 
 
-def test_a_moment_waits_no_longer_than_for_the_last_track(session: MixSession, output: Output, make_frames: Any) -> None:
+def test_a_moment_waits_for_the_last_track_only(session: MixSession, output: Output, make_frames: Any) -> None:
     """What is not written is lost when the process dies: with everybody on time that is half the delay."""
     session.add_track(0, Kind.VIDEO, EPOCH_US)
     session.add_track(1, Kind.AUDIO, EPOCH_US)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -148,9 +147,12 @@ class MixSession:
             return waited_us >= self._delay_us
         # One that has not come settles it: the others need not be asked with every frame.
         if self._awaited is None or not self._awaited.is_awaited(at_us, now_us):
-            inputs = itertools.chain((tile.track for tile in self._tiles.values()), self._sounds.values())
-            self._awaited = next((one for one in inputs if one.is_awaited(at_us, now_us)), None)
+            self._awaited = next((one for one in self._inputs() if one.is_awaited(at_us, now_us)), None)
         return self._awaited is None
+
+    def _inputs(self) -> Iterator[PictureInput | SoundInput]:
+        yield from (tile.track for tile in self._tiles.values())
+        yield from self._sounds.values()
 
     def _later(self, at_us: int, action: Callable[[], None]) -> None:
         """What is told now belongs at now on the timeline, which comes there after the delay."""

@@ -13,7 +13,7 @@ Samples = npt.NDArray[np.float32]  # shape (2, n), full scale is 1.0
 # Sound that comes within this of where the last piece ended is taken to go on there: no click for clock drift or
 # jitter. Half of the 40 ms that picture and sound may be apart.
 _JOIN_SAMPLES = RATE * 20 // 1000
-# Bound of what one track may hold: the timeline reads up to 0.4 s behind the newest sound, a burst may add some seconds.
+# Bound of what one track may hold: the timeline is up to 0.4 s behind the newest sound, a burst may add some seconds.
 MAX_BUFFERED_SAMPLES = RATE * 10
 
 
