@@ -27,8 +27,8 @@ _BREATHING = {"event_engine"}
 # Pools begin a thread when all of theirs are busy, up to a bound, and keep it: Python's, named as their process, are
 # asyncio's executor, one for each of the database's connections, and the main one.
 _POOLED = {"python": min(32, (os.cpu_count() or 1) + 4) + 5 + 1}
-# The database's pool opens what it needs, up to a bound, and keeps it.
-_DATABASE = ".sqlite3"
+# The database's pool opens what it needs and keeps it: five connections of up to three files each. More is a leak.
+_DATABASE, _POOLED_FILES = ".sqlite3", 15
 # Connections between services end a while after their last use.
 _IDLE_S = 60.0
 # Records of recordings and vods outlive their rooms: they belong to the app.
@@ -112,7 +112,8 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _descriptors(processes: Iterable[psutil.Process]) -> int:
-    return sum(_DATABASE not in target for one in processes for target in _open_files(one.pid))
+    files = [target for one in processes for target in _open_files(one.pid)]
+    return len(files) - min(_POOLED_FILES, sum(_DATABASE in target for target in files))
 
 
 def _open_files(pid: int) -> Iterator[str]:
