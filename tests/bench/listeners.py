@@ -47,15 +47,17 @@ class _Listener:
     async def join(self, token: str) -> None:
         """Joins."""
         request = client_pb2.JoinRequest(token=token, takes_participants_changed=self._takes_batches)
-        reply = await self._signal.join(request)
-        self._people |= {one.id for one in reply.snapshot.participants}
-        self._unlisted = reply.snapshot.unlisted_count
-        self.bytes += reply.ByteSize()
+        await self._signal.join(request, self._joined)
 
     async def leave(self) -> None:
         """Leaves."""
         await self._signal.request(client_pb2.ClientFrame(leave=client_pb2.LeaveRequest()))
         await self._signal.aclose()
+
+    def _joined(self, reply: client_pb2.JoinResponse) -> None:
+        self._people = {one.id for one in reply.snapshot.participants}
+        self._unlisted = reply.snapshot.unlisted_count
+        self.bytes += reply.ByteSize()
 
     async def _on_push(self, frame: client_pb2.ServerFrame) -> None:
         self.pushes += 1

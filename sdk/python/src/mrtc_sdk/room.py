@@ -123,7 +123,8 @@ class Room:
         self._open_transports: set[Transport] = set()
         self._ice_servers = list(options.ice_servers)
         self._is_restoring = False
-        self._is_going_over = False
+        # The slots are those of a transport whose answer is still to be taken: there is nothing to map them to.
+        self._is_going_over = True
 
     @classmethod
     async def connect(cls, url: str, token: str, room: str = "", options: RoomOptions | None = None) -> Room:
@@ -143,8 +144,9 @@ class Room:
         self._signal = SignalClient(url, self._on_push, self._on_resumed, self._on_closed, self._has_media)
         self._transport = self._new_transport()
         try:
-            reply = await self._signal.join(
-                pb.JoinRequest(
+            # Pushes may ask for another negotiation before the first has ended.
+            async with self._negotiating:
+                request = pb.JoinRequest(
                     token=token,
                     room=room,
                     offer=await self._transport.offer(),
@@ -154,16 +156,13 @@ class Room:
                     takes_participants_changed=True,
                     client_info="mrtc-sdk-python/0.1.0",
                 )
-            )
+                reply = await self._signal.join(request, self._joined)
+                await self._transport.accept(reply.answer)
+                self._is_going_over = False
+                self._map_slots(self._slots)
         except BaseException:
-            await self._close(self._transport)
+            await self.aclose()
             raise
-        self.local = reply.participant
-        self.session_id = reply.session_id
-        self.name = reply.snapshot.room
-        self._take_ice_servers(reply.ice_servers)
-        await self._transport.accept(reply.answer)
-        self._take_snapshot(reply.snapshot)
         return self
 
     async def publish(
@@ -200,16 +199,20 @@ class Room:
             is_encrypted=is_encrypted,
         )
         new = pb.NewPublication(tag=tag, tracks=[track], cid=f"c{next(self._cids)}")
+
+        def published(frame: pb.ServerFrame) -> None:
+            publication = frame.publish.publications[0]
+            self.publications[publication.id] = publication
+            self._local_tracks[publication.tracks[0].id] = local
+
+        request = pb.PublishRequest(publications=[new])
         try:
-            reply = await self._active_signal.request(pb.ClientFrame(publish=pb.PublishRequest(publications=[new])))
+            reply = await self._active_signal.request(pb.ClientFrame(publish=request), on_reply=published)
         except RequestFailed:
             line.sender.replaceTrack(None)
             local.sent.stop()
             raise
-        publication = reply.publish.publications[0]
-        self.publications[publication.id] = publication
-        self._local_tracks[publication.tracks[0].id] = local
-        return publication
+        return reply.publish.publications[0]
 
     async def unpublish(self, publication_id: str) -> None:
         """Ends an own publication. Raises RequestFailed."""
@@ -229,8 +232,10 @@ class Room:
 
     async def subscribe(self, *wishes: pb.TrackWish) -> None:
         """Asks for tracks, or changes what is wanted of them. Raises RequestFailed."""
-        reply = await self._active_signal.request(pb.ClientFrame(subscribe=pb.SubscribeRequest(wishes=wishes)))
-        self._map_slots(reply.subscribe.slots)
+        await self._active_signal.request(
+            pb.ClientFrame(subscribe=pb.SubscribeRequest(wishes=wishes)),
+            on_reply=lambda reply: self._map_slots(reply.subscribe.slots),
+        )
 
     async def unsubscribe(self, *track_ids: str) -> None:
         """Gives tracks up. Raises RequestFailed."""
@@ -367,9 +372,11 @@ class Room:
         async with self._negotiating:
             transport = self._active_transport
             request = pb.NegotiateRequest(offer=await transport.offer())
-            reply = await self._active_signal.request(pb.ClientFrame(negotiate=request))
+            reply = await self._active_signal.request(
+                pb.ClientFrame(negotiate=request), on_reply=lambda reply: self._map_slots(reply.negotiate.slots)
+            )
             await transport.accept(reply.negotiate.answer)
-            self._map_slots(reply.negotiate.slots)
+            self._map_slots(self._slots)
 
     async def _restore_media(self) -> None:
         """A new transport after the media node was lost; goes on trying while the server says that it may help."""
@@ -439,6 +446,13 @@ class Room:
     def _go_over(self, transport: Transport, slots: Any) -> None:
         """The slots of pushes are this transport's from now on; they are mapped when it is up."""
         self._transport, self._is_going_over, self._slots = transport, True, list(slots)
+
+    def _joined(self, reply: pb.JoinResponse) -> None:
+        self.local = reply.participant
+        self.session_id = reply.session_id
+        self.name = reply.snapshot.room
+        self._take_ice_servers(reply.ice_servers)
+        self._take_snapshot(reply.snapshot)
 
     async def _on_resumed(self, reply: pb.ResumeResponse) -> None:
         self._take_ice_servers(reply.ice_servers)

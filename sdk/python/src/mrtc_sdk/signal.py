@@ -81,21 +81,37 @@ class SignalClient:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
 
-    async def join(self, request: pb.JoinRequest) -> pb.JoinResponse:
-        """Opens the connection and the session. Raises RequestFailed, OSError."""
+    async def join(
+        self, request: pb.JoinRequest, on_reply: Callable[[pb.JoinResponse], None] = lambda reply: None
+    ) -> pb.JoinResponse:
+        """Opens the connection and the session.
+
+        Args:
+            on_reply: called with the reply before any push is handled: pushes build on its snapshot.
+
+        Raises:
+            RequestFailed: refused.
+            OSError: the server cannot be reached.
+        """
+
+        def joined(frame: pb.ServerFrame) -> None:
+            self._begin(frame.join)
+            on_reply(frame.join)
+
         self._socket = await self._open()
         self._spawn(self._run(self._socket))
         try:
-            reply = (await self.request(pb.ClientFrame(join=request))).join
+            return (await self.request(pb.ClientFrame(join=request), joined)).join
         except BaseException:
             await self.aclose()
             raise
+
+    def _begin(self, reply: pb.JoinResponse) -> None:
         self._resume_token = reply.resume_token
         self._grace_s = reply.resume_grace_ms / 1000
         self._heartbeat_s = max(reply.heartbeat_interval_ms / 1000, 0.5)
         self.last_message_seq = reply.snapshot.last_message_seq
         self._spawn(self._heartbeat())
-        return reply
 
     async def request(
         self, frame: pb.ClientFrame, on_reply: Callable[[pb.ServerFrame], None] = lambda reply: None
