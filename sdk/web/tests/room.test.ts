@@ -424,6 +424,22 @@ describe('media', () => {
     await until(() => server.framesOf('negotiate').length === 2);
   });
 
+  it('keeps the slots that are told while an answer is taken', async () => {
+    await connect();
+    const received = (): unknown => room.remoteParticipants.get(bob.id)?.track('camera')?.mediaStreamTrack;
+    let accept = (): void => undefined;
+    const gate = new Promise<void>((resolve) => (accept = resolve));
+    pc().onAnswer = () => {
+      server.connection.push({ case: 'slotsChanged', value: { slots: [slot('7', camera.id)] } });
+      return gate;
+    };
+    server.connection.push({ case: 'slotsNeeded', value: { audio: 0, video: 1 } });
+    await until(() => received() === pc().line('7').receiver.track);
+    accept();
+    await until(() => pc().answers.length === 2);
+    expect(received()).toBe(pc().line('7').receiver.track);
+  });
+
   it('grows the slots when asked to', async () => {
     await connect();
     server.connection.push({ case: 'slotsNeeded', value: { audio: 1, video: 2 } });

@@ -201,8 +201,9 @@ export class MediaSession extends Emitter<MediaEvents> {
     const transport = this.#transport;
     try {
       const { answer, slots } = await this.#host.negotiate({ offer: await transport.createOffer(options) });
-      await transport.acceptAnswer(answer);
+      // No await in between: slots that are pushed behind the reply are newer.
       this.emit('slots', slots);
+      await transport.acceptAnswer(answer);
     } catch (error) {
       await transport.rollback();
       throw error;

@@ -111,6 +111,8 @@ export class FakePeerConnection extends EventTarget {
   onconnectionstatechange: (() => void) | null = null;
   /** Thrown by the next setRemoteDescription. */
   refusal: Error | undefined;
+  /** What setRemoteDescription waits for. */
+  onAnswer: () => Promise<void> = () => Promise.resolve();
 
   setConfiguration(configuration: RTCConfiguration): void {
     this.configuration = configuration;
@@ -153,12 +155,12 @@ export class FakePeerConnection extends EventTarget {
     return Promise.resolve();
   }
 
-  setRemoteDescription({ sdp }: { sdp: string }): Promise<void> {
-    if (this.refusal) return Promise.reject(this.refusal);
+  async setRemoteDescription({ sdp }: { sdp: string }): Promise<void> {
+    if (this.refusal) throw this.refusal;
+    await this.onAnswer();
     this.signalingState = 'stable';
     this.answers.push(sdp);
     for (const transceiver of this.transceivers) transceiver.currentDirection = transceiver.direction;
-    return Promise.resolve();
   }
 
   getStats(): Promise<Map<string, unknown>> {
