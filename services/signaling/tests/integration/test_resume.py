@@ -87,6 +87,24 @@ async def test_repeated_request_has_no_second_effect(world: World) -> None:
     assert bob.kinds().count("publication_updated") == 1
 
 
+async def test_a_repeated_request_tells_the_slots_of_now(world: World) -> None:
+    """What changed between the request and a resume is in the snapshot, and is not undone by the remembered reply."""
+    alice = await world.joined("alice", offer=offer(["video recv"]))
+    request = pb.SubscribeRequest()
+    first = (await alice.request(request_id=7, subscribe=request)).subscribe
+    assert [slot.track_id for slot in first.slots] == [""]
+    await alice.drop()
+    bob = await world.joined("bob", offer=offer(["video send"]), publications=[camera()])
+    track_id = bob.joined.publications[0].tracks[0].id
+    session = world.services[0].sessions.get(alice.joined.session_id)
+    assert session is not None
+    await wait_until(lambda: session.subscriber.slots.current[0][1] == track_id)
+    back = world.client()
+    await back.resume(alice.joined.resume_token)
+    again = (await back.request(request_id=7, subscribe=request)).subscribe
+    assert [slot.track_id for slot in again.slots] == [track_id]
+
+
 async def test_grace_over_ends_the_session(world: World) -> None:
     """Without a resume the participant leaves with CONNECTION_LOST, and the token is void."""
     await world.add_service(session_grace_s=2.0)

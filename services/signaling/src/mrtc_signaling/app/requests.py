@@ -55,7 +55,7 @@ class Requests:
         async with session.request_lock:
             known = session.replies.get(frame.request_id)
             if known is not None:
-                return known
+                return _with_slots_of_now(known, session)
             try:
                 reply = await self._dispatch(session, kind, frame)
                 code = "ok"
@@ -188,3 +188,13 @@ class Requests:
             participant.metadata = request.metadata
         await self._ctx.rooms.put_participant(session.room_key, session.participant)
         return Frame(done=_DONE)
+
+
+def _with_slots_of_now(reply: Frame, session: Session) -> Frame:
+    """A remembered reply: its slots may have changed since, which nobody would tell again."""
+    body = reply.WhichOneof("body")
+    if body in ("negotiate", "subscribe"):
+        slots = getattr(reply, body).slots
+        del slots[:]
+        slots.extend(session.subscriber.slots.mappings())
+    return reply
