@@ -11,8 +11,9 @@ use crate::counters::NetCounters;
 use crate::tcp::TcpServer;
 use crate::udp_linux::{Run, TX_BATCH, UdpSocket};
 
-/// Room for a batch of long runs; small enough to stay in the second-level cache for the most part.
-const SLAB: usize = 1024 * 1024;
+/// Room for some runs of a picture: what is written here is read again by the kernel while it is still in the
+/// second-level cache, beside what the kernel makes of it. With a megabyte it had left it.
+const SLAB: usize = 128 * 1024;
 
 /// The slab and what lies in it. Outlives the [`Sender`]s that fill it.
 pub(crate) struct Egress {

@@ -11,6 +11,7 @@ pub mod ext;
 pub mod flexfec;
 pub mod header;
 pub mod id;
+mod nonce;
 pub mod payload;
 pub mod red;
 pub mod relay;

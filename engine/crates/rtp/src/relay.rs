@@ -17,6 +17,7 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use thiserror::Error;
 
 use crate::error::ParseError;
+use crate::nonce::nonce;
 use crate::replay::ReplayWindow;
 
 pub use message::{Media, MediaFlags, Message, SeqList};
@@ -79,11 +80,7 @@ impl Key {
     }
 
     fn nonce(&self, number: u64) -> Nonce {
-        let mut nonce = self.salt;
-        for (a, b) in nonce[4..].iter_mut().zip(number.to_be_bytes()) {
-            *a ^= b;
-        }
-        Nonce::assume_unique_for_key(nonce)
+        nonce(&self.salt, number >> 32, number as u32)
     }
 }
 

@@ -7,6 +7,7 @@ use aws_lc_rs::hmac;
 
 use super::SrtpError;
 use super::keys::{MasterKey, Profile};
+use crate::nonce::nonce;
 
 /// Blocks of key stream that are made at once, so that the processor's AES units work in parallel.
 const CM_BATCH: usize = 8;
@@ -106,18 +107,13 @@ pub(super) fn cm_iv(salt: &[u8; 14], ssrc: [u8; 4], index: u64) -> [u8; 16] {
 
 /// The nonce of an RTP packet (RFC 7714 section 8.1); `index` is roll-over counter and sequence number.
 pub(super) fn gcm_rtp_nonce(salt: &[u8; 12], ssrc: [u8; 4], index: u64) -> Nonce {
-    let mut iv = *salt;
-    xor(&mut iv[2..6], &ssrc);
-    xor(&mut iv[6..12], &index.to_be_bytes()[2..]);
-    Nonce::assume_unique_for_key(iv)
+    let roll_over = (index >> 32) & 0xffff;
+    nonce(salt, u64::from(u32::from_be_bytes(ssrc)) << 16 | roll_over, index as u32)
 }
 
 /// The nonce of an RTCP packet (RFC 7714 section 9.1).
 pub(super) fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: [u8; 4], index: u32) -> Nonce {
-    let mut iv = *salt;
-    xor(&mut iv[2..6], &ssrc);
-    xor(&mut iv[8..12], &index.to_be_bytes());
-    Nonce::assume_unique_for_key(iv)
+    nonce(salt, u64::from(u32::from_be_bytes(ssrc)) << 16, index)
 }
 
 fn xor(out: &mut [u8], with: &[u8]) {
