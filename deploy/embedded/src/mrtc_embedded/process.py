@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +14,11 @@ import httpx
 from mrtc_common.ports import Knock, knock
 
 STOP_TIMEOUT_S = 10.0
+
+# The children must not outlive a parent that was killed. A command and no `preexec_fn`: with one, Python really forks,
+# and the child of a parent with gRPC's threads may crash before it becomes what it should.
+_SETPRIV = shutil.which("setpriv")
+_DIE_WITH_PARENT = [_SETPRIV, "--pdeathsig", "TERM"] if _SETPRIV else []
 
 
 class StartError(RuntimeError):
@@ -67,14 +72,13 @@ class Process:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self._child = await asyncio.create_subprocess_exec(
+                *_DIE_WITH_PARENT,
                 *self.argv,
                 env={**os.environ, **self.env},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 process_group=0,
-                # The children must not outlive a parent that was killed.
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
     async def wait_ready(self, timeout_s: float = 120.0) -> float:
@@ -130,10 +134,3 @@ class Process:
         if self._child is None:
             raise RuntimeError(f"{self.name} is not running")
         return await self._child.wait()
-
-
-def _die_with_parent() -> None:
-    """Linux prctl(PR_SET_PDEATHSIG, SIGTERM) in the child."""
-    import ctypes
-
-    ctypes.CDLL(None, use_errno=True).prctl(1, int(signal.SIGTERM))
