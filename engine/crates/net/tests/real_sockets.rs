@@ -140,7 +140,8 @@ fn one_by_tcp_and_one_by_udp() {
     let c = rig.connect("c", Via::Tcp, false);
     rig.subscribe("c", "a");
     rig.talk(a, c);
-    rig.until("counters", |rig| (rig.counter("tcp_accepted") == 2).then_some(()));
+    // Two at least: on a busy machine somebody else may knock at a port that was theirs a moment ago.
+    rig.until("counters", |rig| (rig.counter("tcp_accepted") >= 2).then_some(()));
 }
 
 #[test]
