@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mrtc.common.v1 import common_pb2
 from mrtc.event.v1 import state_pb2
@@ -103,11 +103,15 @@ class NatsVodRoom:
 
         await self._link.wait_ready()
         subscription = await self._link.subscribe(subjects.control_subject(self._ids.session), on_order)
+        found: dict[str, RoomValue | None] = {}
         try:
             async with self._rooms.watch(subjects.room_filter(self._room_key)) as watch:
                 async for item in watch:
                     if isinstance(item, Change):
+                        found[item.key] = item.value
                         self._apply(item, on_removed, on_publication, on_codecs_wanted)
+                    elif not item.is_resync and self._was_removed(found):
+                        on_removed()
         finally:
             await subscription.aclose()
 
@@ -130,6 +134,15 @@ class NatsVodRoom:
             value, state_pb2.CodecList
         ):
             on_codecs_wanted(list(value.codecs))
+
+    def _was_removed(self, found: Mapping[str, RoomValue | None]) -> bool:
+        """True if that was done after the join and before anybody watched."""
+        participant = self._last_participant
+        if participant is None:
+            return False
+        holder = found.get(subjects.identity_key(self._room_key, participant.participant.identity))
+        is_replaced = isinstance(holder, state_pb2.IdentityRecord) and holder.participant_id != self._ids.participant
+        return is_replaced or found.get(self._participant_key) is None
 
     @property
     def _participant_key(self) -> str:
