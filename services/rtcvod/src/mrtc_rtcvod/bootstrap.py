@@ -82,6 +82,7 @@ class VodPlayer:
         room = NatsVodRoom(
             self.node.link,
             room_key=room_key,
+            identity=vod.identity,
             ids=ids,
             node_id=self.node.node_id,
             clock=self._clock,

@@ -25,7 +25,13 @@ class Place:
         self.vod = vod_pb2.Vod(id=vod_id, app_id="app", room="room", identity="film")
         self.ids = VodIds.of(vod_id)
         self.room = NatsVodRoom(
-            link, room_key=ROOM_KEY, ids=self.ids, node_id="node", clock=SystemClock(), session_interval_s=5.0
+            link,
+            room_key=ROOM_KEY,
+            identity=self.vod.identity,
+            ids=self.ids,
+            node_id="node",
+            clock=SystemClock(),
+            session_interval_s=5.0,
         )
 
     async def watched(self) -> str:

@@ -29,12 +29,21 @@ class NatsVodRoom:
     """
 
     def __init__(
-        self, link: NatsLink, *, room_key: str, ids: VodIds, node_id: str, clock: Clock, session_interval_s: float
+        self,
+        link: NatsLink,
+        *,
+        room_key: str,
+        identity: str,
+        ids: VodIds,
+        node_id: str,
+        clock: Clock,
+        session_interval_s: float,
     ) -> None:
         self._link = link
         self._rooms = tables.rooms(link)
         self._sessions = tables.sessions(link)
         self._room_key = room_key
+        self._identity_key = subjects.identity_key(room_key, identity)
         self._ids = ids
         self._node_id = node_id
         self._clock = clock
@@ -52,7 +61,7 @@ class NatsVodRoom:
         # The session first: a participant without one is reaped.
         await self._write_session(vod)
         await self._make_room(vod)
-        await self._take_identity(vod.identity)
+        await self._take_identity()
         known = await self._rooms.get(self._participant_key)
         joined_at_ms = self._clock.unix_ms()
         if known is not None and isinstance(known.value, state_pb2.ParticipantRecord):
@@ -75,7 +84,7 @@ class NatsVodRoom:
             final.CopyFrom(self._last_participant)
         final.leave_reason = reason
         await self._rooms.delete(self._participant_key, final=final)
-        await self._release_identity(vod.identity)
+        await self._release_identity()
         want = subjects.codec_want_key(self._room_key, self._ids.video)
         if await self._rooms.get(want) is not None:
             await self._rooms.delete(want)
@@ -103,14 +112,15 @@ class NatsVodRoom:
 
         await self._link.wait_ready()
         subscription = await self._link.subscribe(subjects.control_subject(self._ids.session), on_order)
-        found: dict[str, RoomValue | None] = {}
+        own: dict[str, RoomValue | None] = {}
         try:
             async with self._rooms.watch(subjects.room_filter(self._room_key)) as watch:
                 async for item in watch:
                     if isinstance(item, Change):
-                        found[item.key] = item.value
+                        if item.key in (self._participant_key, self._identity_key):
+                            own[item.key] = item.value
                         self._apply(item, on_removed, on_publication, on_codecs_wanted)
-                    elif not item.is_resync and self._was_removed(found):
+                    elif not item.is_resync and self._was_removed(own):
                         on_removed()
         finally:
             await subscription.aclose()
@@ -135,14 +145,11 @@ class NatsVodRoom:
         ):
             on_codecs_wanted(list(value.codecs))
 
-    def _was_removed(self, found: Mapping[str, RoomValue | None]) -> bool:
+    def _was_removed(self, own: Mapping[str, RoomValue | None]) -> bool:
         """True if that was done after the join and before anybody watched."""
-        participant = self._last_participant
-        if participant is None:
-            return False
-        holder = found.get(subjects.identity_key(self._room_key, participant.participant.identity))
+        holder = own.get(self._identity_key)
         is_replaced = isinstance(holder, state_pb2.IdentityRecord) and holder.participant_id != self._ids.participant
-        return is_replaced or found.get(self._participant_key) is None
+        return is_replaced or own.get(self._participant_key) is None
 
     @property
     def _participant_key(self) -> str:
@@ -161,21 +168,20 @@ class NatsVodRoom:
         with contextlib.suppress(KeyExistsError):
             await self._rooms.create(subjects.room_record_key(self._room_key), record)
 
-    async def _take_identity(self, identity: str) -> None:
+    async def _take_identity(self) -> None:
         """Newest wins, as for every participant: who had it is told to go."""
-        key = subjects.identity_key(self._room_key, identity)
         claim = state_pb2.IdentityRecord(participant_id=self._ids.participant)
         for _ in range(_ATTEMPTS):
             with contextlib.suppress(KeyExistsError):
-                await self._rooms.create(key, claim)
+                await self._rooms.create(self._identity_key, claim)
                 return
-            entry = await self._rooms.get(key)
+            entry = await self._rooms.get(self._identity_key)
             if entry is None or not isinstance(entry.value, state_pb2.IdentityRecord):
                 continue
             if entry.value.participant_id == self._ids.participant:
                 return
             with contextlib.suppress(RevisionMismatchError):
-                await self._rooms.update(key, claim, entry.revision)
+                await self._rooms.update(self._identity_key, claim, entry.revision)
                 await self._end_holder(entry.value.participant_id)
                 return
         raise UnavailableError("this identity joins and leaves too quickly; try again", retry_after_ms=200)
@@ -187,11 +193,10 @@ class NatsVodRoom:
         order = state_pb2.SessionControl(end=state_pb2.EndSession(reason=common_pb2.LEAVE_REASON_DUPLICATE_IDENTITY))
         await self._link.publish(subjects.control_subject(entry.value.session_id), order.SerializeToString())
 
-    async def _release_identity(self, identity: str) -> None:
-        key = subjects.identity_key(self._room_key, identity)
-        entry = await self._rooms.get(key)
+    async def _release_identity(self) -> None:
+        entry = await self._rooms.get(self._identity_key)
         if entry is None or not isinstance(entry.value, state_pb2.IdentityRecord):
             return
         if entry.value.participant_id == self._ids.participant:
             with contextlib.suppress(RevisionMismatchError):
-                await self._rooms.delete(key, revision=entry.revision)
+                await self._rooms.delete(self._identity_key, revision=entry.revision)
