@@ -55,7 +55,7 @@ class Requests:
         async with session.request_lock:
             known = session.replies.get(frame.request_id)
             if known is not None:
-                return _with_slots_of_now(known, session)
+                return _with_slots(known, session)
             try:
                 reply = await self._dispatch(session, kind, frame)
                 code = "ok"
@@ -68,7 +68,7 @@ class Requests:
                 reply, code = Frame(error=error_body(fault)), fault.code_name()
             self._ctx.metrics.requests.labels(kind or "unknown", code).inc()
             session.replies.put(frame.request_id, reply)
-            return reply
+            return _with_slots(reply, session)
 
     async def _dispatch(self, session: Session, kind: str, frame: client_pb2.ClientFrame) -> Frame:
         if session.is_ended:
@@ -88,7 +88,7 @@ class Requests:
         else:
             answer = await self._renegotiate(session, request.offer)
         self._sessions.save_soon(session)
-        return Frame(negotiate=client_pb2.NegotiateResponse(answer=answer, slots=session.subscriber.slots.mappings()))
+        return Frame(negotiate=client_pb2.NegotiateResponse(answer=answer))
 
     async def _renegotiate(self, session: Session, offer: str) -> str:
         leg = session.leg
@@ -146,7 +146,7 @@ class Requests:
             raise PermissionDeniedError("the token does not permit to subscribe")
         await session.subscriber.subscribe(list(frame.subscribe.wishes))
         self._sessions.save_soon(session)
-        return Frame(subscribe=client_pb2.SubscribeResponse(slots=session.subscriber.slots.mappings()))
+        return Frame(subscribe=client_pb2.SubscribeResponse())
 
     async def _unsubscribe(self, session: Session, frame: client_pb2.ClientFrame) -> Frame:
         if len(frame.unsubscribe.track_ids) > limits.MAX_WISHES:
@@ -190,8 +190,8 @@ class Requests:
         return Frame(done=_DONE)
 
 
-def _with_slots_of_now(reply: Frame, session: Session) -> Frame:
-    """A remembered reply: its slots may have changed since, which nobody would tell again."""
+def _with_slots(reply: Frame, session: Session) -> Frame:
+    """A reply with the slots of now: of a remembered one they may have changed, which nobody would tell again."""
     body = reply.WhichOneof("body")
     if body in ("negotiate", "subscribe"):
         slots = getattr(reply, body).slots
