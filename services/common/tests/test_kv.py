@@ -9,7 +9,7 @@ import pytest
 from mrtc.node.v1.master_service_pb2 import Node
 from mrtc.recorder.v1.recording_pb2 import Recording
 from mrtc_common import subjects
-from mrtc_common.kv import Change, KeyExistsError, KvTable, RevisionMismatchError, SnapshotDone, Watch
+from mrtc_common.kv import Change, KeyExistsError, KvTable, RevisionMismatchError, SnapshotDone, Unchanged, Watch
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.nats_schema import RECORDING_MAX_BYTES, bucket_stream
 from mrtc_common.ordered import ConsumerLostError, OrderedConsumer, StoredMessage
@@ -30,6 +30,7 @@ async def _until_done(watch: Watch[Node]) -> list[Change[Node]]:
         async for item in watch:
             if isinstance(item, SnapshotDone):
                 return changes
+            assert isinstance(item, Change)
             changes.append(item)
     raise AssertionError
 
@@ -106,6 +107,23 @@ async def test_a_watch_tells_what_exists_then_what_changes(nats_link: NatsLink) 
         assert change.key == "r.b"
         change = await _next_change(watch)
         assert (change.key, change.value, change.final) == ("r.a", None, Node(id="bye"))
+
+
+async def test_a_watch_reaches_every_revision(nats_link: NatsLink) -> None:
+    """Also those that tell nothing: whoever waits for what the server says is the newest does not wait for ever."""
+    table = _table(nats_link)
+    assert await table.last_revision("r.>") == 0
+    await table.put("r.a", Node(id="1"))
+    await table.put("other.a", Node(id="no"))
+    async with table.watch("r.>") as watch:
+        await _next_change(watch)
+        assert await anext(watch) == SnapshotDone(is_resync=False, revision=await table.last_revision("r.>"))
+        await table.delete("r.a")
+        assert (await _next_change(watch)).revision == await table.last_revision("r.>")
+        await table.delete("r.a")
+        await table.put("other.a", Node(id="still no"))
+        async with asyncio.timeout(15):
+            assert await anext(watch) == Unchanged(await table.last_revision("r.>"))
 
 
 async def test_a_watch_of_nothing_is_done_at_once(nats_link: NatsLink) -> None:

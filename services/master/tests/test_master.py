@@ -27,7 +27,7 @@ from mrtc_common.errors import (
     UnavailableError,
 )
 from mrtc_common.grpc import Channels, GrpcSecurity, call
-from mrtc_common.kv import Change, SnapshotDone
+from mrtc_common.kv import Change
 from mrtc_common.nats import NatsLink, NatsOptions
 from mrtc_common.nats_schema import SchemaOptions
 from mrtc_common.node import NodeAgent, new_node_id
@@ -338,7 +338,7 @@ async def test_a_refreshed_session_keeps_its_participant_over_a_restart_of_nats(
 
         async def follow() -> None:
             async for item in watch:
-                if not isinstance(item, SnapshotDone) and item.value is None:
+                if isinstance(item, Change) and item.value is None:
                     gone.append(item.key)
 
         follower = asyncio.create_task(follow())

@@ -75,9 +75,21 @@ class Change(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDone:
-    """Everything that existed when the watch began has been told. Comes again after every time the link was away."""
+    """Everything that existed when the watch began has been told. Comes again after every time the link was away.
+
+    Args:
+        revision: the newest that was told, or 0.
+    """
 
     is_resync: bool
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A write that told nothing new (a deleted key was deleted again): for those who wait for a revision."""
+
+    revision: int
 
 
 class KvTable(Generic[M]):
@@ -182,6 +194,19 @@ class KvTable(Generic[M]):
         """How many keys match; those that were deleted in the last minute may be counted. Raises UnavailableError."""
         return len(await self._keys(key_filter))
 
+    async def last_revision(self, key_filter: str = ">") -> int:
+        """The newest write to keys that match, 0 without any: asked of the server that takes the writes.
+
+        A watch that has told of this revision has told of all that was written before the call. Raises
+        UnavailableError.
+        """
+        with nats_errors(self._bucket):
+            try:
+                message = await self._link.jetstream.get_msg(self._stream, subject=self._prefix + key_filter)
+            except nats.js.errors.NotFoundError:
+                return 0
+        return int(message.seq or 0)
+
     def watch(self, key_filter: str = ">") -> Watch[M]:
         """Follows all keys that match; use as `async with table.watch(f) as watch: async for item in watch`."""
         return Watch(self._link, self._stream, self._prefix, key_filter, self._try_decode, self._exists)
@@ -230,6 +255,7 @@ class Watch(Generic[M]):
 
     After the link was away it compares what exists with what it told before and tells the difference, then
     `SnapshotDone(is_resync=True)`. Values that were overwritten between two looks may be skipped; the newest never is.
+    Between snapshots every write is told, as `Unchanged` if there is nothing to it.
     """
 
     def __init__(
@@ -247,7 +273,7 @@ class Watch(Generic[M]):
         self._prefix = prefix
         self._filter = key_filter
         self._decode = decode
-        self._queue: asyncio.Queue[Change[M] | SnapshotDone] = asyncio.Queue(_QUEUE_SIZE)
+        self._queue: asyncio.Queue[Change[M] | SnapshotDone | Unchanged] = asyncio.Queue(_QUEUE_SIZE)
         self._task: asyncio.Task[None] | None = None
         # Revision and hash of what was told, by key: the hash because revisions begin anew with an emptied server.
         self._told: dict[str, tuple[int, int]] = {}
@@ -269,7 +295,7 @@ class Watch(Generic[M]):
     def __aiter__(self) -> Watch[M]:
         return self
 
-    async def __anext__(self) -> Change[M] | SnapshotDone:
+    async def __anext__(self) -> Change[M] | SnapshotDone | Unchanged:
         return await self._queue.get()
 
     async def _run(self) -> None:
@@ -288,60 +314,61 @@ class Watch(Generic[M]):
     async def _follow(self, consumer: OrderedConsumer) -> None:
         try:
             async with asyncio.timeout(None) as patience:
-                present = await self._take_snapshot(consumer, patience)
+                present, revision = await self._take_snapshot(consumer, patience)
         except TimeoutError:
             raise ConsumerLostError from None
-        await self._finish_snapshot(present)
+        await self._finish_snapshot(present, revision)
         while True:
             message = await consumer.next()
-            await self._tell(message.subject.removeprefix(self._prefix), message)
+            change = self._change(message.subject.removeprefix(self._prefix), message)
+            await self._queue.put(change or Unchanged(message.sequence))
 
-    async def _take_snapshot(self, consumer: OrderedConsumer, patience: asyncio.Timeout) -> set[str]:
-        """Tells what exists; returns the keys."""
+    async def _take_snapshot(self, consumer: OrderedConsumer, patience: asyncio.Timeout) -> tuple[set[str], int]:
+        """Tells what exists; returns the keys and the newest revision."""
         loop = asyncio.get_running_loop()
         began_at = loop.time()
         present: set[str] = set()
         seen: set[str] = set()
-        pending = consumer.initial_pending
+        pending, revision = consumer.initial_pending, 0
         while pending:
             patience.reschedule(loop.time() + _LIST_QUIET_S)
             message = await consumer.next()
             patience.reschedule(None)
             key = message.subject.removeprefix(self._prefix)
             seen.add(key)
-            (present.add if await self._tell(key, message) else present.discard)(key)
-            pending = message.pending
+            if (change := self._change(key, message)) is not None:
+                await self._queue.put(change)
+            (present.add if key in self._told else present.discard)(key)
+            pending, revision = message.pending, message.sequence
             # The old value of a key that is written meanwhile is gone, and the new one comes last: keys count, not
             # messages. Of keys that are new the count knows nothing, so it decides only when no end is in sight.
             if len(seen) >= consumer.initial_pending and loop.time() - began_at >= _BUSY_SNAPSHOT_S:
                 break
-        return present
+        return present, revision
 
-    async def _tell(self, key: str, message: StoredMessage) -> bool:
-        """Queues the change, if it is one; True if the key exists."""
+    def _change(self, key: str, message: StoredMessage) -> Change[M] | None:
+        """What is new by this message, which is noted as told."""
         if is_deletion(message.headers):
-            if self._told.pop(key, None) is not None:
-                final = self._decode(key, message.payload) if message.payload else None
-                is_expired = message.headers.get(_MARKER_REASON) == _MAX_AGE
-                await self._queue.put(Change(key, None, message.sequence, final, is_expired=is_expired))
-            return False
+            if self._told.pop(key, None) is None:
+                return None
+            final = self._decode(key, message.payload) if message.payload else None
+            is_expired = message.headers.get(_MARKER_REASON) == _MAX_AGE
+            return Change(key, None, message.sequence, final, is_expired=is_expired)
         value = self._decode(key, message.payload)
-        if value is None:
-            return False
         mark = (message.sequence, hash(message.payload))
-        if self._told.get(key) != mark:
-            self._told[key] = mark
-            await self._queue.put(Change(key, value, message.sequence))
-        return True
+        if value is None or self._told.get(key) == mark:
+            return None
+        self._told[key] = mark
+        return Change(key, value, message.sequence)
 
-    async def _finish_snapshot(self, present: set[str]) -> None:
+    async def _finish_snapshot(self, present: set[str], revision: int) -> None:
         for key in [key for key in self._told if key not in present]:
             # Asked for, since it may have been written anew while the watch began: then its value is still to come.
             if await self._exists(key):
                 continue
             revision, _ = self._told.pop(key)
             await self._queue.put(Change(key, None, revision, is_inferred=True))
-        await self._queue.put(SnapshotDone(is_resync=self._has_synced))
+        await self._queue.put(SnapshotDone(self._has_synced, revision))
         self._has_synced = True
 
 

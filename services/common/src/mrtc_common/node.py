@@ -18,7 +18,7 @@ from . import __version__, tables
 from .clock import Clock, SystemClock
 from .errors import UnavailableError
 from .ids import new_id
-from .kv import Change
+from .kv import Change, SnapshotDone
 from .log import get_logger
 from .nats import NatsLink
 from .nats_schema import NODE_TTL_S
@@ -236,7 +236,7 @@ class NodeDirectory:
             async for item in watch:
                 if isinstance(item, Change):
                     self._apply(item)
-                else:
+                elif isinstance(item, SnapshotDone):
                     self._has_synced.set()
 
     def _apply(self, change: Change[Node]) -> None:

@@ -10,7 +10,7 @@ from mrtc.node.v1.master_service_pb2 import NODE_STATE_DRAINING, Node
 from mrtc_common import tables
 from mrtc_common.clock import Clock
 from mrtc_common.errors import MrtcError
-from mrtc_common.kv import Change
+from mrtc_common.kv import Change, SnapshotDone
 from mrtc_common.log import get_logger
 from mrtc_common.nats import NatsLink
 from mrtc_common.node import NodeDirectory
@@ -106,7 +106,7 @@ class Duties:
             async for item in watch:
                 if isinstance(item, Change):
                     self.view.apply_room_change(item.key, item.value, item.revision, self._clock.monotonic())
-                else:
+                elif isinstance(item, SnapshotDone):
                     self._on_synced("rooms", item.is_resync)
 
     async def _follow_sessions(self) -> None:
@@ -114,7 +114,7 @@ class Duties:
             async for item in watch:
                 if isinstance(item, Change):
                     self._apply_session(item)
-                else:
+                elif isinstance(item, SnapshotDone):
                     self._on_synced("sessions", item.is_resync)
 
     def _apply_session(self, change: Change[state_pb2.SessionRecord]) -> None:

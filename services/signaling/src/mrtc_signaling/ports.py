@@ -71,11 +71,16 @@ class AppKeys(Protocol):
 class RoomStore(Protocol):
     """The records of rooms, and their ordered changes. All calls raise UnavailableError while the store is away."""
 
-    def watch(self, room_key: str) -> AsyncIterator[list[Change] | None]:
-        """Changes in their order, first those that make the present state; None once when that is complete.
+    def watch(self, room_key: str) -> AsyncIterator[list[Change] | int]:
+        """Changes in their order, first those that make the present state; in between, the revision that is reached.
 
-        Never ends by itself; goes on after an outage with the differences.
+        The first revision comes when the present state is complete. Never ends by itself; goes on after an outage with
+        the differences.
         """
+        ...
+
+    async def last_revision(self, room_key: str) -> int:
+        """The newest write to a room: a watch that has reached it has told all that was written before the call."""
         ...
 
     def watch_recordings(self, room_key: str) -> AsyncIterator[RecordingChange]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from mrtc_common import subjects, tables
 from mrtc_common.auth import TokenCaps
 from mrtc_common.testing import wait_until
 from mrtc_signaling.core.caps import Caps
+from mrtc_signaling.core.room_view import Change
 from mrtc_signaling.ports import AppLimits
 from mrtc_signaling.testing import offer
 
@@ -97,6 +99,34 @@ async def test_room_life_cycle(world: World, api: httpx.AsyncClient) -> None:
     assert closing.reason == common.LEAVE_REASON_ROOM_CLOSED
     await wait_until(lambda: not world.nodes[0].transports)
     assert (await api.get(ROOM)).json()["code"] == "room_not_found"
+
+
+async def test_who_has_joined_is_found_at_once_by_every_instance(
+    world: World, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The app's server may know of a join, by the client, before the instance that it asks hears of it."""
+    await api.post(f"{APP}/rooms", json={"name": "r1"})
+    other = await world.add_service()
+    may_hear = asyncio.Event()
+    watch = other.ctx.rooms.watch
+
+    async def watch_late(room_key: str) -> AsyncIterator[list[Change] | int]:
+        is_complete = False
+        async for news in watch(room_key):
+            if is_complete:
+                await may_hear.wait()
+            is_complete = is_complete or isinstance(news, int)
+            yield news
+
+    monkeypatch.setattr(other.ctx.rooms, "watch", watch_late)
+    url = world.url(1) + ROOM
+    assert (await api.get(url)).json()["participants"] == []
+    await world.joined("alice")
+    asked = asyncio.create_task(api.get(url))
+    done, _ = await asyncio.wait({asked}, timeout=0.2)
+    assert not done
+    may_hear.set()
+    assert [p["identity"] for p in (await asked).json()["participants"]] == ["alice"]
 
 
 async def test_figures_of_a_room(world: World, api: httpx.AsyncClient) -> None:

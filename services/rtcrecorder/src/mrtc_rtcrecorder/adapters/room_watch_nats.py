@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mrtc_common import subjects
-from mrtc_common.kv import Change, KvTable
+from mrtc_common.kv import Change, KvTable, SnapshotDone
 from mrtc_common.tables import RoomValue
 
 from mrtc_rtcrecorder.core.room_view import RoomView
@@ -18,7 +18,7 @@ async def follow_room(table: KvTable[RoomValue], room_key: str, view: RoomView, 
         async for item in watch:
             if isinstance(item, Change):
                 view.apply(item.key, item.value)
-            else:
+            elif isinstance(item, SnapshotDone):
                 has_snapshot = True
             if has_snapshot:
                 on_change()

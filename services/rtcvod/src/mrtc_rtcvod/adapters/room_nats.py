@@ -11,7 +11,7 @@ from mrtc.event.v1 import state_pb2
 from mrtc_common import subjects, tables
 from mrtc_common.clock import Clock
 from mrtc_common.errors import UnavailableError
-from mrtc_common.kv import Change, KeyExistsError, RevisionMismatchError
+from mrtc_common.kv import Change, KeyExistsError, RevisionMismatchError, SnapshotDone
 from mrtc_common.nats import NatsLink
 from mrtc_common.tables import RoomValue
 
@@ -120,7 +120,7 @@ class NatsVodRoom:
                         if item.key in (self._participant_key, self._identity_key):
                             own[item.key] = item.value
                         self._apply(item, on_removed, on_publication, on_codecs_wanted)
-                    elif not item.is_resync and self._was_removed(own):
+                    elif isinstance(item, SnapshotDone) and not item.is_resync and self._was_removed(own):
                         on_removed()
         finally:
             await subscription.aclose()

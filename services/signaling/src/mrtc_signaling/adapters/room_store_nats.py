@@ -11,7 +11,7 @@ from mrtc.recorder.v1 import recording_pb2
 from mrtc_common import subjects, tables
 from mrtc_common.errors import UnavailableError
 from mrtc_common.kv import Change as KvChange
-from mrtc_common.kv import KeyExistsError, RevisionMismatchError
+from mrtc_common.kv import KeyExistsError, RevisionMismatchError, SnapshotDone
 from mrtc_common.nats import NatsLink
 
 from mrtc_signaling.core.room_view import (
@@ -34,17 +34,20 @@ class NatsRoomStore:
         self._table = tables.rooms(link)
         self._recordings = tables.recordings(link)
 
-    async def watch(self, room_key: str) -> AsyncIterator[list[Change] | None]:
+    async def watch(self, room_key: str) -> AsyncIterator[list[Change] | int]:
         """See the port."""
         async with self._table.watch(subjects.room_filter(room_key)) as watch:
             is_complete = False
             async for item in watch:
-                if not isinstance(item, KvChange):
-                    if not is_complete:
-                        is_complete = True
-                        yield None
-                elif (change := _room_change(item)) is not None:
+                if isinstance(item, KvChange) and (change := _room_change(item)) is not None:
                     yield [change]
+                is_complete = is_complete or isinstance(item, SnapshotDone)
+                if is_complete:
+                    yield item.revision
+
+    async def last_revision(self, room_key: str) -> int:
+        """See the port."""
+        return await self._table.last_revision(subjects.room_filter(room_key))
 
     async def watch_recordings(self, room_key: str) -> AsyncIterator[RecordingChange]:
         """See the port."""

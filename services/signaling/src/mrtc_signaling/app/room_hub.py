@@ -88,6 +88,7 @@ class RoomHub:
         self._nodes: frozenset[str] = frozenset()
         self._ready = asyncio.Event()
         self._changed = asyncio.Event()
+        self._revision = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._speaker_subscription: Subscription | None = None
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -126,6 +127,18 @@ class RoomHub:
             await asyncio.wait_for(self._ready.wait(), timeout_s)
         except TimeoutError:
             raise UnavailableError("the room's state cannot be read at the moment") from None
+
+    async def catch_up(self) -> None:
+        """Waits until the view has all that had been written when this was called, by whatever instance.
+
+        Nothing is written while the store is away: then the view is as good as it can be.
+        """
+        try:
+            newest = await self._rooms.last_revision(self.room_key)
+        except UnavailableError:
+            return
+        if not await self.wait_until(lambda _: self._revision >= newest, READY_TIMEOUT_S):
+            raise UnavailableError("the room's state cannot be read at the moment")
 
     async def wait_until(self, condition: Callable[[RoomView], bool], timeout_s: float) -> bool:
         """Waits until the view fulfils a condition; False when the time is over."""
@@ -214,12 +227,15 @@ class RoomHub:
     async def _follow_records(self) -> None:
         last_seq = asyncio.ensure_future(self._last_message_seq())
         try:
-            async for changes in self._rooms.watch(self.room_key):
-                if changes is None:
+            async for news in self._rooms.watch(self.room_key):
+                if isinstance(news, list):
+                    self.apply(news)
+                    continue
+                if not self._ready.is_set():
                     self.last_message_seq = await last_seq
                     self._ready.set()
-                else:
-                    self.apply(changes)
+                self._revision = news
+                self._changed.set()
         finally:
             last_seq.cancel()
 

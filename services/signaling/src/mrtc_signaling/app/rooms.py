@@ -40,6 +40,7 @@ from .access import Access
 from .context import Context
 from .join import create_room
 from .removal import remove_participant
+from .room_hub import RoomHub
 
 _log = get_logger(__name__)
 
@@ -89,15 +90,22 @@ class Rooms:
 
     async def view(self, app_id: str, room: str) -> RoomView:
         """The room as it is. Raises RoomNotFoundError."""
-        async with self._ctx.hubs.lease(subjects.room_key(app_id, room)) as hub:
+        async with self._hub(subjects.room_key(app_id, room)) as hub:
             if hub.view.room is None:
                 raise RoomNotFoundError(f"there is no room {room!r}")
             return hub.view
 
+    @contextlib.asynccontextmanager
+    async def _hub(self, room_key: str) -> AsyncIterator[RoomHub]:
+        """The room with all that an app can know of: whoever was told of a join finds the participant here at once."""
+        async with self._ctx.hubs.lease(room_key) as hub:
+            await hub.catch_up()
+            yield hub
+
     async def delete(self, app_id: str, room: str) -> None:
         """Closes a room: everybody is taken out. Raises RoomNotFoundError."""
         key = subjects.room_key(app_id, room)
-        async with self._ctx.hubs.lease(key) as hub:
+        async with self._hub(key) as hub:
             if hub.view.room is None and not hub.view.participants:
                 raise RoomNotFoundError(f"there is no room {room!r}")
             record = hub.view.room
@@ -105,6 +113,7 @@ class Rooms:
             await self._remove_all(key, hub.view)
             if record is not None:
                 await self._ctx.rooms.delete_room(key, record)
+            await hub.catch_up()
             await self._remove_all(key, hub.view)
         _log.info("room closed by API", room=key)
 
@@ -120,7 +129,7 @@ class Rooms:
 
     async def remove(self, app_id: str, room: str, participant: str) -> None:
         """Takes a participant out, by id or identity, in whatever state it is. Raises ParticipantNotFoundError."""
-        async with self._ctx.hubs.lease(subjects.room_key(app_id, room)) as hub:
+        async with self._hub(subjects.room_key(app_id, room)) as hub:
             view = hub.view
         if view.room is None and not view.participants:
             raise RoomNotFoundError(f"there is no room {room!r}")
@@ -266,7 +275,7 @@ class Rooms:
         """
         recording.id = new_id("rec")
         recording.state = recording_pb2.RECORDING_STATE_QUEUED
-        async with self._ctx.hubs.lease(subjects.room_key(recording.app_id, recording.room)) as hub:
+        async with self._hub(subjects.room_key(recording.app_id, recording.room)) as hub:
             if hub.view.has_encrypted_media:
                 raise MediaEncryptedError("the room is end-to-end encrypted and cannot be recorded")
         await self._ctx.jobs.start_recording(recording)
