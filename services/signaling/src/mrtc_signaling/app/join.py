@@ -86,7 +86,7 @@ class Joiner:
         hub = await self._ctx.hubs.acquire(room_key)
         session: Session | None = None
         try:
-            self._check_room(hub, plan)
+            await self._check_room(hub, plan)
             session, token = self._new_session(hub, plan)
             with bound(session=session.id, participant=session.participant_id, room=room_key):
                 answer = await self._enter(session, plan)
@@ -114,7 +114,9 @@ class Joiner:
             raise PermissionDeniedError("a hidden participant cannot publish")
         limits.check_publications(plan.publications)
 
-    def _check_room(self, hub: RoomHub, plan: JoinPlan) -> None:
+    async def _check_room(self, hub: RoomHub, plan: JoinPlan) -> None:
+        # Others may have come a moment ago, by other instances.
+        await hub.catch_up()
         app = plan.access.app
         record = hub.view.room or state_pb2.RoomRecord()
         limit = record.max_participants or app.limits.max_participants_per_room
