@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from aiortc import MediaStreamTrack, RTCIceServer
+from aiortc import MediaStreamTrack, RTCIceServer, RTCRtpTransceiver
 from aiortc.contrib.media import MediaRelay
 from mrtc.common.v1 import common_pb2
 from mrtc.signaling.v1 import client_pb2 as pb
@@ -181,24 +181,23 @@ class Room:
                 for applications whose `media` does. What others say is in `Track.is_encrypted`.
         """
         kind: Kind = "audio" if media.kind == "audio" else "video"
-        line = self._active_transport.free_line(kind)
-        if line is None:
-            self._active_transport.add_line(kind)
-            await self._negotiate()
-            line = self._active_transport.free_line(kind)
-            if line is None:
-                raise MrtcError(f"the server refused a further {kind} line")
-        local = _LocalTrack.of(media, kind)
-        line.sender.replaceTrack(local.sent)
         default = common_pb2.TRACK_SOURCE_MICROPHONE if kind == "audio" else common_pb2.TRACK_SOURCE_CAMERA
         track = pb.NewTrack(
             kind=_kind(kind),
             source=source or default,
-            mid=str(line.mid),
             is_muted=is_muted,
             is_encrypted=is_encrypted,
         )
         new = pb.NewPublication(tag=tag, tracks=[track], cid=f"c{next(self._cids)}")
+        # A transport that took the place of this one meanwhile would not have the line.
+        async with self._negotiating:
+            return await self._publish(new, media, kind)
+
+    async def _publish(self, new: pb.NewPublication, media: MediaStreamTrack, kind: Kind) -> common_pb2.Publication:
+        line = await self._free_line(kind)
+        local = _LocalTrack.of(media, kind)
+        new.tracks[0].mid = str(line.mid)
+        line.sender.replaceTrack(local.sent)
 
         def published(frame: pb.ServerFrame) -> None:
             publication = frame.publish.publications[0]
@@ -214,16 +213,28 @@ class Room:
             raise
         return reply.publish.publications[0]
 
+    async def _free_line(self, kind: Kind) -> RTCRtpTransceiver:
+        line = self._active_transport.free_line(kind)
+        if line is None:
+            self._active_transport.add_line(kind)
+            await self._negotiate_now()
+            line = self._active_transport.free_line(kind)
+            if line is None:
+                raise MrtcError(f"the server refused a further {kind} line")
+        return line
+
     async def unpublish(self, publication_id: str) -> None:
         """Ends an own publication. Raises RequestFailed."""
-        publication = self.publications.pop(publication_id, None)
-        for track in publication.tracks if publication else ():
-            local = self._local_tracks.pop(track.id, None)
-            if local is not None:
-                self._active_transport.clear(local.sent)
-                local.sent.stop()
-        request = pb.UnpublishRequest(publication_id=publication_id)
-        await self._active_signal.request(pb.ClientFrame(unpublish=request))
+        # A transport that is to take the place of this one would go on sending what is ended here.
+        async with self._negotiating:
+            publication = self.publications.pop(publication_id, None)
+            for track in publication.tracks if publication else ():
+                local = self._local_tracks.pop(track.id, None)
+                if local is not None:
+                    self._active_transport.clear(local.sent)
+                    local.sent.stop()
+            request = pb.UnpublishRequest(publication_id=publication_id)
+            await self._active_signal.request(pb.ClientFrame(unpublish=request))
 
     async def mute(self, track_id: str, is_muted: bool) -> None:
         """Mutes or unmutes an own track. Raises RequestFailed."""
@@ -370,13 +381,16 @@ class Room:
 
     async def _negotiate(self) -> None:
         async with self._negotiating:
-            transport = self._active_transport
-            request = pb.NegotiateRequest(offer=await transport.offer())
-            reply = await self._active_signal.request(
-                pb.ClientFrame(negotiate=request), on_reply=lambda reply: self._map_slots(reply.negotiate.slots)
-            )
-            await transport.accept(reply.negotiate.answer)
-            self._map_slots(self._slots)
+            await self._negotiate_now()
+
+    async def _negotiate_now(self) -> None:
+        transport = self._active_transport
+        request = pb.NegotiateRequest(offer=await transport.offer())
+        reply = await self._active_signal.request(
+            pb.ClientFrame(negotiate=request), on_reply=lambda reply: self._map_slots(reply.negotiate.slots)
+        )
+        await transport.accept(reply.negotiate.answer)
+        self._map_slots(self._slots)
 
     async def _restore_media(self) -> None:
         """A new transport after the media node was lost; goes on trying while the server says that it may help."""

@@ -58,6 +58,7 @@ class Transport:
         )
         self.pc = RTCPeerConnection(configuration)
         self._codecs = codecs
+        self._closing: asyncio.Future[None] | None = None
         self._outbound: dict[Kind, list[RTCRtpTransceiver]] = {"audio": [], "video": []}
         for kind in ("audio", "video"):
             self._outbound[kind].append(self._add(kind, "sendonly"))
@@ -134,6 +135,12 @@ class Transport:
 
     async def aclose(self) -> None:
         """Closes the peer connection, and ends the copies of tracks that it sent: nobody would empty their queues."""
+        # aiortc never ends a second close of a connection whose first close was cancelled.
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         sent = [transceiver.sender.track for ones in self._outbound.values() for transceiver in ones]
         await self.pc.close()
         for track in sent:
