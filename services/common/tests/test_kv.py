@@ -126,6 +126,15 @@ async def test_a_watch_reaches_every_revision(nats_link: NatsLink) -> None:
             assert await anext(watch) == Unchanged(await table.last_revision("r.>"))
 
 
+async def test_a_key_that_went_meanwhile_does_not_take_the_revision_back(nats_link: NatsLink) -> None:
+    """The end of a snapshot names the newest revision, whatever was found missing."""
+    watch = _table(nats_link).watch("r.>")
+    watch._told["r.gone"] = (3, 0)
+    await watch._finish_snapshot(set(), 7)
+    assert await _next_change(watch) == Change("r.gone", None, 3, is_inferred=True)
+    assert await anext(watch) == SnapshotDone(is_resync=False, revision=7)
+
+
 async def test_a_watch_of_nothing_is_done_at_once(nats_link: NatsLink) -> None:
     async with _table(nats_link).watch("none.>") as watch:
         assert await _until_done(watch) == []

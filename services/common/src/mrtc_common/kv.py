@@ -366,8 +366,8 @@ class Watch(Generic[M]):
             # Asked for, since it may have been written anew while the watch began: then its value is still to come.
             if await self._exists(key):
                 continue
-            revision, _ = self._told.pop(key)
-            await self._queue.put(Change(key, None, revision, is_inferred=True))
+            last_told, _ = self._told.pop(key)
+            await self._queue.put(Change(key, None, last_told, is_inferred=True))
         await self._queue.put(SnapshotDone(self._has_synced, revision))
         self._has_synced = True
 
